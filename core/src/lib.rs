@@ -1,0 +1,5 @@
+//! Decides: what a node says and does, given what it heard, when it heard it, and what is durable.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;

@@ -1,0 +1,1 @@
+//! Does: the only crate with system calls, threads, time and unsafe code.
