@@ -3,3 +3,8 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+
+pub mod base;
+pub mod op;
+pub mod path;
+pub mod shard;

@@ -1,0 +1,100 @@
+//! Every bound of the system, with its reason, and what ties the bounds to each other.
+
+/// ZooKeeper's `jute.maxbuffer` default: the largest client frame.
+pub const FRAME_BYTES_MAX: usize = 0xf_ffff + 1024;
+/// A connection's first frame is a ConnectRequest of 44 or 45 bytes; more is not a client.
+pub const CONNECT_BYTES_MAX: usize = 1024;
+/// Longer paths cost every replica memory and every look-up time; ZooKeeper has no bound.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Deeper trees make every walk longer; ZooKeeper has no bound, and overflowed its stack there.
+pub const PATH_DEPTH_MAX: usize = 256;
+/// Operations of one multi; each costs an entry in the overlay while it is pending.
+pub const MULTI_OPERATIONS_MAX: usize = 1000;
+/// What one reply may hold; clients refuse more than their own `jute.maxbuffer` anyway.
+pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
+/// Beyond it the connection is not read any further; a slow client delays only itself.
+pub const OUTPUT_BYTES_PAUSE: usize = 2 << 20;
+/// Beyond it the connection is closed: nothing else frees the memory it holds.
+pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
+/// Requests that one connection may have waiting; beyond, its socket is not read.
+pub const REQUESTS_PER_CONNECTION_MAX: usize = 1000;
+/// Requests taken from one connection in one turn, so that a deep pipeline starves nobody.
+pub const REQUESTS_PER_TURN_MAX: usize = 256;
+/// ZooKeeper's `maxClientCnxns` default, by address; loopback tests and proxies need more: set it.
+pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 60;
+/// Connections of one core; each holds a slot of a few hundred bytes.
+pub const CONNECTIONS_PER_CORE_MAX: usize = 65_536;
+/// How long a connection may stay without a complete ConnectRequest.
+pub const CONNECT_TIME_MS_MAX: u64 = 5000;
+/// Watches of one connection: each costs memory on its server until it fires.
+pub const WATCHES_PER_CONNECTION_MAX: usize = 100_000;
+/// Ephemeral znodes of one session in one shard, so that a close stays a bounded piece of work.
+pub const EPHEMERALS_PER_SESSION_MAX: usize = 100_000;
+/// Paths in one purge entry when a session ends: one entry is one turn's work on every replica.
+pub const PURGE_PATHS_MAX: usize = 1000;
+/// Bytes of paths in one purge entry, for the same reason.
+pub const PURGE_BYTES_MAX: usize = 256 << 10;
+/// Identities that one connection may collect with addAuth.
+pub const IDENTITIES_PER_CONNECTION_MAX: usize = 32;
+/// One credential of addAuth.
+pub const CREDENTIAL_BYTES_MAX: usize = 1024;
+/// Failed addAuth attempts before the connection is closed is one, as in ZooKeeper.
+pub const ACL_ENTRIES_MAX: usize = 1024;
+
+/// Proposals of one shard that wait for their quorum; beyond, requests queue.
+pub const PROPOSALS_OUTSTANDING_MAX: usize = 4096;
+/// Bytes of them, for the same reason.
+pub const PROPOSAL_BYTES_OUTSTANDING_MAX: usize = 16 << 20;
+/// Writes that wait at one replica for a leader to be known or to answer.
+pub const FORWARDS_WAITING_MAX: usize = 65_536;
+/// Entries kept behind the last applied one, so that a learner a little behind gets a DIFF.
+pub const HISTORY_ENTRIES: usize = 16_384;
+/// Bytes of them.
+pub const HISTORY_BYTES: usize = 32 << 20;
+/// A leader hands its shard over, while idle, before its 32-bit counter runs out.
+pub const COUNTER_HANDOVER: u32 = 0xf000_0000;
+
+/// The largest frame between two servers: a chunk of a snapshot or a batch of proposals.
+pub const PEER_FRAME_BYTES_MAX: usize = 8 << 20;
+/// Proposals are cut into frames of about this size, so that a heartbeat never waits long.
+pub const PROPOSE_BYTES_TARGET: usize = 256 << 10;
+/// One chunk of a snapshot, on the link and in the file.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+/// Chunks of a snapshot sent to a learner and not yet acknowledged.
+pub const SNAPSHOT_CHUNKS_IN_FLIGHT: usize = 4;
+/// Bytes waiting on one link before it is dropped: a peer so far behind gets a snapshot later.
+pub const LINK_OUTPUT_BYTES_MAX: usize = 64 << 20;
+
+/// Members of one ensemble, voters and observers; ack sets are bitmaps of this many bits.
+pub const MEMBERS_MAX: usize = 32;
+/// Shards of one cluster, fixed when it is formatted.
+pub const SHARDS_MAX: u16 = 1024;
+/// Cores of one node; session ids are spread over them.
+pub const CORES_MAX: u8 = 64;
+
+/// Every batch starts and ends on this boundary: the physical sector of today's disks.
+pub const LOG_BLOCK_BYTES: usize = 4096;
+/// A batch is sent when it holds about so much, even while more is waiting.
+pub const BATCH_BYTES_TARGET: usize = 256 << 10;
+/// A log buffer: one record of the largest size and what a batch adds to it.
+pub const LOG_BUFFER_BYTES: usize = (2 << 20) + BATCH_BYTES_TARGET;
+/// The largest record: a request's frame, what preparing adds to it, and its header.
+pub const RECORD_BYTES_MAX: usize = 2 << 20;
+/// One segment file of the log.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// A segment is usable when so much of it is zeroed.
+pub const SEGMENT_BYTES_READY: u64 = 4 << 20;
+/// An empty batch follows the last write of a busy spell after so long, and proves it complete.
+pub const SEAL_DELAY_MS: u64 = 5;
+
+const _: () = assert!(CONNECT_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(OUTPUT_BYTES_PAUSE + RESPONSE_BYTES_MAX < OUTPUT_BYTES_MAX);
+// A multi of the largest frame, with a stat's worth of change for each operation, is one record.
+const _: () = assert!(RECORD_BYTES_MAX >= FRAME_BYTES_MAX + MULTI_OPERATIONS_MAX * 512);
+const _: () = assert!(LOG_BUFFER_BYTES >= RECORD_BYTES_MAX + LOG_BLOCK_BYTES);
+const _: () = assert!(LOG_BUFFER_BYTES.is_multiple_of(LOG_BLOCK_BYTES));
+const _: () = assert!(PEER_FRAME_BYTES_MAX >= PROPOSE_BYTES_TARGET + RECORD_BYTES_MAX);
+const _: () = assert!(PURGE_BYTES_MAX + PURGE_PATHS_MAX * 64 < RECORD_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES >= 8 * LOG_BUFFER_BYTES as u64);
+const _: () = assert!(PROPOSAL_BYTES_OUTSTANDING_MAX > RECORD_BYTES_MAX);
+const _: () = assert!(REQUESTS_PER_TURN_MAX <= REQUESTS_PER_CONNECTION_MAX);
