@@ -5,6 +5,10 @@
 extern crate alloc;
 
 pub mod base;
+pub mod control;
+pub mod durable;
+pub mod entry;
 pub mod op;
 pub mod path;
 pub mod shard;
+pub mod txn;

@@ -1,0 +1,180 @@
+//! A log entry: the replicated part of a record, made once by a leader and verbatim ever after.
+//!
+//! | offset | bytes | field                                                        |
+//! |-------:|------:|--------------------------------------------------------------|
+//! |      0 |     1 | kind ([`EntryKind`])                                         |
+//! |      1 |     1 | version of the payload's format                              |
+//! |      2 |     2 | shard                                                        |
+//! |      4 |     4 | length of the payload                                        |
+//! |      8 |     8 | zxid: the epoch is its upper half                            |
+//! |     16 |    16 | chain hash of the entry before this one in the shard         |
+//! |     32 |       | payload                                                      |
+//!
+//! All numbers are little endian. An entry's own chain hash is xxh3-128 over all of these bytes, so
+//! that it covers everything before it as well.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::base::bytes::{Put, Reader, Truncated, length_u32};
+use crate::base::id::{ChainHash, ShardId, Zxid};
+use crate::base::limits::RECORD_BYTES_MAX;
+
+pub const ENTRY_HEADER_BYTES: usize = 1 + 1 + 2 + 4 + 8 + 16;
+
+/// What an entry's payload is. Released numbers are never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum EntryKind {
+    /// A [`crate::txn::Txn`].
+    Txn = 1,
+    /// The first entry of an epoch; its payload is empty. It commits everything before it.
+    EpochStart = 2,
+    /// Every replica cuts a snapshot after applying it; the payload names the snapshot's format.
+    SnapshotPoint = 3,
+    /// A voter's new disk counts from here on: [`crate::txn::Admission`].
+    Admission = 4,
+    /// Newer record kinds may be written from here on: the payload is one format number.
+    Format = 5,
+}
+
+/// The version that this program writes for every kind.
+pub const ENTRY_VERSION: u8 = 1;
+
+/// One entry. Cloning shares the bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    bytes: Arc<[u8]>,
+    hash: ChainHash,
+}
+
+/// Why bytes are not an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EntryError {
+    Truncated,
+    /// A kind or version from a newer program: never skipped.
+    Unknown {
+        kind: u8,
+        version: u8,
+    },
+    TooLong,
+}
+
+impl Entry {
+    /// Makes the entry that follows `previous` in its shard.
+    pub fn new(
+        kind: EntryKind,
+        shard: ShardId,
+        zxid: Zxid,
+        previous: ChainHash,
+        payload: &[u8],
+    ) -> Self {
+        assert!(
+            payload.len() + ENTRY_HEADER_BYTES <= RECORD_BYTES_MAX,
+            "an entry is bounded"
+        );
+        let mut bytes = Vec::with_capacity(ENTRY_HEADER_BYTES + payload.len());
+        bytes.put_u8(kind as u8);
+        bytes.put_u8(ENTRY_VERSION);
+        bytes.put_u16_le(shard.0);
+        bytes.put_u32_le(length_u32(payload.len()));
+        bytes.put_u64_le(zxid.0);
+        bytes.put_u128_le(previous.0);
+        assert_eq!(bytes.len(), ENTRY_HEADER_BYTES);
+        bytes.put(payload);
+        let hash = ChainHash(xxh3_128(&bytes));
+        Self {
+            bytes: bytes.into(),
+            hash,
+        }
+    }
+
+    /// Takes one entry off the front of `reader`, and computes its hash.
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, EntryError> {
+        let all = reader.rest();
+        let mut header = Reader::new(all);
+        let kind = header.u8()?;
+        let version = header.u8()?;
+        let _shard = header.u16_le()?;
+        let length = usize::try_from(header.u32_le()?).map_err(|_| EntryError::TooLong)?;
+        if EntryKind::from_number(kind).is_none() || version != ENTRY_VERSION {
+            return Err(EntryError::Unknown { kind, version });
+        }
+        if length > RECORD_BYTES_MAX - ENTRY_HEADER_BYTES {
+            return Err(EntryError::TooLong);
+        }
+        let bytes = reader.bytes(ENTRY_HEADER_BYTES + length)?;
+        Ok(Self {
+            bytes: bytes.into(),
+            hash: ChainHash(xxh3_128(bytes)),
+        })
+    }
+
+    pub fn kind(&self) -> EntryKind {
+        EntryKind::from_number(self.bytes[0]).expect("the kind was checked when it was made")
+    }
+
+    pub fn shard(&self) -> ShardId {
+        ShardId(u16::from_le_bytes(self.field(2)))
+    }
+
+    pub fn zxid(&self) -> Zxid {
+        Zxid(u64::from_le_bytes(self.field(8)))
+    }
+
+    pub fn previous(&self) -> ChainHash {
+        ChainHash(u128::from_le_bytes(self.field(16)))
+    }
+
+    pub fn hash(&self) -> ChainHash {
+        self.hash
+    }
+
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[ENTRY_HEADER_BYTES..]
+    }
+
+    /// The whole replicated part, as it is sent and stored.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn field<const N: usize>(&self, offset: usize) -> [u8; N] {
+        *self.bytes[offset..]
+            .first_chunk()
+            .expect("a header is complete")
+    }
+}
+
+impl EntryKind {
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Txn),
+            2 => Some(Self::EpochStart),
+            3 => Some(Self::SnapshotPoint),
+            4 => Some(Self::Admission),
+            5 => Some(Self::Format),
+            _ => None,
+        }
+    }
+}
+
+impl From<Truncated> for EntryError {
+    fn from(_: Truncated) -> Self {
+        Self::Truncated
+    }
+}
+
+impl core::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{:?}@{}({})",
+            self.kind(),
+            self.zxid(),
+            self.payload().len()
+        )
+    }
+}
