@@ -10,5 +10,7 @@ pub mod durable;
 pub mod entry;
 pub mod op;
 pub mod path;
+pub mod peer;
 pub mod shard;
 pub mod txn;
+pub mod zab;

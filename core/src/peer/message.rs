@@ -1,0 +1,208 @@
+//! Peer messages, each about one shard. The archived form (rkyv) is the released format.
+//!
+//! Messages of one link arrive in order or not at all. Those that claim durability are
+//! [`AckEpoch`](PeerMessage::AckEpoch), [`AckLeader`](PeerMessage::AckLeader) and
+//! [`Ack`](PeerMessage::Ack): they leave as riders of the appends that they speak of.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::txn::Origin;
+
+/// What a server is doing in one shard (ZooKeeper's `ServerState`).
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PeerState {
+    Looking,
+    Following,
+    Leading,
+    Observing,
+}
+
+/// A vote, ordered by (current epoch, durable zxid, rank of the leader).
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vote {
+    /// The logical clock of the election; votes of different rounds do not meet.
+    pub round: u64,
+    pub state: PeerState,
+    /// Whom the sender would follow, or follows.
+    pub leader: u8,
+    /// That candidate's current epoch and the end of its durable log.
+    pub epoch: u32,
+    pub zxid: u64,
+    /// The sender leads, and its epoch has begun.
+    pub established: bool,
+}
+
+/// The last entry that a log holds of one epoch.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EpochEnd {
+    pub zxid: u64,
+    pub hash: u128,
+}
+
+/// A client's write on its way to the leader.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Forward {
+    pub origin: Origin,
+    pub session: u64,
+    pub generation: u32,
+    /// The connection's identities, encoded by `auth`.
+    pub identities: Vec<u8>,
+    /// ZooKeeper's opcode and the body as the client sent it, or the body of an internal one.
+    pub opcode: i32,
+    pub body: Vec<u8>,
+}
+
+/// The leader's answer to a write that it did not log.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    pub origin: Origin,
+    pub code: i32,
+    /// What the refusal was judged against is committed here; the reply waits until the origin has
+    /// applied it.
+    pub zxid: u64,
+    /// The results of a refused multi, one code an operation; otherwise empty.
+    pub multi: Vec<i32>,
+}
+
+/// A session and its generation, as heard from a client lately.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Touched {
+    pub session: u64,
+    pub generation: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub enum PeerMessage {
+    Vote(Vote),
+
+    // Discovery.
+    /// A learner asks to join the leader's epoch. `attempt` ties the answers to this asking.
+    FollowerInfo {
+        attempt: u32,
+        accepted_epoch: u32,
+        disk: u128,
+    },
+    /// The epoch that the leader proposes; its own acceptance of it is durable.
+    LeaderInfo {
+        attempt: u32,
+        epoch: u32,
+    },
+    /// The learner's acceptance is durable, and so is the history that it describes.
+    AckEpoch {
+        attempt: u32,
+        epoch: u32,
+        /// False if the epoch was accepted before: such an acknowledgement does not count towards
+        /// the quorum, because it may have been given to another leader.
+        counted: bool,
+        current_epoch: u32,
+        tail: EpochEnd,
+        committed_zxid: u64,
+        /// The ends of the newest epochs in the log, ascending.
+        index: Vec<EpochEnd>,
+    },
+
+    // Synchronization.
+    /// The learner's history is a prefix of the leader's; what follows continues it.
+    SyncDiff {
+        attempt: u32,
+        epoch: u32,
+        tail: EpochEnd,
+    },
+    /// The learner's history leaves the leader's after `to`.
+    SyncTruncate {
+        attempt: u32,
+        epoch: u32,
+        to: EpochEnd,
+    },
+    /// The learner is too far behind: chunks of the state at `at` follow.
+    SyncSnapshot {
+        attempt: u32,
+        epoch: u32,
+        at: EpochEnd,
+    },
+    SnapshotChunk {
+        epoch: u32,
+        index: u32,
+        last: bool,
+        bytes: Vec<u8>,
+    },
+    SnapshotChunkAck {
+        epoch: u32,
+        index: u32,
+    },
+    /// Everything that the leader inherited has been sent: the learner's log now ends at `tail`.
+    NewLeader {
+        epoch: u32,
+        tail: EpochEnd,
+    },
+    /// The learner has the inherited history and the new current epoch on disk.
+    AckLeader {
+        epoch: u32,
+        zxid: u64,
+    },
+    /// The epoch is established; the learner may serve.
+    UpToDate {
+        epoch: u32,
+        committed_zxid: u64,
+    },
+
+    // Broadcast.
+    /// Consecutive entries, verbatim.
+    Propose {
+        epoch: u32,
+        committed_zxid: u64,
+        entries: Vec<u8>,
+    },
+    /// Everything up to `zxid` is durable.
+    Ack {
+        epoch: u32,
+        zxid: u64,
+    },
+    Commit {
+        epoch: u32,
+        zxid: u64,
+    },
+    /// Is this still the epoch? Asked once a turn for everything that needs to know.
+    Confirm {
+        epoch: u32,
+        round: u64,
+    },
+    ConfirmAck {
+        epoch: u32,
+        round: u64,
+    },
+
+    // Requests between a server with clients and the shard's leader.
+    Forward(Forward),
+    Refused(Refused),
+    /// The receiver does not lead, and has not proposed this.
+    NotProposed {
+        origin: Origin,
+    },
+    /// After which zxid is everything acknowledged so far included? (`sync`, barriers)
+    ReadIndex {
+        origin: Origin,
+    },
+    ReadIndexAt {
+        origin: Origin,
+        zxid: u64,
+    },
+    /// Sessions of the home shard that were heard from; `stamp` is the sender's clock.
+    Touch {
+        stamp: u64,
+        sessions: Vec<Touched>,
+    },
+    /// The touches with this stamp are recorded, except of those sessions, which are gone.
+    TouchAck {
+        stamp: u64,
+        expired: Vec<u64>,
+    },
+
+    /// A complaint for the other side's log before a link is closed.
+    Error {
+        text: String,
+    },
+}

@@ -1,0 +1,239 @@
+//! Discovery: a quorum accepts a new epoch and says what it has.
+//!
+//! After it, no leader of a lower epoch can commit anything, because every quorum contains a
+//! server that no longer listens to it.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::base::id::{Epoch, ServerId, Zxid};
+use crate::base::time::Instant;
+use crate::peer::message::{EpochEnd, PeerMessage};
+use crate::zab::follow::Stage;
+use crate::zab::lead::{Leader, Learner, LearnerStage, Reign};
+use crate::zab::log::Mark;
+use crate::zab::{Action, Event, Phase, Zab};
+
+/// How many epoch ends a learner describes; older differences are settled by a snapshot.
+const EPOCH_ENDS_SENT_MAX: usize = 64;
+
+impl Zab {
+    /// A follower asks its leader, again and again until it is answered.
+    pub(super) fn ask_to_join(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let Phase::Following(follower) = &mut self.phase else {
+            return;
+        };
+        self.attempt += 1;
+        let attempt = self.attempt;
+        follower.stage = Stage::Asking {
+            attempt,
+            repeat_at: now + self.periods.heartbeat,
+        };
+        let leader = follower.leader;
+        if self.linked.contains(&leader) {
+            let message = PeerMessage::FollowerInfo {
+                attempt,
+                accepted_epoch: self.log.accepted_epoch().0,
+                disk: self.membership.disk.0,
+            };
+            out.push(Action::Send {
+                to: leader,
+                message,
+            });
+        }
+    }
+
+    /// The leader proposes an epoch: promise to listen to no lower one, and say what is here.
+    pub(super) fn on_leader_info(
+        &mut self,
+        now: Instant,
+        attempt: u32,
+        epoch: Epoch,
+        out: &mut Vec<Action>,
+    ) {
+        let Phase::Following(follower) = &mut self.phase else {
+            return;
+        };
+        let Stage::Asking { attempt: asked, .. } = follower.stage else {
+            return;
+        };
+        if asked != attempt {
+            return;
+        }
+        let accepted = self.log.accepted_epoch();
+        if epoch < accepted {
+            self.look(
+                now,
+                "the leader's epoch is lower than the one promised",
+                out,
+            );
+            return;
+        }
+        let leader = follower.leader;
+        follower.stage = Stage::Accepted { attempt, epoch };
+        follower.give_up_at = Some(now + self.periods.init_limit);
+        let (sequence, record) = self.log.accept_epoch(epoch);
+        let ends = self.log.epoch_ends();
+        let newest = ends.len().saturating_sub(EPOCH_ENDS_SENT_MAX);
+        let message = PeerMessage::AckEpoch {
+            attempt,
+            epoch: epoch.0,
+            counted: epoch > accepted,
+            current_epoch: self.log.current_epoch().0,
+            tail: self.log.tail().into(),
+            committed_zxid: self.log.committed().0,
+            index: ends[newest..]
+                .iter()
+                .map(|&end| EpochEnd::from(end))
+                .collect(),
+        };
+        out.push(Action::Append {
+            sequence,
+            record,
+            riders: vec![(leader, message)],
+        });
+    }
+
+    /// Becomes the leader of an epoch that is still to be found.
+    pub(super) fn lead(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let durable = self.log.durable();
+        assert!(
+            self.log.is_quiet(),
+            "a leader is elected for what it has on disk"
+        );
+        let give_up_at = now + self.periods.silence + self.periods.silence;
+        let credentials = (durable.current_epoch, durable.tail.zxid);
+        let acked = durable.tail.zxid;
+        let voters = self.membership.voters.clone();
+        let me = self.membership.me;
+        self.phase = Phase::Leading(Leader::new(me, voters, credentials, acked, give_up_at));
+        self.propose_epoch_when_quorum(now, out);
+    }
+
+    /// A server wants to learn from this one.
+    pub(super) fn on_follower_info(
+        &mut self,
+        now: Instant,
+        from: ServerId,
+        attempt: u32,
+        accepted: Epoch,
+        out: &mut Vec<Action>,
+    ) {
+        let is_voter = self.is_voter(from);
+        let Phase::Leading(leader) = &mut self.phase else {
+            // It heard of a leadership that is over, or of one that has not begun: it asks again.
+            if let Some(standing) = self.standing_vote() {
+                out.push(Action::Send {
+                    to: from,
+                    message: PeerMessage::Vote(standing),
+                });
+            }
+            return;
+        };
+        leader.admit(from, Learner::new(attempt, accepted, is_voter));
+        match leader.reign() {
+            Reign::Gathering => self.propose_epoch_when_quorum(now, out),
+            Reign::Proposing { .. } => {}
+            _ if accepted > leader.epoch() => {
+                let why = "a learner has promised itself to a higher epoch";
+                self.look(now, why, out);
+            }
+            _ => leader.send_leader_info(from, out),
+        }
+    }
+
+    /// A quorum is here: one above everything that any of them has accepted is the new epoch.
+    fn propose_epoch_when_quorum(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let majority = self.majority();
+        let own = self.log.accepted_epoch();
+        let Phase::Leading(leader) = &mut self.phase else {
+            return;
+        };
+        if leader.voters_present() < majority {
+            return;
+        }
+        let epoch = leader.highest_accepted(own).next();
+        let (sequence, record) = self.log.accept_epoch(epoch);
+        leader.begin_proposing(epoch, now + self.periods.silence + self.periods.silence);
+        out.push(Action::Event(Event::EpochProposed { epoch }));
+        out.push(Action::Append {
+            sequence,
+            record,
+            riders: Vec::new(),
+        });
+    }
+
+    /// A learner has accepted the epoch and described its log.
+    pub(super) fn on_ack_epoch(
+        &mut self,
+        now: Instant,
+        from: ServerId,
+        ack: AckedEpoch,
+        out: &mut Vec<Action>,
+    ) {
+        let Phase::Leading(leader) = &mut self.phase else {
+            return;
+        };
+        let established = leader.is_established();
+        let credentials = leader.credentials();
+        let Some(learner) = leader.learner(from) else {
+            return;
+        };
+        if learner.attempt != ack.attempt || learner.stage != LearnerStage::Asked {
+            return;
+        }
+        let theirs = (ack.current_epoch, ack.tail.zxid);
+        if !established && theirs > credentials && learner.voter {
+            let (epoch, zxid) = theirs;
+            out.push(Action::Event(Event::LearnerAhead {
+                learner: from,
+                epoch,
+                zxid,
+            }));
+            self.look(now, "a learner knows more than this leader", out);
+            return;
+        }
+        learner.stage = LearnerStage::Accepted;
+        learner.counted = ack.counted;
+        learner.history = Some(ack);
+        match leader.reign() {
+            Reign::Proposing { durable: true } => self.enter_epoch_when_quorum(now, out),
+            Reign::Gathering | Reign::Proposing { durable: false } => {}
+            _ => self.synchronize(from, out),
+        }
+    }
+
+    /// A quorum has accepted the epoch, this server included: it begins here.
+    pub(super) fn enter_epoch_when_quorum(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let majority = self.majority();
+        let Phase::Leading(leader) = &mut self.phase else {
+            return;
+        };
+        assert_eq!(leader.reign(), Reign::Proposing { durable: true });
+        if leader.voters_accepted() < majority {
+            return;
+        }
+        let (sequence, record) = self.log.enter_epoch(leader.epoch());
+        let inherited = self.log.tail();
+        leader.begin_synchronizing(inherited, now + self.periods.init_limit);
+        out.push(Action::Append {
+            sequence,
+            record,
+            riders: Vec::new(),
+        });
+        for learner in leader.learners_waiting_for_plan() {
+            self.synchronize(learner, out);
+        }
+    }
+}
+
+/// What a learner said about its log when it accepted the epoch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AckedEpoch {
+    pub attempt: u32,
+    pub counted: bool,
+    pub current_epoch: Epoch,
+    pub tail: Mark,
+    pub committed: Zxid,
+    pub index: Vec<Mark>,
+}

@@ -1,0 +1,274 @@
+//! LOOKING: votes are exchanged until a quorum agrees on a leader (FastLeaderElection's order).
+//!
+//! The result is a hint. A wrong one costs time, never data: discovery refuses a leader that knows
+//! less than a quorum does.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::base::id::{Epoch, ServerId, Zxid};
+use crate::base::time::{Duration, Instant};
+use crate::peer::message::{PeerMessage, PeerState, Vote};
+use crate::zab::{Action, Event, Phase, Zab};
+
+/// Whom a vote is for, and why: compared field by field.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Candidate {
+    epoch: Epoch,
+    zxid: Zxid,
+    rank: usize,
+    leader: ServerId,
+}
+
+pub struct Election {
+    /// `None` until everything appended is durable: before that, nothing can be claimed.
+    voting: Option<Voting>,
+}
+
+struct Voting {
+    proposal: Candidate,
+    /// Votes of this round, the own one included.
+    votes: BTreeMap<ServerId, Candidate>,
+    /// A quorum agrees; better votes are waited for until then.
+    settled_at: Option<Instant>,
+    repeat_at: Instant,
+}
+
+impl Election {
+    pub(super) fn waiting() -> Self {
+        Self { voting: None }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let voting = self.voting.as_ref()?;
+        Some(
+            voting
+                .settled_at
+                .map_or(voting.repeat_at, |at| at.min(voting.repeat_at)),
+        )
+    }
+
+    pub(super) fn proposes(&self, server: ServerId) -> bool {
+        self.voting
+            .as_ref()
+            .is_some_and(|voting| voting.proposal.leader == server)
+    }
+
+    pub(super) fn vote(&self, round: u64) -> Option<Vote> {
+        let proposal = self.voting.as_ref()?.proposal;
+        Some(Vote {
+            round,
+            state: PeerState::Looking,
+            leader: proposal.leader.0,
+            epoch: proposal.epoch.0,
+            zxid: proposal.zxid.0,
+            established: false,
+        })
+    }
+}
+
+impl Zab {
+    pub(super) fn start_voting_when_quiet(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let Phase::Looking(election) = &self.phase else {
+            return;
+        };
+        if election.voting.is_some() || !self.log.is_quiet() {
+            return;
+        }
+        let own = self.own_candidate();
+        let votes = if self.is_observer() {
+            BTreeMap::new()
+        } else {
+            BTreeMap::from([(self.membership.me, own)])
+        };
+        let repeat_at = now + self.periods.vote;
+        let voting = Voting {
+            proposal: own,
+            votes,
+            settled_at: None,
+            repeat_at,
+        };
+        self.phase = Phase::Looking(Election {
+            voting: Some(voting),
+        });
+        self.broadcast_vote(out);
+        self.count_votes(now, out);
+    }
+
+    pub(super) fn on_vote(
+        &mut self,
+        now: Instant,
+        from: ServerId,
+        vote: Vote,
+        out: &mut Vec<Action>,
+    ) {
+        match vote.state {
+            PeerState::Looking => self.on_looking_vote(now, from, vote, out),
+            PeerState::Leading => self.on_leading_vote(now, from, vote, out),
+            PeerState::Following | PeerState::Observing => {}
+        }
+    }
+
+    pub(super) fn on_election_time(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let Phase::Looking(Election {
+            voting: Some(voting),
+        }) = &mut self.phase
+        else {
+            return;
+        };
+        if voting.repeat_at <= now {
+            voting.repeat_at = now + self.periods.vote;
+            self.broadcast_vote(out);
+        }
+        self.count_votes(now, out);
+    }
+
+    fn on_looking_vote(&mut self, now: Instant, from: ServerId, vote: Vote, out: &mut Vec<Action>) {
+        if let Phase::Following(follower) = &self.phase
+            && follower.leader() == from
+        {
+            self.look(now, "the leader is looking for a leader itself", out);
+        } else if let Phase::Leading(leader) = &mut self.phase {
+            leader.forget(from);
+            self.check_quorum(now, out);
+        }
+        if let Some(standing) = self.standing_vote() {
+            out.push(Action::Send {
+                to: from,
+                message: PeerMessage::Vote(standing),
+            });
+            return;
+        }
+        if !self.is_voter(from) {
+            return;
+        }
+        let candidate = self.candidate(vote);
+        let own = self.own_candidate();
+        let round = self.round;
+        let Phase::Looking(Election {
+            voting: Some(voting),
+        }) = &mut self.phase
+        else {
+            return;
+        };
+        if vote.round < round {
+            self.reply_vote(from, out);
+            return;
+        }
+        let before = voting.proposal;
+        if vote.round > round {
+            self.round = vote.round;
+            voting.votes.clear();
+            voting.settled_at = None;
+            voting.proposal = own;
+        }
+        voting.proposal = voting.proposal.max(candidate);
+        voting.votes.insert(from, candidate);
+        if !self.membership.observers.contains(&self.membership.me) {
+            voting.votes.insert(self.membership.me, voting.proposal);
+        }
+        if voting.proposal != before || vote.round > round {
+            voting.settled_at = None;
+            self.broadcast_vote(out);
+        }
+        self.count_votes(now, out);
+    }
+
+    /// Somebody leads already, or is about to: join, if it can lead us.
+    fn on_leading_vote(&mut self, now: Instant, from: ServerId, vote: Vote, out: &mut Vec<Action>) {
+        let Phase::Looking(Election { voting: Some(_) }) = &self.phase else {
+            return;
+        };
+        let own = self.own_candidate();
+        let behind = (Epoch(vote.epoch), Zxid(vote.zxid)) < (own.epoch, own.zxid);
+        if vote.leader != from.0 || !self.is_voter(from) || (behind && !vote.established) {
+            return;
+        }
+        self.round = self.round.max(vote.round);
+        self.follow(now, from, out);
+    }
+
+    fn count_votes(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let majority = self.majority();
+        let Phase::Looking(Election {
+            voting: Some(voting),
+        }) = &mut self.phase
+        else {
+            return;
+        };
+        let agreeing = voting
+            .votes
+            .values()
+            .filter(|&&vote| vote == voting.proposal)
+            .count();
+        if agreeing < majority {
+            voting.settled_at = None;
+            return;
+        }
+        let everybody_spoke = voting.votes.len() == self.membership.voters.len();
+        let settled_at = *voting
+            .settled_at
+            .get_or_insert(now + self.periods.vote_settle);
+        if !everybody_spoke && now < settled_at {
+            return;
+        }
+        let leader = voting.proposal.leader;
+        out.push(Action::Event(Event::Elected {
+            leader,
+            round: self.round,
+        }));
+        if leader == self.membership.me {
+            self.lead(now, out);
+        } else {
+            self.follow(now, leader, out);
+        }
+    }
+
+    fn broadcast_vote(&self, out: &mut Vec<Action>) {
+        for peer in self.peers() {
+            self.reply_vote(peer, out);
+        }
+    }
+
+    fn reply_vote(&self, to: ServerId, out: &mut Vec<Action>) {
+        let Phase::Looking(election) = &self.phase else {
+            return;
+        };
+        if let Some(vote) = election.vote(self.round) {
+            out.push(Action::Send {
+                to,
+                message: PeerMessage::Vote(vote),
+            });
+        }
+    }
+
+    fn own_candidate(&self) -> Candidate {
+        let durable = self.log.durable();
+        let me = self.membership.me;
+        if self.is_observer() {
+            // Below every voter's candidate, so that an observer's own name never travels.
+            return Candidate {
+                epoch: Epoch(0),
+                zxid: Zxid::ZERO,
+                rank: 0,
+                leader: me,
+            };
+        }
+        Candidate {
+            epoch: durable.current_epoch,
+            zxid: durable.tail.zxid,
+            rank: self.rank(me),
+            leader: me,
+        }
+    }
+
+    fn candidate(&self, vote: Vote) -> Candidate {
+        let leader = ServerId(vote.leader);
+        Candidate {
+            epoch: Epoch(vote.epoch),
+            zxid: Zxid(vote.zxid),
+            rank: self.rank(leader),
+            leader,
+        }
+    }
+}

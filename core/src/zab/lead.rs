@@ -1,0 +1,540 @@
+//! LEADING: from gathering a quorum to broadcasting an epoch's entries.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::base::id::{Epoch, ServerId, Zxid};
+use crate::base::time::Instant;
+use crate::entry::{Entry, EntryKind};
+use crate::peer::message::PeerMessage;
+use crate::zab::discovery::AckedEpoch;
+use crate::zab::log::{Log, Mark};
+use crate::zab::sync::for_each_frame;
+use crate::zab::{Action, Event, Phase, Zab};
+
+pub struct Leader {
+    me: ServerId,
+    voters: Vec<ServerId>,
+    reign: Reign,
+    /// The epoch proposed; zero while gathering.
+    epoch: Epoch,
+    /// What this server was elected for; a learner with more makes it step down.
+    credentials: (Epoch, Zxid),
+    /// The end of the history that the epoch begins with.
+    inherited: Mark,
+    /// The own log's durable end, once the epoch has been entered here.
+    own_acked: Zxid,
+    own_entered: bool,
+    learners: BTreeMap<ServerId, Learner>,
+    /// Everything up to here has been sent to the learners that are in step.
+    sent: Zxid,
+    /// The commit watermark that the learners have been told.
+    told: Zxid,
+    /// Quorum rounds: asked for, begun, and confirmed by a majority.
+    asked_round: u64,
+    begun_round: u64,
+    confirmed_round: u64,
+    /// When founding the epoch has taken too long.
+    give_up_at: Option<Instant>,
+}
+
+/// How far a leader has come. Each step is taken once, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reign {
+    /// Waiting for a quorum of FollowerInfo.
+    Gathering,
+    /// The epoch is proposed, and waits for a quorum of AckEpoch.
+    Proposing {
+        /// The own acceptance is durable, so that others may be told of it.
+        durable: bool,
+    },
+    /// Learners are brought to the inherited history; waiting for a quorum of AckLeader.
+    Synchronizing,
+    /// The epoch's first entry waits for its quorum.
+    Beginning,
+    Established,
+}
+
+/// A server that learns from this one.
+pub struct Learner {
+    pub(super) attempt: u32,
+    pub(super) accepted: Epoch,
+    pub(super) voter: bool,
+    pub(super) stage: LearnerStage,
+    /// Its acceptance counts towards the quorum.
+    pub(super) counted: bool,
+    pub(super) history: Option<AckedEpoch>,
+    /// Its log is durable up to here.
+    pub(super) acked: Zxid,
+    confirmed_round: u64,
+}
+
+/// How far a learner has come, in the leader's eyes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum LearnerStage {
+    /// FollowerInfo has come.
+    Asked,
+    /// AckEpoch has come.
+    Accepted,
+    /// Its past is not in memory any more: the state itself must be sent.
+    NeedsSnapshot,
+    /// The plan is cut and sent; every proposal goes to it from here on.
+    Synchronizing,
+    /// AckLeader has come: its acknowledgements count.
+    Entered,
+    /// It has been told to serve.
+    UpToDate,
+}
+
+impl Learner {
+    pub(super) fn new(attempt: u32, accepted: Epoch, voter: bool) -> Self {
+        Self {
+            attempt,
+            accepted,
+            voter,
+            stage: LearnerStage::Asked,
+            counted: false,
+            history: None,
+            acked: Zxid::ZERO,
+            confirmed_round: 0,
+        }
+    }
+
+    pub fn stage(&self) -> LearnerStage {
+        self.stage
+    }
+
+    pub fn acked(&self) -> Zxid {
+        self.acked
+    }
+}
+
+impl Leader {
+    pub(super) fn new(
+        me: ServerId,
+        voters: Vec<ServerId>,
+        credentials: (Epoch, Zxid),
+        acked: Zxid,
+        give_up_at: Instant,
+    ) -> Self {
+        Self {
+            me,
+            voters,
+            reign: Reign::Gathering,
+            epoch: Epoch(0),
+            credentials,
+            inherited: Mark::default(),
+            own_acked: acked,
+            own_entered: false,
+            learners: BTreeMap::new(),
+            sent: Zxid::ZERO,
+            told: Zxid::ZERO,
+            asked_round: 0,
+            begun_round: 0,
+            confirmed_round: 0,
+            give_up_at: Some(give_up_at),
+        }
+    }
+
+    pub fn reign(&self) -> Reign {
+        self.reign
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub fn is_established(&self) -> bool {
+        self.reign == Reign::Established
+    }
+
+    pub fn learners(&self) -> impl Iterator<Item = (ServerId, &Learner)> {
+        self.learners
+            .iter()
+            .map(|(&server, learner)| (server, learner))
+    }
+
+    pub(super) fn credentials(&self) -> (Epoch, Zxid) {
+        self.credentials
+    }
+
+    pub(super) fn inherited(&self) -> Mark {
+        self.inherited
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.give_up_at
+    }
+
+    pub(super) fn confirmed_round(&self) -> u64 {
+        self.confirmed_round
+    }
+
+    pub(super) fn ask_confirmation(&mut self) -> u64 {
+        self.asked_round = self.begun_round + 1;
+        self.asked_round
+    }
+
+    pub(super) fn admit(&mut self, server: ServerId, learner: Learner) {
+        self.learners.insert(server, learner);
+    }
+
+    pub(super) fn forget(&mut self, server: ServerId) {
+        self.learners.remove(&server);
+    }
+
+    pub(super) fn learner(&mut self, server: ServerId) -> Option<&mut Learner> {
+        self.learners.get_mut(&server)
+    }
+
+    pub(super) fn learners_waiting_for_plan(&self) -> Vec<ServerId> {
+        let waiting = self
+            .learners
+            .iter()
+            .filter(|(_, it)| it.stage == LearnerStage::Accepted);
+        waiting.map(|(&server, _)| server).collect()
+    }
+
+    pub(super) fn highest_accepted(&self, own: Epoch) -> Epoch {
+        self.learners
+            .values()
+            .map(|learner| learner.accepted)
+            .fold(own, Epoch::max)
+    }
+
+    pub(super) fn voters_present(&self) -> usize {
+        1 + self
+            .learners
+            .values()
+            .filter(|learner| learner.voter)
+            .count()
+    }
+
+    pub(super) fn voters_accepted(&self) -> usize {
+        let counted = |it: &&Learner| it.voter && it.counted && it.stage >= LearnerStage::Accepted;
+        1 + self.learners.values().filter(counted).count()
+    }
+
+    pub(super) fn voters_entered(&self) -> usize {
+        let entered = |it: &&Learner| it.voter && it.stage >= LearnerStage::Entered;
+        usize::from(self.own_entered) + self.learners.values().filter(entered).count()
+    }
+
+    pub(super) fn begin_proposing(&mut self, epoch: Epoch, give_up_at: Instant) {
+        assert_eq!(self.reign, Reign::Gathering);
+        self.epoch = epoch;
+        self.reign = Reign::Proposing { durable: false };
+        self.give_up_at = Some(give_up_at);
+    }
+
+    pub(super) fn begin_synchronizing(&mut self, inherited: Mark, give_up_at: Instant) {
+        assert_eq!(self.reign, Reign::Proposing { durable: true });
+        self.inherited = inherited;
+        self.sent = inherited.zxid;
+        self.reign = Reign::Synchronizing;
+        self.give_up_at = Some(give_up_at);
+    }
+
+    pub(super) fn begin_epoch(&mut self) {
+        assert_eq!(self.reign, Reign::Synchronizing);
+        self.reign = Reign::Beginning;
+    }
+
+    /// Puts an entry behind the log's tail; it is sent when the turn ends.
+    pub(super) fn append(
+        &mut self,
+        log: &mut Log,
+        kind: EntryKind,
+        payload: &[u8],
+        out: &mut Vec<Action>,
+    ) -> Zxid {
+        assert!(matches!(self.reign, Reign::Beginning | Reign::Established));
+        let tail = log.tail();
+        let zxid = if tail.zxid.epoch() == self.epoch {
+            tail.zxid.next()
+        } else {
+            Zxid::new(self.epoch, 1)
+        };
+        let entry = Entry::new(kind, log.shard(), zxid, tail.hash, payload);
+        let (sequence, record) = log.append(entry).expect("a leader continues its own log");
+        out.push(Action::Append {
+            sequence,
+            record,
+            riders: Vec::new(),
+        });
+        zxid
+    }
+
+    pub(super) fn send_leader_info(&self, to: ServerId, out: &mut Vec<Action>) {
+        let Some(learner) = self.learners.get(&to) else {
+            return;
+        };
+        let message = PeerMessage::LeaderInfo {
+            attempt: learner.attempt,
+            epoch: self.epoch.0,
+        };
+        out.push(Action::Send { to, message });
+    }
+
+    pub(super) fn bring_up_to_date(
+        &mut self,
+        to: ServerId,
+        committed: Zxid,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(learner) = self.learners.get_mut(&to) else {
+            return;
+        };
+        assert_eq!(learner.stage, LearnerStage::Entered);
+        learner.stage = LearnerStage::UpToDate;
+        let message = PeerMessage::UpToDate {
+            epoch: self.epoch.0,
+            committed_zxid: committed.0,
+        };
+        out.push(Action::Send { to, message });
+    }
+
+    /// Sends what was appended since the last time to every learner that is in step.
+    pub(super) fn flush_proposals(&mut self, log: &Log, out: &mut Vec<Action>) {
+        let tail = log.tail().zxid;
+        if self.sent >= tail || self.reign == Reign::Gathering {
+            return;
+        }
+        let to = self.learners_from(LearnerStage::Synchronizing);
+        if !to.is_empty() {
+            for_each_frame(log, self.epoch, self.sent, |message| {
+                out.push(Action::Broadcast {
+                    to: to.clone(),
+                    message,
+                });
+            });
+            self.told = log.committed();
+        }
+        self.sent = tail;
+    }
+
+    pub(super) fn on_turn_end(&mut self, log: &Log, out: &mut Vec<Action>) {
+        if !matches!(self.reign, Reign::Beginning | Reign::Established) {
+            return;
+        }
+        self.flush_proposals(log, out);
+        let committed = log.committed();
+        if self.told < committed {
+            self.told = committed;
+            let to = self.learners_from(LearnerStage::Entered);
+            if !to.is_empty() {
+                let message = PeerMessage::Commit {
+                    epoch: self.epoch.0,
+                    zxid: committed.0,
+                };
+                out.push(Action::Broadcast { to, message });
+            }
+        }
+        if self.asked_round > self.begun_round {
+            self.begun_round = self.asked_round;
+            let to = self.learners_from(LearnerStage::Synchronizing);
+            if !to.is_empty() {
+                let round = self.begun_round;
+                let message = PeerMessage::Confirm {
+                    epoch: self.epoch.0,
+                    round,
+                };
+                out.push(Action::Broadcast { to, message });
+            }
+            self.count_confirmations();
+        }
+    }
+
+    fn learners_from(&self, stage: LearnerStage) -> Vec<ServerId> {
+        let in_step = self
+            .learners
+            .iter()
+            .filter(|(_, learner)| learner.stage >= stage);
+        in_step.map(|(&server, _)| server).collect()
+    }
+
+    /// The newest zxid that a majority of the voters has on disk.
+    fn majority_acked(&self) -> Zxid {
+        let own = if self.own_entered {
+            self.own_acked
+        } else {
+            Zxid::ZERO
+        };
+        let mut acked: Vec<Zxid> = self
+            .voters
+            .iter()
+            .map(|&voter| {
+                if voter == self.me {
+                    return own;
+                }
+                let entered = |it: &&Learner| it.stage >= LearnerStage::Entered;
+                self.learners
+                    .get(&voter)
+                    .filter(entered)
+                    .map_or(Zxid::ZERO, |it| it.acked)
+            })
+            .collect();
+        acked.sort_unstable_by(|left, right| right.cmp(left));
+        acked[self.voters.len() / 2]
+    }
+
+    fn count_confirmations(&mut self) {
+        let mut rounds: Vec<u64> = self
+            .voters
+            .iter()
+            .map(|&voter| {
+                if voter == self.me {
+                    return self.begun_round;
+                }
+                self.learners
+                    .get(&voter)
+                    .map_or(0, |learner| learner.confirmed_round)
+            })
+            .collect();
+        rounds.sort_unstable_by(|left, right| right.cmp(left));
+        self.confirmed_round = self.confirmed_round.max(rounds[self.voters.len() / 2]);
+    }
+}
+
+impl Zab {
+    pub(super) fn on_learner_message(
+        &mut self,
+        now: Instant,
+        from: ServerId,
+        message: PeerMessage,
+        out: &mut Vec<Action>,
+    ) {
+        let Phase::Leading(leader) = &mut self.phase else {
+            return;
+        };
+        let own_epoch = leader.epoch();
+        match message {
+            PeerMessage::AckEpoch {
+                attempt,
+                epoch,
+                counted,
+                current_epoch,
+                tail,
+                committed_zxid,
+                index,
+            } if Epoch(epoch) == own_epoch => {
+                let ack = AckedEpoch {
+                    attempt,
+                    counted,
+                    current_epoch: Epoch(current_epoch),
+                    tail: tail.into(),
+                    committed: Zxid(committed_zxid),
+                    index: index.into_iter().map(Mark::from).collect(),
+                };
+                self.on_ack_epoch(now, from, ack, out);
+            }
+            PeerMessage::AckLeader { epoch, zxid } => {
+                self.on_ack_leader(now, from, Epoch(epoch), Zxid(zxid), out);
+            }
+            PeerMessage::Ack { epoch, zxid } if Epoch(epoch) == own_epoch => {
+                self.on_ack(now, from, Zxid(zxid), out);
+            }
+            PeerMessage::ConfirmAck { epoch, round } if Epoch(epoch) == own_epoch => {
+                if let Some(learner) = leader.learner(from) {
+                    learner.confirmed_round = learner.confirmed_round.max(round);
+                    leader.count_confirmations();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Something of this leader's own log became durable.
+    pub(super) fn on_own_durable(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let durable = self.log.durable();
+        let Phase::Leading(leader) = &mut self.phase else {
+            return;
+        };
+        match leader.reign {
+            Reign::Gathering | Reign::Proposing { durable: true } => {}
+            Reign::Proposing { durable: false } => {
+                if durable.accepted_epoch == leader.epoch {
+                    leader.reign = Reign::Proposing { durable: true };
+                    for learner in leader.learners_from(LearnerStage::Asked) {
+                        leader.send_leader_info(learner, out);
+                    }
+                    self.enter_epoch_when_quorum(now, out);
+                }
+            }
+            Reign::Synchronizing | Reign::Beginning | Reign::Established => {
+                leader.own_acked = durable.tail.zxid;
+                leader.own_entered = durable.current_epoch == leader.epoch;
+                if leader.reign == Reign::Synchronizing {
+                    self.begin_epoch_when_quorum(now, out);
+                } else {
+                    self.advance_commit(now, out);
+                }
+            }
+        }
+    }
+
+    fn on_ack(&mut self, now: Instant, from: ServerId, zxid: Zxid, out: &mut Vec<Action>) {
+        let tail = self.log.tail().zxid;
+        let Phase::Leading(leader) = &mut self.phase else {
+            return;
+        };
+        let Some(learner) = leader.learner(from) else {
+            return;
+        };
+        if learner.stage < LearnerStage::Entered {
+            return;
+        }
+        if zxid > tail {
+            let why = "an acknowledgement of what was never proposed";
+            out.push(Action::Disconnect { peer: from, why });
+            return;
+        }
+        learner.acked = learner.acked.max(zxid);
+        self.advance_commit(now, out);
+    }
+
+    /// Commits in order what a majority has on disk, once that includes an entry of this epoch.
+    pub(super) fn advance_commit(&mut self, _now: Instant, out: &mut Vec<Action>) {
+        let Phase::Leading(leader) = &mut self.phase else {
+            return;
+        };
+        let acked = leader.majority_acked();
+        if acked <= self.log.committed() || acked.epoch() != leader.epoch {
+            return;
+        }
+        self.log.commit(acked);
+        if leader.reign == Reign::Beginning {
+            leader.reign = Reign::Established;
+            leader.give_up_at = None;
+            let (epoch, committed) = (leader.epoch, self.log.committed());
+            out.push(Action::Event(Event::Established {
+                epoch,
+                at: committed,
+            }));
+            for learner in leader.learners_from(LearnerStage::Entered) {
+                leader.bring_up_to_date(learner, committed, out);
+            }
+        }
+    }
+
+    pub(super) fn on_leader_time(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let Phase::Leading(leader) = &self.phase else {
+            return;
+        };
+        if leader.give_up_at.is_some_and(|at| at <= now) {
+            self.look(now, "the epoch did not begin in time", out);
+        }
+    }
+
+    /// A leader that has lost its quorum looks for a new one.
+    pub(super) fn check_quorum(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let majority = self.majority();
+        let Phase::Leading(leader) = &self.phase else {
+            return;
+        };
+        let founding = matches!(leader.reign, Reign::Gathering | Reign::Proposing { .. });
+        if !founding && leader.voters_present() < majority {
+            self.look(now, "lost its quorum", out);
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! The history of one shard on one server: appended, durable, committed.
+//!
+//! The log knows entries by zxid and hash only; what they mean is the state's business. It keeps
+//! every entry that is not yet applied and a window of those before, so that a learner that is a
+//! little behind gets a DIFF from memory.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::base::id::{ChainHash, Epoch, Sequence, ShardId, Zxid};
+use crate::base::limits::{HISTORY_BYTES, HISTORY_ENTRIES};
+use crate::control::Control;
+use crate::durable::{Durable, LogMark, Record};
+use crate::entry::Entry;
+
+/// A place in the history: an entry's zxid and its chain hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mark {
+    pub zxid: Zxid,
+    pub hash: ChainHash,
+}
+
+/// What storage found at start: the durable past of one shard.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    pub shard: ShardId,
+    pub next_sequence: Sequence,
+    pub accepted_epoch: Epoch,
+    pub current_epoch: Epoch,
+    /// Known to be committed; at or after `base`.
+    pub committed: Zxid,
+    /// What comes before the first entry: a snapshot, or nothing at all.
+    pub base: Mark,
+    pub entries: Vec<Entry>,
+}
+
+/// Why an entry does not continue this log. The peer that sent it has broken the protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gap {
+    /// The entry's previous hash is not the hash of the tail.
+    Hash {
+        tail: Zxid,
+        entry: Zxid,
+    },
+    /// The entry's zxid does not follow the tail's.
+    Zxid {
+        tail: Zxid,
+        entry: Zxid,
+    },
+    OtherShard,
+}
+
+pub struct Log {
+    shard: ShardId,
+    base: Mark,
+    entries: VecDeque<Entry>,
+    entry_bytes: usize,
+    accepted_epoch: Epoch,
+    current_epoch: Epoch,
+    /// Never moves back; at most the tail.
+    committed: Zxid,
+    next_sequence: Sequence,
+    /// Where the log stands after each record that is not yet durable, oldest first.
+    in_flight: VecDeque<(Sequence, Position)>,
+    durable: Position,
+    /// The last entry of each epoch in the log, ascending, the tail's epoch included.
+    epoch_ends: Vec<Mark>,
+}
+
+/// What a server may claim at some point of its log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Position {
+    pub tail: Mark,
+    pub accepted_epoch: Epoch,
+    pub current_epoch: Epoch,
+}
+
+impl Log {
+    pub fn new(restored: Restored) -> Self {
+        let mut log = Self {
+            shard: restored.shard,
+            base: restored.base,
+            entries: VecDeque::new(),
+            entry_bytes: 0,
+            accepted_epoch: restored.accepted_epoch,
+            current_epoch: restored.current_epoch,
+            committed: restored.committed.max(restored.base.zxid),
+            next_sequence: restored.next_sequence,
+            in_flight: VecDeque::new(),
+            durable: Position::default(),
+            epoch_ends: Vec::new(),
+        };
+        if restored.base.zxid != Zxid::ZERO {
+            log.epoch_ends.push(restored.base);
+        }
+        for entry in restored.entries {
+            log.follows(&entry)
+                .expect("recovery hands over an unbroken chain");
+            log.push(entry);
+        }
+        log.durable = log.position();
+        assert!(
+            log.committed <= log.tail().zxid,
+            "the committed past is in the log"
+        );
+        assert!(log.accepted_epoch >= log.current_epoch, "EpochMonotone");
+        log
+    }
+
+    /// Appends an entry in memory; the caller hands the record to storage.
+    pub fn append(&mut self, entry: Entry) -> Result<(Sequence, Record), Gap> {
+        self.follows(&entry)?;
+        self.push(entry.clone());
+        Ok((self.take_sequence(), Record::Entry(entry)))
+    }
+
+    /// Accepts an epoch: no lower one will be listened to again.
+    pub fn accept_epoch(&mut self, epoch: Epoch) -> (Sequence, Record) {
+        assert!(
+            epoch >= self.accepted_epoch,
+            "EpochMonotone: accepted epochs never fall"
+        );
+        self.accepted_epoch = epoch;
+        (
+            self.take_sequence(),
+            Record::Control(Control::AcceptedEpoch { epoch: epoch.0 }),
+        )
+    }
+
+    /// Enters an epoch: the history is that of its leader.
+    pub fn enter_epoch(&mut self, epoch: Epoch) -> (Sequence, Record) {
+        assert!(
+            epoch == self.accepted_epoch,
+            "an epoch is accepted before it is entered"
+        );
+        assert!(
+            epoch >= self.current_epoch,
+            "EpochMonotone: current epochs never fall"
+        );
+        self.current_epoch = epoch;
+        (
+            self.take_sequence(),
+            Record::Control(Control::CurrentEpoch { epoch: epoch.0 }),
+        )
+    }
+
+    /// Drops every entry after `to`, which must be in the log and not below the commit watermark.
+    pub fn truncate(&mut self, to: Mark) -> (Sequence, Record) {
+        assert!(
+            to.zxid >= self.committed,
+            "a committed entry is never truncated"
+        );
+        assert_eq!(
+            self.find(to.zxid),
+            Some(to.hash),
+            "a truncation ends at a common entry"
+        );
+        while self.tail().zxid > to.zxid {
+            let dropped = self.entries.pop_back().expect("the target is in the log");
+            self.entry_bytes -= dropped.bytes().len();
+        }
+        self.epoch_ends.retain(|end| end.zxid < to.zxid);
+        if to.zxid != Zxid::ZERO {
+            self.epoch_ends
+                .retain(|end| end.zxid.epoch() != to.zxid.epoch());
+            self.epoch_ends.push(to);
+        }
+        assert_eq!(self.tail(), to);
+        let control = Control::Truncate {
+            zxid: to.zxid.0,
+            hash: to.hash.0,
+        };
+        (self.take_sequence(), Record::Control(control))
+    }
+
+    /// Replaces the whole history by the snapshot at `at`.
+    pub fn install(&mut self, at: Mark, digest: u128) -> (Sequence, Record) {
+        assert!(
+            at.zxid >= self.committed,
+            "a snapshot never takes a committed entry away"
+        );
+        self.entries.clear();
+        self.entry_bytes = 0;
+        self.base = at;
+        self.epoch_ends.clear();
+        self.epoch_ends.push(at);
+        self.committed = at.zxid;
+        let control = Control::Install {
+            zxid: at.zxid.0,
+            hash: at.hash.0,
+            digest,
+        };
+        (self.take_sequence(), Record::Control(control))
+    }
+
+    /// Records that a verified snapshot of the state at `at` is on this disk.
+    pub fn snapshot_taken(&mut self, at: Mark, digest: u128) -> (Sequence, Record) {
+        let control = Control::SnapshotTaken {
+            zxid: at.zxid.0,
+            hash: at.hash.0,
+            digest,
+        };
+        (self.take_sequence(), Record::Control(control))
+    }
+
+    pub fn on_durable(&mut self, mark: Durable<LogMark>) {
+        let LogMark { shard, sequence } = mark.value();
+        assert_eq!(shard, self.shard);
+        assert!(
+            sequence < self.next_sequence,
+            "nothing is durable before it is appended"
+        );
+        while let Some(&(oldest, position)) = self.in_flight.front() {
+            if oldest > sequence {
+                break;
+            }
+            self.durable = position;
+            self.in_flight.pop_front();
+        }
+    }
+
+    /// Moves the commit watermark; never back, and never beyond the tail.
+    pub fn commit(&mut self, zxid: Zxid) {
+        assert!(
+            zxid <= self.tail().zxid,
+            "only what is in the log can be committed"
+        );
+        self.committed = self.committed.max(zxid);
+    }
+
+    /// Drops entries that nobody needs any more: applied ones beyond the window.
+    pub fn trim(&mut self, applied: Zxid) {
+        while self.entries.len() > HISTORY_ENTRIES || self.entry_bytes > HISTORY_BYTES {
+            let Some(oldest) = self.entries.front() else {
+                break;
+            };
+            if oldest.zxid() > applied.min(self.committed).min(self.durable.tail.zxid) {
+                break;
+            }
+            let oldest = self.entries.pop_front().expect("it was just looked at");
+            self.entry_bytes -= oldest.bytes().len();
+            self.base = Mark {
+                zxid: oldest.zxid(),
+                hash: oldest.hash(),
+            };
+        }
+    }
+
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    pub fn tail(&self) -> Mark {
+        self.entries.back().map_or(self.base, |entry| Mark {
+            zxid: entry.zxid(),
+            hash: entry.hash(),
+        })
+    }
+
+    pub fn base(&self) -> Mark {
+        self.base
+    }
+
+    pub fn committed(&self) -> Zxid {
+        self.committed
+    }
+
+    /// The end of what a crash of this process would leave.
+    pub fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// Whether everything appended is durable.
+    pub fn is_quiet(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    pub fn accepted_epoch(&self) -> Epoch {
+        self.accepted_epoch
+    }
+
+    pub fn current_epoch(&self) -> Epoch {
+        self.current_epoch
+    }
+
+    /// The hash of the entry at `zxid`, or of the base.
+    pub fn find(&self, zxid: Zxid) -> Option<ChainHash> {
+        if zxid == self.base.zxid {
+            return Some(self.base.hash);
+        }
+        let index = self.index_of(zxid)?;
+        Some(self.entries[index].hash())
+    }
+
+    /// The entries after `zxid`, which is in the log or its base.
+    pub fn after(&self, zxid: Zxid) -> impl Iterator<Item = &Entry> {
+        let start = if zxid == self.base.zxid {
+            0
+        } else {
+            self.index_of(zxid)
+                .map_or(self.entries.len(), |index| index + 1)
+        };
+        self.entries.iter().skip(start)
+    }
+
+    /// The first entry after `zxid`, for applying one by one.
+    pub fn next_after(&self, zxid: Zxid) -> Option<&Entry> {
+        let index = self.entries.partition_point(|entry| entry.zxid() <= zxid);
+        self.entries.get(index)
+    }
+
+    /// The last entry of each epoch in the log, ascending.
+    pub fn epoch_ends(&self) -> &[Mark] {
+        &self.epoch_ends
+    }
+
+    /// The last entry of this log whose epoch is `epoch`, or of the newest epoch before it.
+    pub fn end_of_epoch(&self, epoch: Epoch) -> Option<Mark> {
+        self.epoch_ends
+            .iter()
+            .rev()
+            .find(|end| end.zxid.epoch() <= epoch)
+            .copied()
+    }
+
+    fn index_of(&self, zxid: Zxid) -> Option<usize> {
+        self.entries
+            .binary_search_by(|entry| entry.zxid().cmp(&zxid))
+            .ok()
+    }
+
+    fn follows(&self, entry: &Entry) -> Result<(), Gap> {
+        let tail = self.tail();
+        if entry.shard() != self.shard {
+            return Err(Gap::OtherShard);
+        }
+        if entry.previous() != tail.hash {
+            return Err(Gap::Hash {
+                tail: tail.zxid,
+                entry: entry.zxid(),
+            });
+        }
+        let same_epoch = entry.zxid().epoch() == tail.zxid.epoch();
+        let continues = same_epoch && entry.zxid().counter() == tail.zxid.counter() + 1;
+        let begins = entry.zxid().epoch() > tail.zxid.epoch() && entry.zxid().counter() == 1;
+        if continues || begins {
+            Ok(())
+        } else {
+            Err(Gap::Zxid {
+                tail: tail.zxid,
+                entry: entry.zxid(),
+            })
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        let mark = Mark {
+            zxid: entry.zxid(),
+            hash: entry.hash(),
+        };
+        match self.epoch_ends.last_mut() {
+            Some(last) if last.zxid.epoch() == mark.zxid.epoch() => *last = mark,
+            _ => self.epoch_ends.push(mark),
+        }
+        self.entry_bytes += entry.bytes().len();
+        self.entries.push_back(entry);
+    }
+
+    fn take_sequence(&mut self) -> Sequence {
+        let sequence = self.next_sequence;
+        self.next_sequence = sequence.next();
+        self.in_flight.push_back((sequence, self.position()));
+        sequence
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            tail: self.tail(),
+            accepted_epoch: self.accepted_epoch,
+            current_epoch: self.current_epoch,
+        }
+    }
+}
