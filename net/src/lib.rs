@@ -1,1 +1,4 @@
 //! Does: the only crate with system calls, threads, time and unsafe code.
+
+pub mod os;
+pub mod ring;

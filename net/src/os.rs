@@ -1,0 +1,434 @@
+//! The operating system's small services: sockets, limits, processors, files.
+//!
+//! Every descriptor made here is close-on-exec, and blocking: the ring waits in the kernel by
+//! itself, and a non-blocking descriptor would make it answer "try again" instead.
+
+use std::ffi::CStr;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// How a listening socket is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ListenOptions {
+    /// Lets several sockets of this process share the port. Without it, a second server on the
+    /// same port is refused instead of silently taking half of the connections.
+    pub reuse_port: bool,
+    /// How many connections may wait to be accepted.
+    pub backlog: u16,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self {
+            reuse_port: false,
+            backlog: 1024,
+        }
+    }
+}
+
+/// A resource limit; `None` is unlimited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ResourceLimit {
+    pub soft: Option<u64>,
+    pub hard: Option<u64>,
+}
+
+/// An address in the form the kernel reads.
+pub struct SocketAddress {
+    storage: AddressStorage,
+    length: libc::socklen_t,
+}
+
+#[repr(C)]
+union AddressStorage {
+    any: libc::sockaddr_storage,
+    v4: libc::sockaddr_in,
+    v6: libc::sockaddr_in6,
+}
+
+/// Binds and listens. Accepted connections inherit TCP_NODELAY.
+///
+/// An IPv6 wildcard serves IPv4 too, as a Java server's does.
+pub fn listen(address: SocketAddr, options: ListenOptions) -> io::Result<OwnedFd> {
+    let socket = stream_socket(address)?;
+    set_flag(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, true)?;
+    if options.reuse_port {
+        set_flag(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, true)?;
+    }
+    if address.is_ipv6() {
+        set_flag(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, false)?;
+    }
+    let name = SocketAddress::from(address);
+    // SAFETY: the pointer and the length describe `name`, which outlives the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), name.as_ptr(), name.length()) })?;
+    // SAFETY: takes no memory.
+    check(unsafe { libc::listen(socket.as_raw_fd(), i32::from(options.backlog)) })?;
+    Ok(socket)
+}
+
+/// A socket to connect to `address` with, TCP_NODELAY set.
+pub fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    // SAFETY: takes no memory.
+    let descriptor =
+        check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the call just returned this descriptor, and nobody else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    set_nodelay(&socket)?;
+    Ok(socket)
+}
+
+/// Sends small segments at once instead of waiting for more.
+pub fn set_nodelay(socket: &impl AsFd) -> io::Result<()> {
+    set_flag(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, true)
+}
+
+/// Limits the kernel's own buffer for what is to be sent.
+pub fn set_send_buffer_bytes(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes)
+}
+
+/// Who is at the other end.
+pub fn peer_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
+    named_by(socket, libc::getpeername)
+}
+
+/// Where this end is bound.
+pub fn local_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
+    named_by(socket, libc::getsockname)
+}
+
+/// Ends one or both directions of a connection; what the ring has in flight on it completes.
+pub fn shut_down(socket: &impl AsFd, how: Shutdown) -> io::Result<()> {
+    let how = match how {
+        Shutdown::Read => libc::SHUT_RD,
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: takes no memory.
+    check(unsafe { libc::shutdown(socket.as_fd().as_raw_fd(), how) }).map(drop)
+}
+
+/// The processors that this thread may run on, ascending.
+///
+/// Ask before pinning anything: a pinned thread, and every thread that it starts, sees only its
+/// own processor.
+pub fn allowed_processors() -> io::Result<Vec<usize>> {
+    let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
+    // SAFETY: the kernel writes at most the given size into the set.
+    check(unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), set.as_mut_ptr()) })?;
+    // SAFETY: all bit patterns are valid for the set, and it was zeroed before.
+    let set = unsafe { set.assume_init() };
+    let limit = usize::try_from(libc::CPU_SETSIZE).expect("a small constant");
+    // SAFETY: the index is below the set's size.
+    Ok((0..limit)
+        .filter(|processor| unsafe { libc::CPU_ISSET(*processor, &set) })
+        .collect())
+}
+
+/// Pins this thread to one processor.
+pub fn pin_thread(processor: usize) -> io::Result<()> {
+    let limit = usize::try_from(libc::CPU_SETSIZE).expect("a small constant");
+    if processor >= limit {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: all zeroes is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: the index is below the set's size.
+    unsafe { libc::CPU_SET(processor, &mut set) };
+    // SAFETY: the kernel reads the given size from the set.
+    check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) }).map(drop)
+}
+
+/// Raises the number of files that may be open to its hard limit, and says what it is now.
+pub fn raise_open_files() -> io::Result<ResourceLimit> {
+    raise(libc::RLIMIT_NOFILE)
+}
+
+/// How much memory this process may lock.
+pub fn lockable_memory() -> io::Result<ResourceLimit> {
+    resource_limit(libc::RLIMIT_MEMLOCK)
+}
+
+/// Raises the lockable memory to its hard limit, and says what it is now.
+pub fn raise_lockable_memory() -> io::Result<ResourceLimit> {
+    raise(libc::RLIMIT_MEMLOCK)
+}
+
+/// Opens an existing file for reading and writing past the page cache.
+///
+/// A file system without direct input and output answers EINVAL.
+pub fn open_direct(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)
+}
+
+/// The running kernel's major and minor version.
+pub fn kernel_version() -> io::Result<(u32, u32)> {
+    let mut names = MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: the kernel fills the structure that it is given.
+    check(unsafe { libc::uname(names.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, and all bit patterns are valid.
+    let names = unsafe { names.assume_init() };
+    // SAFETY: the kernel ends the release with a zero byte inside the array.
+    let release = unsafe { CStr::from_ptr(names.release.as_ptr()) };
+    parse_version(&release.to_string_lossy()).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("kernel release {release:?}"),
+        )
+    })
+}
+
+/// The processor time that this thread has used.
+pub fn thread_processor_time() -> io::Result<std::time::Duration> {
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: the kernel fills the structure that it is given.
+    check(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, and all bit patterns are valid.
+    let time = unsafe { time.assume_init() };
+    let seconds = u64::try_from(time.tv_sec).expect("processor time is not negative");
+    let nanoseconds = u32::try_from(time.tv_nsec).expect("below a thousand million");
+    Ok(std::time::Duration::new(seconds, nanoseconds))
+}
+
+impl SocketAddress {
+    /// What the kernel is given; valid while `self` stays where it is.
+    pub(crate) fn as_ptr(&self) -> *const libc::sockaddr {
+        (&raw const self.storage).cast()
+    }
+
+    pub(crate) fn length(&self) -> libc::socklen_t {
+        self.length
+    }
+
+    fn to_address(&self) -> Option<SocketAddr> {
+        // SAFETY: the storage was zeroed before anything was written to it, so every field of
+        // every variant is initialized, and all bit patterns are valid for integers.
+        let (family, v4, v6) =
+            unsafe { (self.storage.any.ss_family, self.storage.v4, self.storage.v6) };
+        match i32::from(family) {
+            libc::AF_INET => {
+                let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+                Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+                let port = u16::from_be(v6.sin6_port);
+                Some(SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+
+    fn zeroed() -> Self {
+        // SAFETY: all zeroes is valid for each variant: they are plain integers.
+        let any = unsafe { MaybeUninit::<libc::sockaddr_storage>::zeroed().assume_init() };
+        Self {
+            storage: AddressStorage { any },
+            length: length_of::<AddressStorage>(),
+        }
+    }
+}
+
+impl From<SocketAddr> for SocketAddress {
+    fn from(address: SocketAddr) -> Self {
+        let mut name = Self::zeroed();
+        match address {
+            SocketAddr::V4(address) => {
+                name.storage.v4 = libc::sockaddr_in {
+                    sin_family: family(libc::AF_INET),
+                    sin_port: address.port().to_be(),
+                    sin_addr: libc::in_addr {
+                        s_addr: u32::from(*address.ip()).to_be(),
+                    },
+                    sin_zero: [0; 8],
+                };
+                name.length = length_of::<libc::sockaddr_in>();
+            }
+            SocketAddr::V6(address) => {
+                name.storage.v6 = libc::sockaddr_in6 {
+                    sin6_family: family(libc::AF_INET6),
+                    sin6_port: address.port().to_be(),
+                    sin6_flowinfo: address.flowinfo(),
+                    sin6_addr: libc::in6_addr {
+                        s6_addr: address.ip().octets(),
+                    },
+                    sin6_scope_id: address.scope_id(),
+                };
+                name.length = length_of::<libc::sockaddr_in6>();
+            }
+        }
+        name
+    }
+}
+
+impl std::fmt::Debug for SocketAddress {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{:?}", self.to_address())
+    }
+}
+
+type NameCall =
+    unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+fn named_by(socket: &impl AsFd, call: NameCall) -> io::Result<SocketAddr> {
+    let mut name = SocketAddress::zeroed();
+    let storage = (&raw mut name.storage).cast();
+    // SAFETY: the kernel writes at most `length` bytes, which is the size of the storage.
+    check(unsafe { call(socket.as_fd().as_raw_fd(), storage, &raw mut name.length) })?;
+    name.to_address()
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+}
+
+fn set_flag(socket: &impl AsFd, level: i32, name: i32, value: bool) -> io::Result<()> {
+    set_option(socket, level, name, libc::c_int::from(value))
+}
+
+fn set_option(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let address = (&raw const value).cast();
+    let length = length_of::<libc::c_int>();
+    // SAFETY: the pointer and the length describe `value`, which outlives the call.
+    check(unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, address, length) })
+        .map(drop)
+}
+
+fn resource_limit(resource: libc::__rlimit_resource_t) -> io::Result<ResourceLimit> {
+    let limit = raw_limit(resource)?;
+    Ok(ResourceLimit {
+        soft: finite(limit.rlim_cur),
+        hard: finite(limit.rlim_max),
+    })
+}
+
+fn raise(resource: libc::__rlimit_resource_t) -> io::Result<ResourceLimit> {
+    let mut limit = raw_limit(resource)?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the kernel reads the structure that it is given.
+    check(unsafe { libc::setrlimit(resource, &raw const limit) })?;
+    resource_limit(resource)
+}
+
+fn raw_limit(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel fills the structure that it is given.
+    check(unsafe { libc::getrlimit(resource, &raw mut limit) })?;
+    Ok(limit)
+}
+
+fn finite(limit: libc::rlim_t) -> Option<u64> {
+    (limit != libc::RLIM_INFINITY).then_some(limit)
+}
+
+fn parse_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn family(family: libc::c_int) -> libc::sa_family_t {
+    libc::sa_family_t::try_from(family).expect("address families are small numbers")
+}
+
+fn length_of<T>() -> libc::socklen_t {
+    libc::socklen_t::try_from(size_of::<T>()).expect("addresses and options are small")
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpStream};
+
+    use super::{
+        ListenOptions, SocketAddress, allowed_processors, kernel_version, listen, local_address,
+        lockable_memory, parse_version, peer_address, pin_thread, raise_open_files,
+    };
+
+    #[test]
+    fn addresses_survive_the_kernels_form() {
+        for text in [
+            "127.0.0.1:2181",
+            "[::1]:65535",
+            "[fe80::1%7]:1",
+            "0.0.0.0:0",
+        ] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(SocketAddress::from(address).to_address(), Some(address));
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_refused_and_a_shared_one_is_not() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let first = listen(any, ListenOptions::default()).unwrap();
+        let taken = local_address(&first).unwrap();
+        let refused = listen(taken, ListenOptions::default()).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
+
+        let shared = ListenOptions {
+            reuse_port: true,
+            ..ListenOptions::default()
+        };
+        let first = listen(any, shared).unwrap();
+        let _second = listen(local_address(&first).unwrap(), shared).unwrap();
+    }
+
+    #[test]
+    fn an_ipv6_wildcard_serves_ipv4() {
+        let listener = listen("[::]:0".parse().unwrap(), ListenOptions::default()).unwrap();
+        let port = local_address(&listener).unwrap().port();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert_eq!(peer_address(&client).unwrap().port(), port);
+    }
+
+    #[test]
+    fn a_thread_is_pinned_to_what_it_asks_for() {
+        std::thread::spawn(|| {
+            let allowed = allowed_processors().unwrap();
+            let last = *allowed.last().unwrap();
+            pin_thread(last).unwrap();
+            assert_eq!(allowed_processors().unwrap(), [last]);
+            assert!(pin_thread(usize::MAX).is_err());
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn limits_and_versions_can_be_read() {
+        let files = raise_open_files().unwrap();
+        assert_eq!(files.soft, files.hard);
+        lockable_memory().unwrap();
+        assert!(kernel_version().unwrap() >= (5, 0));
+        assert_eq!(parse_version("6.18.44-fc-v657"), Some((6, 18)));
+        assert_eq!(parse_version("6.1"), Some((6, 1)));
+        assert_eq!(parse_version("six"), None);
+    }
+}

@@ -1,0 +1,958 @@
+//! The ring against a real kernel: real sockets, a real disk, real limits.
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+#![expect(
+    clippy::print_stdout,
+    reason = "what was skipped or measured has to be seen"
+)]
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pigeonhole::os;
+use pigeonhole::ring::{
+    Completion, LogBuffer, LogBuffers, PROBE_BYTES, ReceiveBuffers, ReceiveEnd, Ring, RingConfig,
+    SyncPrimitive, Token, WAKER_VALUE, Waker,
+};
+
+const LISTENER: Token = Token {
+    slot: u32::MAX,
+    generation: 0,
+};
+const LOG: Token = Token {
+    slot: 77,
+    generation: 5,
+};
+const TWO_PRIMITIVES: [SyncPrimitive; 2] =
+    [SyncPrimitive::DataSyncWrite, SyncPrimitive::WriteThenSync];
+
+/// A server that answers with what it was sent, until its waker is used.
+struct Echo {
+    address: SocketAddr,
+    waker: Waker,
+    thread: thread::JoinHandle<EchoCounts>,
+}
+
+#[derive(Default, Debug)]
+struct EchoCounts {
+    receives: usize,
+    out_of_buffers: usize,
+    closed: usize,
+}
+
+struct EchoConnection {
+    stream: OwnedFd,
+    outgoing: Vec<u8>,
+    /// The buffer that is not in flight; `None` while a send is.
+    spare: Option<Vec<u8>>,
+    ended: bool,
+}
+
+impl Echo {
+    fn start(config: RingConfig, send_buffer_bytes: Option<u32>) -> Self {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listener = os::listen(any, os::ListenOptions::default()).unwrap();
+        if let Some(bytes) = send_buffer_bytes {
+            os::set_send_buffer_bytes(&listener, bytes).unwrap();
+        }
+        let address = os::local_address(&listener).unwrap();
+        let (send_waker, waker) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let (mut ring, _) = Ring::new(&config).unwrap();
+            send_waker.send(ring.waker().unwrap()).unwrap();
+            let counts = echo(&mut ring, &listener);
+            ring.shutdown(Duration::from_secs(5)).unwrap();
+            counts
+        });
+        Self {
+            address,
+            waker: waker.recv().unwrap(),
+            thread,
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        stream
+    }
+
+    fn stop(self) -> EchoCounts {
+        self.waker.wake().unwrap();
+        self.thread.join().unwrap()
+    }
+}
+
+#[derive(Default)]
+struct EchoState {
+    counts: EchoCounts,
+    connections: HashMap<u32, EchoConnection>,
+    arm: Vec<u32>,
+    stopped: bool,
+}
+
+fn echo(ring: &mut Ring, listener: &OwnedFd) -> EchoCounts {
+    let mut state = EchoState::default();
+    ring.accept(listener.as_fd(), LISTENER);
+    while !state.stopped {
+        ring.submit_and_wait(None).unwrap();
+        while let Some(completion) = ring.next_completion() {
+            state.on_completion(completion);
+        }
+        state.perform(ring);
+    }
+    state.counts
+}
+
+impl EchoState {
+    fn on_completion(&mut self, completion: Completion<'_>) {
+        match completion {
+            Completion::Accepted { stream, armed, .. } => {
+                assert!(armed);
+                let slot = u32::try_from(self.connections.len() + self.counts.closed).unwrap();
+                let (outgoing, spare) = (Vec::new(), Some(Vec::new()));
+                let connection = EchoConnection {
+                    stream,
+                    outgoing,
+                    spare,
+                    ended: false,
+                };
+                assert!(self.connections.insert(slot, connection).is_none());
+                self.arm.push(slot);
+            }
+            Completion::Received {
+                token,
+                bytes,
+                armed,
+            } => {
+                assert!(!bytes.is_empty());
+                self.counts.receives += 1;
+                self.connection(token).outgoing.extend_from_slice(bytes);
+                self.arm.extend((!armed).then_some(token.slot));
+            }
+            Completion::ReceiveEnded {
+                token,
+                end: ReceiveEnd::NoBuffers,
+            } => {
+                self.counts.out_of_buffers += 1;
+                self.arm.push(token.slot);
+            }
+            Completion::ReceiveEnded { token, .. } => self.connection(token).ended = true,
+            Completion::Sent {
+                token,
+                mut buffer,
+                result,
+            } => {
+                let connection = self.connection(token);
+                connection.ended |= result.is_err();
+                buffer.clear();
+                connection.spare = Some(buffer);
+            }
+            Completion::Woken { value } => {
+                assert_eq!(value, WAKER_VALUE);
+                self.stopped = true;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn perform(&mut self, ring: &mut Ring) {
+        for slot in self.arm.drain(..) {
+            let stream = self.connections[&slot].stream.as_fd();
+            ring.receive(
+                stream,
+                Token {
+                    slot,
+                    generation: 1,
+                },
+            );
+        }
+        for (slot, connection) in &mut self.connections {
+            if !connection.outgoing.is_empty()
+                && let Some(spare) = connection.spare.take()
+            {
+                let outgoing = std::mem::replace(&mut connection.outgoing, spare);
+                let token = Token {
+                    slot: *slot,
+                    generation: 1,
+                };
+                ring.send(connection.stream.as_fd(), token, outgoing);
+            }
+        }
+        for (_, connection) in self.connections.extract_if(|_, connection| {
+            connection.ended && connection.spare.is_some() && connection.outgoing.is_empty()
+        }) {
+            self.counts.closed += 1;
+            ring.close(connection.stream);
+        }
+    }
+
+    fn connection(&mut self, token: Token) -> &mut EchoConnection {
+        self.connections.get_mut(&token.slot).unwrap()
+    }
+}
+
+/// A byte stream that shows any loss, repetition or reordering.
+fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        })
+        .collect()
+}
+
+fn round_trip(stream: &mut TcpStream, sent: &[u8]) {
+    let mut writer = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || writer.write_all(sent).unwrap());
+        let mut received = vec![0; sent.len()];
+        stream.read_exact(&mut received).unwrap();
+        assert!(received == sent, "what came back is not what was sent");
+    });
+}
+
+fn scratch_file(name: &str, bytes: usize) -> (PathBuf, File) {
+    let path =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    std::fs::write(&path, vec![0; bytes]).unwrap();
+    let file = os::open_direct(&path)
+        .or_else(|_| OpenOptions::new().read(true).write(true).open(&path))
+        .unwrap();
+    (path, file)
+}
+
+fn default_ring() -> Ring {
+    Ring::new(&RingConfig::default()).unwrap().0
+}
+
+/// Waits for the next completion that is not about a receive.
+fn wait_for(ring: &mut Ring) -> Completion<'static> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        assert!(
+            Instant::now() < deadline,
+            "nothing has completed in ten seconds"
+        );
+        match ring.next_completion() {
+            Some(Completion::Accepted {
+                token,
+                stream,
+                armed,
+            }) => {
+                return Completion::Accepted {
+                    token,
+                    stream,
+                    armed,
+                };
+            }
+            Some(Completion::AcceptFailed {
+                token,
+                error,
+                armed,
+            }) => {
+                return Completion::AcceptFailed {
+                    token,
+                    error,
+                    armed,
+                };
+            }
+            Some(Completion::ReceiveEnded { token, end }) => {
+                return Completion::ReceiveEnded { token, end };
+            }
+            Some(Completion::Sent {
+                token,
+                buffer,
+                result,
+            }) => {
+                return Completion::Sent {
+                    token,
+                    buffer,
+                    result,
+                };
+            }
+            Some(Completion::Connected { token, result }) => {
+                return Completion::Connected { token, result };
+            }
+            Some(Completion::LogWritten {
+                token,
+                buffer,
+                result,
+            }) => {
+                return Completion::LogWritten {
+                    token,
+                    buffer,
+                    result,
+                };
+            }
+            Some(Completion::Synced { token, result }) => {
+                return Completion::Synced { token, result };
+            }
+            Some(Completion::Woken { value }) => return Completion::Woken { value },
+            Some(Completion::WakeFailed { value, error }) => {
+                return Completion::WakeFailed { value, error };
+            }
+            Some(other) => panic!("{other:?}"),
+            None => ring.submit_and_wait(Some(Duration::from_secs(1))).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn many_small_messages_come_back_on_every_connection() {
+    let server = Echo::start(RingConfig::default(), None);
+    thread::scope(|scope| {
+        for seed in 1..=8 {
+            let mut stream = server.connect();
+            scope.spawn(move || {
+                let bytes = pattern(seed, 200_000);
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    let length = rest.len().min(1 + usize::from(rest[0]));
+                    let (message, behind) = rest.split_at(length);
+                    stream.write_all(message).unwrap();
+                    let mut answer = vec![0; length];
+                    stream.read_exact(&mut answer).unwrap();
+                    assert_eq!(answer, message);
+                    rest = behind;
+                }
+            });
+        }
+    });
+    let counts = server.stop();
+    assert!(counts.receives >= 8 * 200_000 / 256, "{counts:?}");
+}
+
+#[test]
+fn a_slow_reader_gets_every_byte_of_sends_that_fill_its_buffers() {
+    let server = Echo::start(RingConfig::default(), Some(8 << 10));
+    let mut stream = server.connect();
+    let sent = pattern(99, 8 << 20);
+    // Nothing is read before everything is written, so the server's sends get stuck.
+    stream.write_all(&sent).unwrap();
+    let mut received = vec![0; sent.len()];
+    for chunk in received.chunks_mut(10_007) {
+        stream.read_exact(chunk).unwrap();
+    }
+    assert!(received == sent);
+    server.stop();
+}
+
+#[test]
+fn running_out_of_receive_buffers_loses_nothing() {
+    let whole = ReceiveBuffers {
+        count: 2,
+        bytes: 256,
+    };
+    let incremental = ReceiveBuffers {
+        count: 2,
+        bytes: 4096,
+    };
+    for incremental in [None, Some(incremental)] {
+        let server = Echo::start(
+            RingConfig {
+                incremental,
+                whole,
+                ..RingConfig::default()
+            },
+            None,
+        );
+        thread::scope(|scope| {
+            for seed in 1..=4 {
+                let mut stream = server.connect();
+                scope.spawn(move || round_trip(&mut stream, &pattern(seed, 1 << 20)));
+            }
+        });
+        let counts = server.stop();
+        assert!(counts.out_of_buffers > 0, "{counts:?}");
+    }
+}
+
+#[test]
+fn a_queue_of_four_entries_serves_fifty_connections_and_the_log() {
+    let config = RingConfig {
+        submission_entries: 4,
+        completion_entries: 8,
+        ..RingConfig::default()
+    };
+    let (mut ring, _) = Ring::new(&config).unwrap();
+    let (path, file) = scratch_file("overflow", 64 << 10);
+    let buffers = LogBuffers::allocate(8, 4096).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut pairs = Vec::new();
+    for slot in 0..50 {
+        let client = TcpStream::connect(address).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        pairs.push((slot, client, server));
+    }
+    // All in one turn, far beyond both queues.
+    let mut buffers = buffers.into_iter();
+    for (slot, _, server) in &pairs {
+        let token = Token {
+            slot: *slot,
+            generation: 0,
+        };
+        ring.receive(server.as_fd(), token);
+        ring.send(server.as_fd(), token, pattern(u64::from(*slot), 100));
+        if slot % 7 == 0 {
+            let buffer = buffers.next().unwrap();
+            buffer.bytes.fill(u8::try_from(*slot).unwrap() + 1);
+            let offset = u64::from(slot / 7 * 4096);
+            ring.write_log(
+                file.as_fd(),
+                LOG,
+                buffer,
+                offset,
+                4096,
+                SyncPrimitive::WriteThenSync,
+            );
+        }
+    }
+    let (mut sent, mut written) = (0, 0);
+    while sent < 50 || written < 8 {
+        match wait_for(&mut ring) {
+            Completion::Sent { result, .. } => sent += result.map(|()| 1).unwrap(),
+            Completion::LogWritten { result, .. } => written += result.map(|()| 1).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    for (slot, client, _) in &mut pairs {
+        let mut answer = [0; 100];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[..], pattern(u64::from(*slot), 100));
+    }
+    assert_eq!(ring.in_flight(), 50, "the receives are still armed");
+    let disk = std::fs::read(&path).unwrap();
+    for block in 0..8_u8 {
+        let start = usize::from(block) * 4096;
+        assert!(
+            disk[start..start + 4096]
+                .iter()
+                .all(|byte| *byte == block * 7 + 1)
+        );
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_reset_while_sending_returns_the_buffer_and_ends_the_receive() {
+    let mut ring = default_ring();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let token = Token {
+        slot: 4,
+        generation: 2,
+    };
+    ring.receive(server.as_fd(), token);
+    ring.send(server.as_fd(), token, vec![7; 32 << 20]);
+    ring.submit_and_wait(Some(Duration::ZERO)).unwrap();
+    client.read_exact(&mut [0; 1000]).unwrap();
+    // Closing with unread bytes resets the connection.
+    drop(client);
+    let (mut sent, mut ended) = (false, false);
+    while !(sent && ended) {
+        match wait_for(&mut ring) {
+            Completion::Sent {
+                token: back,
+                buffer,
+                result,
+            } => {
+                assert_eq!((back, buffer.len()), (token, 32 << 20));
+                let errno = result.unwrap_err().raw_os_error().unwrap();
+                assert!([libc::ECONNRESET, libc::EPIPE].contains(&errno), "{errno}");
+                sent = true;
+            }
+            Completion::ReceiveEnded { token: back, end } => {
+                assert_eq!(back, token);
+                assert!(
+                    matches!(end, ReceiveEnd::Failed(_) | ReceiveEnd::Closed),
+                    "{end:?}"
+                );
+                ended = true;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(ring.in_flight(), 0);
+}
+
+#[test]
+fn closing_cancels_what_is_in_flight_and_the_peer_sees_the_end() {
+    let mut ring = default_ring();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let token = Token {
+        slot: 4,
+        generation: 2,
+    };
+    let receive = ring.receive(server.as_fd(), token);
+    ring.send(server.as_fd(), token, vec![7; 32 << 20]);
+    ring.submit_and_wait(Some(Duration::ZERO)).unwrap();
+    ring.close(server.into());
+    let (mut sent, mut ended) = (false, false);
+    while !(sent && ended) {
+        match wait_for(&mut ring) {
+            Completion::Sent { buffer, result, .. } => {
+                assert_eq!(buffer.len(), 32 << 20);
+                assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
+                sent = true;
+            }
+            Completion::ReceiveEnded { end, .. } => {
+                assert!(matches!(end, ReceiveEnd::Cancelled), "{end:?}");
+                ended = true;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    client
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).unwrap();
+    assert!(received.len() < 32 << 20 && received.iter().all(|byte| *byte == 7));
+
+    // The handle is stale now; the slot's next tenant must not suffer from it.
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    ring.receive(server.as_fd(), token);
+    ring.cancel(receive);
+    ring.submit_and_wait(Some(Duration::ZERO)).unwrap();
+    client.write_all(b"still here").unwrap();
+    ring.submit_and_wait(Some(Duration::from_secs(10))).unwrap();
+    match ring.next_completion() {
+        Some(Completion::Received { bytes, .. }) => assert_eq!(bytes, b"still here"),
+        other => panic!("{other:?}"),
+    };
+}
+
+#[test]
+#[should_panic(expected = "is busy with")]
+fn a_second_send_in_flight_is_refused() {
+    let mut ring = default_ring();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    ring.send(client.as_fd(), Token::default(), vec![1]);
+    ring.send(client.as_fd(), Token::default(), vec![2]);
+}
+
+#[test]
+fn connecting_succeeds_or_says_why_not() {
+    let mut ring = default_ring();
+    for bound in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = os::listen(bound.parse().unwrap(), os::ListenOptions::default()).unwrap();
+        let address = os::local_address(&listener).unwrap();
+        ring.accept(listener.as_fd(), LISTENER);
+        let socket = os::stream_socket(address).unwrap();
+        ring.connect(
+            socket.as_fd(),
+            Token {
+                slot: 1,
+                generation: 1,
+            },
+            address,
+        );
+        let (mut connected, mut accepted) = (false, None);
+        while !connected || accepted.is_none() {
+            match wait_for(&mut ring) {
+                Completion::Connected { token, result } => {
+                    assert_eq!(token.slot, 1);
+                    result.unwrap();
+                    connected = true;
+                }
+                Completion::Accepted {
+                    token,
+                    stream,
+                    armed,
+                } => {
+                    assert!(armed && token == LISTENER);
+                    accepted = Some(stream);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let peer = os::peer_address(&accepted.unwrap()).unwrap();
+        assert_eq!(peer, os::local_address(&socket).unwrap());
+        ring.close(listener);
+        match wait_for(&mut ring) {
+            Completion::AcceptFailed { armed: false, .. } => {}
+            other => panic!("{other:?}"),
+        }
+
+        let socket = os::stream_socket(address).unwrap();
+        ring.connect(socket.as_fd(), Token::default(), address);
+        match wait_for(&mut ring) {
+            Completion::Connected {
+                result: Err(error), ..
+            } => {
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn log_writes_are_on_the_disk_when_they_complete() {
+    const LARGE: usize = 256 << 10;
+    let (path, file) = scratch_file("log", 4 << 20);
+    let mut ring = default_ring();
+    let mut buffers = LogBuffers::allocate(2, 2 * LARGE).unwrap();
+    let mut offset = 0;
+    let mut expected = Vec::new();
+    for registered in [false, true] {
+        if registered {
+            ring.register_log_buffers(&buffers, LARGE).unwrap();
+        }
+        for primitive in TWO_PRIMITIVES {
+            // The last length is beyond what is registered.
+            for length in [4096, LARGE, 2 * LARGE] {
+                let buffer = buffers.remove(0);
+                let id = buffer.id;
+                let bytes = pattern(offset + 1, length);
+                buffer.bytes[..length].copy_from_slice(&bytes);
+                expected.extend(bytes);
+                ring.write_log(file.as_fd(), LOG, buffer, offset, length, primitive);
+                match wait_for(&mut ring) {
+                    Completion::LogWritten {
+                        token,
+                        buffer,
+                        result: Ok(()),
+                    } => {
+                        assert_eq!((token, buffer.id), (LOG, id));
+                        buffers.insert(0, buffer);
+                    }
+                    other => panic!("{other:?}"),
+                }
+                offset += u64::try_from(length).unwrap();
+            }
+        }
+    }
+    assert_eq!(ring.in_flight(), 0);
+    ring.sync(file.as_fd(), LOG);
+    match wait_for(&mut ring) {
+        Completion::Synced {
+            token: LOG,
+            result: Ok(()),
+        } => {}
+        other => panic!("{other:?}"),
+    }
+    let mut disk = vec![0; expected.len()];
+    File::open(&path)
+        .unwrap()
+        .read_exact_at(&mut disk, 0)
+        .unwrap();
+    assert!(disk == expected);
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_failed_log_write_says_what_failed_and_returns_the_buffer() {
+    let (path, _) = scratch_file("read-only", 4096);
+    let read_only = File::open(&path).unwrap();
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut ring = default_ring();
+    let mut buffer: LogBuffer = LogBuffers::allocate(1, 4096).unwrap().remove(0);
+    for (file, errno) in [(&read_only, libc::EBADF), (&full, libc::ENOSPC)] {
+        for primitive in TWO_PRIMITIVES {
+            ring.write_log(file.as_fd(), LOG, buffer, 0, 4096, primitive);
+            match wait_for(&mut ring) {
+                Completion::LogWritten {
+                    token,
+                    buffer: back,
+                    result: Err(failure),
+                } => {
+                    assert_eq!(token, LOG);
+                    assert_eq!(
+                        (failure.operation(), failure.errno()),
+                        ("write", Some(errno))
+                    );
+                    buffer = back;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // A pipe takes the write and cannot be synced.
+    let (_reader, writer) = std::io::pipe().unwrap();
+    ring.write_log(
+        writer.as_fd(),
+        LOG,
+        buffer,
+        0,
+        4096,
+        SyncPrimitive::WriteThenSync,
+    );
+    match wait_for(&mut ring) {
+        Completion::LogWritten {
+            result: Err(failure),
+            ..
+        } => {
+            assert_eq!(
+                (failure.operation(), failure.errno()),
+                ("fdatasync", Some(libc::EINVAL))
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn the_probe_times_both_primitives_and_takes_the_quicker() {
+    let (path, file) = scratch_file("probe", usize::try_from(PROBE_BYTES).unwrap());
+    let mut ring = default_ring();
+    let buffer = LogBuffers::allocate(1, 4096).unwrap().remove(0);
+    let (_, probe) = ring.probe_sync_primitive(file.as_fd(), 0, buffer).unwrap();
+    println!("{probe}");
+    assert!(probe.data_sync_write_micros > 0 && probe.write_then_sync_micros > 0);
+    let quicker_is_write = probe.data_sync_write_micros <= probe.write_then_sync_micros;
+    assert_eq!(
+        probe.chosen == SyncPrimitive::DataSyncWrite,
+        quicker_is_write
+    );
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn one_ring_wakes_another_that_sleeps() {
+    let (send_target, target) = mpsc::channel();
+    let sleeper = thread::spawn(move || {
+        let mut ring = default_ring();
+        send_target.send(ring.wake_target().unwrap()).unwrap();
+        let mut values = Vec::new();
+        while values.len() < 100 {
+            match wait_for(&mut ring) {
+                Completion::Woken { value } => values.push(value),
+                other => panic!("{other:?}"),
+            }
+        }
+        values
+    });
+    let target = target.recv().unwrap();
+    let mut ring = default_ring();
+    for value in 0..100 {
+        ring.wake(&target, u32::MAX - value);
+        ring.submit_and_wait(Some(Duration::ZERO)).unwrap();
+    }
+    let values = sleeper.join().unwrap();
+    assert_eq!(
+        values,
+        (0..100).map(|value| u32::MAX - value).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn any_thread_wakes_a_ring_that_sleeps() {
+    let mut ring = default_ring();
+    let waker = ring.waker().unwrap();
+    for _ in 0..3 {
+        let waker = waker.clone();
+        let thread = thread::spawn(move || waker.wake().unwrap());
+        match wait_for(&mut ring) {
+            Completion::Woken { value: WAKER_VALUE } => {}
+            other => panic!("{other:?}"),
+        }
+        thread.join().unwrap();
+    }
+    // What is sent to a ring that is awake is not lost either.
+    waker.wake().unwrap();
+    match wait_for(&mut ring) {
+        Completion::Woken { value: WAKER_VALUE } => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn waiting_lasts_as_long_as_asked_and_costs_no_processor_time() {
+    let mut ring = default_ring();
+    ring.waker().unwrap();
+    ring.submit_and_wait(Some(Duration::ZERO)).unwrap();
+    for gather in [false, true] {
+        let timeout = Duration::from_millis(200);
+        let (start, used) = (Instant::now(), os::thread_processor_time().unwrap());
+        if gather {
+            ring.submit_and_gather(Some(timeout), 8, Duration::from_micros(50))
+                .unwrap();
+        } else {
+            ring.submit_and_wait(Some(timeout)).unwrap();
+        }
+        let (elapsed, used) = (start.elapsed(), os::thread_processor_time().unwrap() - used);
+        assert!(ring.next_completion().is_none());
+        assert!(elapsed >= timeout && elapsed < 3 * timeout, "{elapsed:?}");
+        assert!(used < Duration::from_millis(10), "{used:?}");
+    }
+}
+
+/// Everything that can be in flight at once, none of it about to finish.
+fn busy_ring(listener: &OwnedFd) -> (Ring, Vec<TcpStream>, Vec<OwnedFd>) {
+    let mut ring = default_ring();
+    ring.waker().unwrap();
+    ring.accept(listener.as_fd(), LISTENER);
+    let address = os::local_address(listener).unwrap();
+    let clients: Vec<_> = (0..10)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    let mut servers = Vec::new();
+    while servers.len() < clients.len() {
+        match wait_for(&mut ring) {
+            Completion::Accepted { stream, .. } => servers.push(stream),
+            other => panic!("{other:?}"),
+        }
+    }
+    for server in &servers {
+        ring.receive(server.as_fd(), Token::default());
+        ring.send(server.as_fd(), Token::default(), vec![1; 32 << 20]);
+    }
+    ring.submit_and_wait(Some(Duration::ZERO)).unwrap();
+    let (path, file) = scratch_file(&format!("{:?}", thread::current().id()), 8192);
+    for buffer in LogBuffers::allocate(2, 4096).unwrap() {
+        let offset = u64::from(buffer.id) * 4096;
+        ring.write_log(
+            file.as_fd(),
+            LOG,
+            buffer,
+            offset,
+            4096,
+            SyncPrimitive::WriteThenSync,
+        );
+    }
+    std::fs::remove_file(path).unwrap();
+    servers.push(file.into());
+    assert_eq!(ring.in_flight(), 1 + 1 + 10 + 10 + 2);
+    (ring, clients, servers)
+}
+
+#[test]
+fn shutting_down_and_dropping_end_what_is_in_flight() {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let listener = os::listen(any, os::ListenOptions::default()).unwrap();
+    let (ring, clients, servers) = busy_ring(&listener);
+    let start = Instant::now();
+    ring.shutdown(Duration::from_secs(5)).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(4));
+    drop((clients, servers));
+
+    let (ring, mut clients, servers) = busy_ring(&listener);
+    drop(ring);
+    drop(servers);
+    // The ring held on to the connections; now that it is gone, the peers see them end.
+    for client in &mut clients {
+        client
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).unwrap();
+        assert!(received.len() < 32 << 20);
+    }
+}
+
+/// Runs one test of this file in another process, under another user and a memory limit.
+fn run_limited(test: &str, kibibytes: u32, user: u32) {
+    let identity = std::process::Command::new("id").arg("-u").output().unwrap();
+    if identity.stdout != b"0\n" {
+        println!("skipped: limiting another user's memory needs root");
+        return;
+    }
+    let exe = std::env::current_exe().unwrap();
+    let bytes = kibibytes * 1024;
+    let output = std::process::Command::new("prlimit")
+        .arg(format!("--memlock={bytes}:{bytes}"))
+        .args(["setpriv", "--clear-groups", "--inh-caps=-all"])
+        .arg(format!("--reuid={user}"))
+        .arg(format!("--regid={user}"))
+        .arg(exe)
+        .args(["--exact", test, "--nocapture", "--ignored"])
+        .env("PIGEONHOLE_TEST_MEMLOCK_KIB", kibibytes.to_string())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "with {kibibytes} KiB"
+    );
+}
+
+#[test]
+fn an_ordinary_user_with_little_lockable_memory_gets_a_working_ring() {
+    // A user of its own for each run: the kernel counts locked memory by user.
+    let user = 1_000_000 + std::process::id() % 100_000 * 10;
+    for (number, kibibytes) in (0..).zip([64, 96, 8192]) {
+        run_limited("limited_child_works", kibibytes, user + number);
+    }
+}
+
+#[test]
+fn too_little_lockable_memory_is_refused_with_the_remedy() {
+    let user = 1_000_000 + std::process::id() % 100_000 * 10 + 9;
+    run_limited("limited_child_is_refused", 8, user);
+}
+
+#[test]
+#[ignore = "runs in a process with limits, started by another test"]
+fn limited_child_works() {
+    let kibibytes: u64 = std::env::var("PIGEONHOLE_TEST_MEMLOCK_KIB")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let (mut ring, report) = Ring::new(&RingConfig::default()).unwrap();
+    println!("{report}");
+    assert_eq!(report.lockable_memory.hard, Some(kibibytes * 1024));
+    let mut buffers = LogBuffers::allocate(2, 2304 << 10).unwrap();
+    match ring.register_log_buffers(&buffers, 256 << 10) {
+        Ok(()) => assert!(kibibytes > 512),
+        Err(error) => {
+            assert!(kibibytes < 1024);
+            println!("log buffers are not registered: {error}");
+        }
+    }
+    let path = std::env::temp_dir().join(format!("pigeonhole-ring-{}", std::process::id()));
+    std::fs::write(&path, vec![0; 8192]).unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    ring.write_log(
+        file.as_fd(),
+        LOG,
+        buffers.remove(0),
+        0,
+        8192,
+        SyncPrimitive::WriteThenSync,
+    );
+    match wait_for(&mut ring) {
+        Completion::LogWritten { result: Ok(()), .. } => {}
+        other => panic!("{other:?}"),
+    }
+    std::fs::remove_file(path).unwrap();
+    // The account must be free again before the server below opens a ring of its own.
+    ring.shutdown(Duration::from_secs(5)).unwrap();
+    let server = Echo::start(RingConfig::default(), None);
+    round_trip(&mut server.connect(), &pattern(3, 1 << 20));
+    server.stop();
+}
+
+#[test]
+#[ignore = "runs in a process with limits, started by another test"]
+fn limited_child_is_refused() {
+    let refused = Ring::new(&RingConfig::default()).unwrap_err().to_string();
+    println!("{refused}");
+    assert!(
+        refused.contains("RLIMIT_MEMLOCK") && refused.contains("LimitMEMLOCK="),
+        "{refused}"
+    );
+    assert!(refused.contains("8 KiB"), "{refused}");
+}
