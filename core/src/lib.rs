@@ -8,3 +8,4 @@ pub mod base;
 pub mod op;
 pub mod path;
 pub mod shard;
+pub mod wire;
