@@ -13,4 +13,5 @@ pub mod path;
 pub mod peer;
 pub mod shard;
 pub mod txn;
+pub mod wire;
 pub mod zab;

@@ -75,8 +75,9 @@ pub enum AddWatchMode {
 
 /// A client's request. It borrows the receive buffer.
 ///
-/// Paths are checked (`path::check`) while parsing, with one exception that ZooKeeper makes too: the
-/// path of a sequential create may end in `/`.
+/// Paths are checked (`path::check`) while parsing, with the exceptions that ZooKeeper makes too:
+/// the path of a sequential create may end in `/`, `/.` or `/..`, because a number follows; what
+/// sync and getEphemerals carry is not a path that is looked up, and may be any text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request<'a> {
     /// `with_stat` for create2. An absent ACL list arrives as an empty one: both are InvalidACL.
@@ -219,6 +220,104 @@ pub mod permission {
     pub const ALL: u32 = 31;
 }
 
+impl OpCode {
+    /// The code with this number, if a client may send it.
+    pub const fn from_wire(number: i32) -> Option<Self> {
+        Some(match number {
+            1 => Self::Create,
+            2 => Self::Delete,
+            3 => Self::Exists,
+            4 => Self::GetData,
+            5 => Self::SetData,
+            6 => Self::GetAcl,
+            7 => Self::SetAcl,
+            8 => Self::GetChildren,
+            9 => Self::Sync,
+            11 => Self::Ping,
+            12 => Self::GetChildren2,
+            13 => Self::Check,
+            14 => Self::Multi,
+            15 => Self::Create2,
+            16 => Self::Reconfig,
+            17 => Self::CheckWatches,
+            18 => Self::RemoveWatches,
+            19 => Self::CreateContainer,
+            21 => Self::CreateTtl,
+            22 => Self::MultiRead,
+            100 => Self::Auth,
+            101 => Self::SetWatches,
+            102 => Self::Sasl,
+            103 => Self::GetEphemerals,
+            104 => Self::GetAllChildrenNumber,
+            105 => Self::SetWatches2,
+            106 => Self::AddWatch,
+            107 => Self::WhoAmI,
+            -11 => Self::CloseSession,
+            _ => return None,
+        })
+    }
+
+    pub const fn wire(self) -> i32 {
+        self as i32
+    }
+}
+
+impl WatcherType {
+    pub const fn from_wire(number: i32) -> Option<Self> {
+        Some(match number {
+            1 => Self::Children,
+            2 => Self::Data,
+            3 => Self::Any,
+            4 => Self::Persistent,
+            5 => Self::PersistentRecursive,
+            _ => return None,
+        })
+    }
+
+    pub const fn wire(self) -> i32 {
+        match self {
+            Self::Children => 1,
+            Self::Data => 2,
+            Self::Any => 3,
+            Self::Persistent => 4,
+            Self::PersistentRecursive => 5,
+        }
+    }
+}
+
+impl AddWatchMode {
+    pub const fn from_wire(number: i32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Persistent,
+            1 => Self::PersistentRecursive,
+            _ => return None,
+        })
+    }
+
+    pub const fn wire(self) -> i32 {
+        match self {
+            Self::Persistent => 0,
+            Self::PersistentRecursive => 1,
+        }
+    }
+}
+
+impl EventType {
+    pub const fn from_wire(number: i32) -> Option<Self> {
+        Some(match number {
+            1 => Self::NodeCreated,
+            2 => Self::NodeDeleted,
+            3 => Self::NodeDataChanged,
+            4 => Self::NodeChildrenChanged,
+            _ => return None,
+        })
+    }
+
+    pub const fn wire(self) -> i32 {
+        self as i32
+    }
+}
+
 impl CreateMode {
     /// The mode with these `flags`, if it is one that this server knows.
     pub fn from_flags(flags: i32) -> Option<Self> {
@@ -250,6 +349,41 @@ impl CreateMode {
 }
 
 impl Request<'_> {
+    /// The number under which the request travels.
+    pub const fn op_code(&self) -> OpCode {
+        match self {
+            Self::Create {
+                with_stat: false, ..
+            } => OpCode::Create,
+            Self::Create { .. } => OpCode::Create2,
+            Self::Delete { .. } => OpCode::Delete,
+            Self::Exists { .. } => OpCode::Exists,
+            Self::GetData { .. } => OpCode::GetData,
+            Self::SetData { .. } => OpCode::SetData,
+            Self::GetAcl { .. } => OpCode::GetAcl,
+            Self::SetAcl { .. } => OpCode::SetAcl,
+            Self::GetChildren {
+                with_stat: false, ..
+            } => OpCode::GetChildren,
+            Self::GetChildren { .. } => OpCode::GetChildren2,
+            Self::Sync { .. } => OpCode::Sync,
+            Self::Ping => OpCode::Ping,
+            Self::Check { .. } => OpCode::Check,
+            Self::Multi(_) => OpCode::Multi,
+            Self::MultiRead(_) => OpCode::MultiRead,
+            Self::Auth { .. } => OpCode::Auth,
+            Self::SetWatches(watches) if watches.has_persistent() => OpCode::SetWatches2,
+            Self::SetWatches(_) => OpCode::SetWatches,
+            Self::AddWatch { .. } => OpCode::AddWatch,
+            Self::CheckWatches { .. } => OpCode::CheckWatches,
+            Self::RemoveWatches { .. } => OpCode::RemoveWatches,
+            Self::GetEphemerals { .. } => OpCode::GetEphemerals,
+            Self::GetAllChildrenNumber { .. } => OpCode::GetAllChildrenNumber,
+            Self::WhoAmI => OpCode::WhoAmI,
+            Self::CloseSession => OpCode::CloseSession,
+        }
+    }
+
     /// Whether the request changes the tree, and so must pass the shard's leader.
     pub const fn is_write(&self) -> bool {
         matches!(
@@ -260,5 +394,12 @@ impl Request<'_> {
                 | Self::SetAcl { .. }
                 | Self::Multi(_)
         )
+    }
+}
+
+impl SetWatches<'_> {
+    /// Whether only setWatches2 can carry these watches.
+    pub const fn has_persistent(&self) -> bool {
+        !self.persistent.is_empty() || !self.persistent_recursive.is_empty()
     }
 }
