@@ -1,0 +1,78 @@
+//! What a worker hears and what it asks for: the whole boundary between deciding and doing.
+
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use crate::base::id::{ConnectionId, CoreId, LinkId, ShardId, Zxid};
+use crate::durable::{Append, Durable, LogMark};
+use crate::mail::Mail;
+use crate::zab;
+
+/// Everything that can happen to a worker.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A client has connected. `entropy` comes from the system's random source and becomes the
+    /// password of a session that begins on this connection.
+    ClientOpened { connection: ConnectionId, address: IpAddr, entropy: [u8; 16] },
+    ClientBytes { connection: ConnectionId, bytes: &'a [u8] },
+    /// A send has completed; `unsent_bytes` were taken from the output and have not left yet.
+    ClientSent { connection: ConnectionId, unsent_bytes: usize },
+    /// The connection is gone: by the client, by an error, or because it was asked for.
+    ClientClosed { connection: ConnectionId },
+    /// Both hellos have been exchanged and accepted.
+    LinkUp { link: LinkId, peer_cores: u8 },
+    LinkBytes { link: LinkId, bytes: &'a [u8] },
+    LinkDown { link: LinkId },
+    Durable(Durable<LogMark>),
+    Mail { from: CoreId, mail: Mail },
+    /// The deadline has come.
+    Time,
+    /// Every input of the turn has been handed over.
+    TurnEnd,
+}
+
+/// Everything that a worker can ask for; to be carried out in order.
+#[derive(Debug)]
+pub enum Effect {
+    Append(Append),
+    /// Everything up to `zxid` is committed; the next batch's header says so.
+    Committed { shard: ShardId, zxid: Zxid },
+    Mail { to: CoreId, mail: Mail },
+    /// The connection's output holds bytes.
+    ClientOutput { connection: ConnectionId },
+    /// Stop or resume reading from the connection.
+    ClientPause { connection: ConnectionId, paused: bool },
+    /// Send what is in its output, then close.
+    ClientClose { connection: ConnectionId },
+    /// Answer a four-letter word into the connection's output, then close.
+    Admin { connection: ConnectionId, word: [u8; 4] },
+    /// The link's output holds bytes.
+    LinkOutput { link: LinkId },
+    LinkClose { link: LinkId, why: &'static str },
+    Event { shard: ShardId, event: zab::Event },
+}
+
+/// A list that is filled, drained and filled again without giving its memory back.
+#[derive(Default, Debug)]
+pub struct Effects {
+    list: Vec<Effect>,
+}
+
+impl Effects {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn push(&mut self, effect: Effect) {
+        self.list.push(effect);
+    }
+
+    /// Takes everything, in order.
+    pub fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
+        self.list.drain(..)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}

@@ -1,0 +1,94 @@
+//! What the gateways and the replicas of one node tell each other, within a core or across cores.
+//!
+//! Mail of one core to another arrives in order. Everything here is a value of its own, because it
+//! may outlive the turn that made it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::auth::Identities;
+use crate::base::error::ErrorCode;
+use crate::base::id::{ConnectionId, CoreId, Generation, SessionId, ShardId, Zxid};
+use crate::op::EventType;
+use crate::peer::message::{Touched, WriteAsk};
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mail {
+    /// To the core that has the shard's replica.
+    Ask { shard: ShardId, ask: Ask },
+    /// To the core that asked.
+    Answer { shard: ShardId, ticket: Ticket, zxid: Zxid, outcome: Outcome },
+    /// To the connection's core: a watch fired.
+    Event { shard: ShardId, connection: ConnectionId, zxid: Zxid, event: EventType, path: String },
+    /// To every core: a connection of this session with a lower generation is no longer its.
+    Moved { session: SessionId, generation: Generation },
+    /// To every core: the session is over.
+    Ended { session: SessionId },
+    /// To the core that touched: its sessions of that home are known to be alive, except these.
+    Touched { shard: ShardId, ticket: Ticket, expired: Vec<SessionId> },
+}
+
+/// Names a question on the core that asked it; never used twice by a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ticket(pub u64);
+
+/// A question to one shard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// Where the answer goes.
+    pub core: CoreId,
+    pub ticket: Ticket,
+    pub what: What,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum What {
+    /// To be logged by the shard's leader, and answered when it is applied here.
+    Write { asker: Writer, ask: WriteAsk },
+    /// To be executed by this node's replica.
+    Read { reader: Reader, op_code: i32, body: Vec<u8> },
+    /// To be answered when this replica has applied everything acknowledged before now (`sync`,
+    /// and the barrier of a session that has moved).
+    Barrier,
+    /// The connection is closed: its watches go.
+    Forget { connection: ConnectionId },
+    /// The connection has more identities than before.
+    Identify { reader: Reader },
+    /// Sessions that were heard from.
+    Touch { sessions: Vec<Touched> },
+}
+
+/// On whose behalf something is written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Writer {
+    pub session: SessionId,
+    pub generation: Generation,
+    /// The zxid at which the home attached the session to the shard, while the asker does not know
+    /// that it is open there.
+    pub attachment: Option<Zxid>,
+    pub identities: Identities,
+}
+
+/// On whose behalf something is read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reader {
+    pub connection: ConnectionId,
+    pub session: SessionId,
+    pub identities: Identities,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// A reply's code and body, the body only with `Ok`.
+    Reply { code: ErrorCode, body: Vec<u8> },
+    /// The session is this connection's, in this generation.
+    Session { generation: Generation, timeout_ms: u32 },
+    /// Nobody here knows whether it happened, or nobody can answer in time.
+    Unknown,
+}
+
+impl Outcome {
+    pub fn refused(code: ErrorCode) -> Self {
+        Self::Reply { code, body: Vec::new() }
+    }
+}
