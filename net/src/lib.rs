@@ -1,1 +1,3 @@
 //! Does: the only crate with system calls, threads, time and unsafe code.
+
+pub mod config;
