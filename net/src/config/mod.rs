@@ -2,6 +2,8 @@
 //!
 //! | module | one line |
 //! |---|---|
+//! | `command` | the command line |
+//! | `local` | the cluster in one process that needs no file |
 //! | `server` | one server: every setting as a typed field, and its default |
 //! | `settings` | from the settings of a file to a `server`: bounds, rules between settings |
 //! | `ensemble` | the `server.N` lines and `myid` |
@@ -15,10 +17,12 @@
 //! values and name every problem of a file at once; warnings are part of the configuration. The
 //! file system is read (`myid`, whether directories exist) and never written.
 
+mod command;
 mod ensemble;
 mod error;
 mod file;
 mod keys;
+mod local;
 mod reader;
 mod server;
 mod settings;
@@ -27,7 +31,9 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use command::Command;
 pub use ensemble::{Role, Server};
 pub use error::{ConfigError, Finding, Place};
+pub use local::LocalCluster;
 pub use server::{ServerConfig, Whitelist};
 pub use value::{ClusterId, HostPort, Secret};
