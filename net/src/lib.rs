@@ -1,4 +1,5 @@
 //! Does: the only crate with system calls, threads, time and unsafe code.
 
+pub mod config;
 pub mod os;
 pub mod ring;
