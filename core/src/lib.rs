@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod auth;
 pub mod base;
 pub mod control;
 pub mod durable;
@@ -11,4 +12,5 @@ pub mod entry;
 pub mod op;
 pub mod path;
 pub mod shard;
+pub mod state;
 pub mod txn;
