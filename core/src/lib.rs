@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod auth;
 pub mod base;
 pub mod control;
 pub mod durable;
@@ -12,6 +13,7 @@ pub mod op;
 pub mod path;
 pub mod peer;
 pub mod shard;
+pub mod state;
 pub mod txn;
 pub mod wire;
 pub mod zab;

@@ -1,0 +1,163 @@
+//! What one shard holds: its znodes and its part of the sessions, as of the last applied entry.
+//!
+//! The state is committed truth. A leader judges requests against the state and what is pending
+//! ([`overlay`], [`prep`], [`session_prep`]), and only [`apply`] changes it.
+
+pub mod acl;
+pub mod apply;
+pub mod expiry;
+pub mod overlay;
+pub mod prep;
+pub mod session;
+pub mod session_prep;
+pub mod tree;
+pub mod watch;
+
+use alloc::vec::Vec;
+
+use crate::base::bytes::{Put, Reader};
+use crate::base::id::{SessionId, ShardId, Zxid};
+use crate::shard::{PARTITION_POINTS, ShardMap};
+use crate::state::session::{Malformed, Sessions};
+use crate::state::tree::{NewNode, Tree};
+
+/// The configuration's znode: it lives in shard 0 and, like the points, cannot be deleted.
+pub const CONFIG_PATH: &str = "/zookeeper/config";
+
+/// One shard's state. A clone shares almost everything, so that it can be frozen for a snapshot.
+#[derive(Clone)]
+pub struct State {
+    shard: ShardId,
+    map: ShardMap,
+    tree: Tree,
+    sessions: Sessions,
+    /// The zxid of the last entry that is reflected here.
+    applied: Zxid,
+    /// For every partition point, the zxid in shard 0 of what was last carried here.
+    points: [Zxid; PARTITION_POINTS.len()],
+}
+
+impl State {
+    /// A fresh shard: the znodes that a fresh ZooKeeper has, and `/zookeeper/nwr`.
+    pub fn new(shard: ShardId, map: ShardMap) -> Self {
+        assert!(shard.0 < map.count(), "{shard} is a shard of the cluster");
+        let mut tree = Tree::new();
+        let open = acl::open();
+        for path in PARTITION_POINTS.into_iter().filter(|path| *path != "/") {
+            tree.create(path, pristine(&open));
+        }
+        if shard == ShardId(0) {
+            let config = tree.create(CONFIG_PATH, pristine(&open));
+            // ZooKeeper sets this ACL with "version -1", and that is what its clients see.
+            tree.set_acl(config, &acl::read_only(), -1);
+        }
+        Self {
+            shard,
+            map,
+            tree,
+            sessions: Sessions::new(shard),
+            applied: Zxid::ZERO,
+            points: [Zxid::ZERO; PARTITION_POINTS.len()],
+        }
+    }
+
+    /// Puts a state together from a snapshot: the tree, and what [`Self::encode_tables`] wrote.
+    pub fn restore(
+        shard: ShardId,
+        map: ShardMap,
+        applied: Zxid,
+        tree: Tree,
+        tables: &[u8],
+    ) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(tables);
+        let mut points = [Zxid::ZERO; PARTITION_POINTS.len()];
+        for point in &mut points {
+            *point = Zxid(reader.u64_le()?);
+        }
+        let mut sessions = Sessions::decode(shard, &mut reader)?;
+        if !reader.is_empty() {
+            return Err(Malformed);
+        }
+        index_ephemerals(&tree, &mut sessions)?;
+        Ok(Self {
+            shard,
+            map,
+            tree,
+            sessions,
+            applied,
+            points,
+        })
+    }
+
+    /// An entry without a transaction passed: it takes a zxid and changes nothing.
+    pub fn pass(&mut self, zxid: Zxid) {
+        assert!(zxid > self.applied, "{zxid} after {}", self.applied);
+        self.applied = zxid;
+    }
+
+    /// Appends everything but the tree, in canonical order: the same state gives the same bytes.
+    pub fn encode_tables(&self, out: &mut Vec<u8>) {
+        for point in self.points {
+            out.put_u64_le(point.0);
+        }
+        self.sessions.encode(out);
+    }
+
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    pub fn map(&self) -> ShardMap {
+        self.map
+    }
+
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    pub fn applied(&self) -> Zxid {
+        self.applied
+    }
+
+    /// The zxid in shard 0 of what this shard knows about a partition point.
+    pub fn point_zxid(&self, point: &str) -> Zxid {
+        point_index(point).map_or(Zxid::ZERO, |index| self.points[index])
+    }
+}
+
+/// The place of a partition point in [`PARTITION_POINTS`].
+fn point_index(path: &str) -> Option<usize> {
+    PARTITION_POINTS.iter().position(|point| *point == path)
+}
+
+fn pristine(acl: &[crate::txn::AclEntry]) -> NewNode<'_> {
+    NewNode {
+        data: &[],
+        acl,
+        ephemeral_owner: SessionId(0),
+        parent_creations: 0,
+        zxid: Zxid::ZERO,
+        time_ms: 0,
+    }
+}
+
+/// Walks the tree without recursion (its depth is the clients' choice) and gives every ephemeral
+/// znode to its session.
+fn index_ephemerals(tree: &Tree, sessions: &mut Sessions) -> Result<(), Malformed> {
+    let mut waiting = Vec::from([Tree::ROOT]);
+    while let Some(node) = waiting.pop() {
+        let owner = tree.ephemeral_owner(node);
+        if owner != SessionId(0) {
+            if sessions.attached(owner).is_none() {
+                return Err(Malformed);
+            }
+            sessions.on_ephemeral_created(owner, &tree.path(node));
+        }
+        waiting.extend(tree.children(node));
+    }
+    Ok(())
+}
