@@ -11,4 +11,5 @@ pub mod entry;
 pub mod op;
 pub mod path;
 pub mod shard;
+pub mod state;
 pub mod txn;

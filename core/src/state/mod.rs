@@ -1,0 +1,3 @@
+//! What a shard holds: the tree of znodes, and its form as bytes.
+
+pub mod tree;
