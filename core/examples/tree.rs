@@ -7,8 +7,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use pigeonhole_core::base::id::{SessionId, Zxid};
+use pigeonhole_core::base::id::{SessionId, ShardId, Zxid};
 use pigeonhole_core::op::permission;
+use pigeonhole_core::state::image::{ImageHeader, ImageReader, ImageWriter};
 use pigeonhole_core::state::tree::{NewNode, Tree};
 use pigeonhole_core::txn::AclEntry;
 
@@ -60,6 +61,7 @@ fn main() {
     look_up(&tree, parents);
     new.parent_creations = 2;
     freeze(&mut tree, new);
+    image(&tree);
 }
 
 fn znodes_wanted() -> u32 {
@@ -95,6 +97,39 @@ fn freeze(tree: &mut Tree, new: NewNode<'_>) {
     tree.create("/bench/parent-0000000000/late", new);
     println!("first create after it: {:?}", start.elapsed());
     assert!(frozen.len() < tree.len());
+}
+
+/// To chunks and back.
+fn image(tree: &Tree) {
+    let header = ImageHeader {
+        shard: ShardId(0),
+        zxid: Zxid(1),
+    };
+    let mut writer = ImageWriter::new(header, tree.freeze(), Vec::new());
+    let mut chunks = Vec::new();
+    let mut longest = Duration::ZERO;
+    let start = Instant::now();
+    loop {
+        let mut chunk = Vec::new();
+        let call = Instant::now();
+        let goes_on = writer.next_chunk(&mut chunk);
+        longest = longest.max(call.elapsed());
+        chunks.push(chunk);
+        if !goes_on {
+            break;
+        }
+    }
+    let bytes: usize = chunks.iter().map(Vec::len).sum();
+    let spent = start.elapsed();
+    println!("image written: {bytes} B in {spent:?}, longest call {longest:?}");
+    let mut reader = ImageReader::new(0);
+    let start = Instant::now();
+    for chunk in &chunks {
+        reader.on_chunk(chunk).expect("it was written just now");
+    }
+    let image = reader.finish().expect("it was written just now");
+    println!("image read: {:?}", start.elapsed());
+    assert_eq!(image.tree.digest(), tree.digest());
 }
 
 /// The second number of `statm`, in pages of 4 KiB.

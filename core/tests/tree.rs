@@ -1,4 +1,8 @@
 //! The tree against a model that stores whole paths in a map.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic wherever it finds something wrong"
+)]
 
 use std::collections::BTreeMap;
 
