@@ -14,6 +14,7 @@ pub mod mail;
 pub mod op;
 pub mod path;
 pub mod peer;
+pub mod replica;
 pub mod shard;
 pub mod state;
 pub mod txn;

@@ -3,11 +3,11 @@
 use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
-use crate::base::id::{CoreId, Zxid};
+use crate::base::id::{CoreId, SessionId, Zxid};
 use crate::mail::{Outcome, Ticket};
 use crate::op::OpCode;
 use crate::peer::message::WriteAsk;
-use crate::replica::asking::Question;
+use crate::replica::asking::{Asked, Question};
 use crate::replica::{Deed, Replica};
 use crate::state::apply::{Applied, OperationResult, SessionChange};
 use crate::txn::Origin;
@@ -26,7 +26,9 @@ impl Replica {
             return;
         }
         let key = (CoreId(origin.core), Ticket(origin.ticket));
-        let Some(asked) = self.asked.remove(&key) else { return };
+        let Some(asked) = self.asked.remove(&key) else {
+            return;
+        };
         let Question::Write { ask, .. } = asked.question else {
             unreachable!("a barrier is not logged");
         };
@@ -35,9 +37,37 @@ impl Replica {
             WriteAsk::SessionCreate { .. } | WriteAsk::SessionRenew { .. } => {
                 self.session_outcome(applied)
             }
-            _ => Outcome::Reply { code: ErrorCode::Ok, body: Vec::new() },
+            other => self.system_outcome(&other),
         };
         self.answer(key.0, key.1, zxid, outcome, deeds);
+    }
+
+    /// The outcome of a question that the leader found answered already.
+    pub(super) fn done_outcome(&self, asked: &Asked) -> Outcome {
+        match &asked.question {
+            Question::Write { ask, .. } => self.system_outcome(ask),
+            Question::Barrier => Outcome::Reply {
+                code: ErrorCode::Ok,
+                body: Vec::new(),
+            },
+        }
+    }
+
+    /// What the home hears of a step in another shard; of a purge, whether it was the last.
+    fn system_outcome(&self, ask: &WriteAsk) -> Outcome {
+        let mut body = Vec::new();
+        if let WriteAsk::SessionPurge { session } = ask {
+            body.push(u8::from(
+                self.state
+                    .sessions()
+                    .attached(SessionId(*session))
+                    .is_none(),
+            ));
+        }
+        Outcome::Reply {
+            code: ErrorCode::Ok,
+            body,
+        }
     }
 
     fn session_outcome(&self, applied: &Applied) -> Outcome {
@@ -64,7 +94,10 @@ pub(super) fn refused_multi(codes: &[i32]) -> Outcome {
         reply::multi_error(&mut body, code);
     }
     reply::multi_end(&mut body);
-    Outcome::Reply { code: ErrorCode::Ok, body }
+    Outcome::Reply {
+        code: ErrorCode::Ok,
+        body,
+    }
 }
 
 fn client_outcome(op_code: i32, applied: &Applied) -> Outcome {
@@ -80,7 +113,10 @@ fn client_outcome(op_code: i32, applied: &Applied) -> Outcome {
             put_result(&mut body, &result);
         }
     }
-    Outcome::Reply { code: ErrorCode::Ok, body }
+    Outcome::Reply {
+        code: ErrorCode::Ok,
+        body,
+    }
 }
 
 fn operation_of(result: &OperationResult<'_>) -> OpCode {

@@ -23,11 +23,17 @@ pub(super) enum Question {
 
 impl Asked {
     pub(super) fn write(asker: Writer, ask: WriteAsk) -> Self {
-        Self { question: Question::Write { asker, ask }, is_sent: false }
+        Self {
+            question: Question::Write { asker, ask },
+            is_sent: false,
+        }
     }
 
     pub(super) fn barrier() -> Self {
-        Self { question: Question::Barrier, is_sent: false }
+        Self {
+            question: Question::Barrier,
+            is_sent: false,
+        }
     }
 }
 
@@ -51,7 +57,9 @@ impl Replica {
             self.unsent.push_back((core, ticket));
             return;
         }
-        let Some(asked) = self.asked.get_mut(&(core, ticket)) else { return };
+        let Some(asked) = self.asked.get_mut(&(core, ticket)) else {
+            return;
+        };
         asked.is_sent = true;
         match &asked.question {
             Question::Barrier if leads => self.begin_read_index(None, origin),
@@ -82,7 +90,9 @@ impl Replica {
             return;
         }
         let key = (CoreId(origin.core), Ticket(origin.ticket));
-        let Some(asked) = self.asked.get_mut(&key) else { return };
+        let Some(asked) = self.asked.get_mut(&key) else {
+            return;
+        };
         if core::mem::take(&mut asked.is_sent) {
             let behind = self.unsent.partition_point(|&waiting| waiting < key);
             self.unsent.insert(behind, key);
@@ -91,8 +101,12 @@ impl Replica {
 
     /// Outcomes that only the old leader could tell are unknown now.
     pub(super) fn give_up_sent(&mut self, deeds: &mut Vec<Deed>) {
-        let sent: Vec<_> =
-            self.asked.iter().filter(|(_, asked)| asked.is_sent).map(|(&key, _)| key).collect();
+        let sent: Vec<_> = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.is_sent)
+            .map(|(&key, _)| key)
+            .collect();
         for (core, ticket) in sent {
             self.asked.remove(&(core, ticket));
             let applied = self.state.applied();
@@ -100,17 +114,15 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_read_index_at(
-        &mut self,
-        origin: Origin,
-        zxid: Zxid,
-        deeds: &mut Vec<Deed>,
-    ) {
+    pub(super) fn on_read_index_at(&mut self, origin: Origin, zxid: Zxid, deeds: &mut Vec<Deed>) {
         let key = (CoreId(origin.core), Ticket(origin.ticket));
         if !self.is_mine(origin) || self.asked.remove(&key).is_none() {
             return;
         }
-        let outcome = Outcome::Reply { code: crate::base::error::ErrorCode::Ok, body: Vec::new() };
+        let outcome = Outcome::Reply {
+            code: crate::base::error::ErrorCode::Ok,
+            body: Vec::new(),
+        };
         self.answer_after(zxid, key.0, key.1, outcome, deeds);
     }
 
@@ -127,7 +139,10 @@ impl Replica {
         if zxid <= applied {
             self.answer(core, ticket, applied, outcome, deeds);
         } else {
-            self.after_apply.entry(zxid).or_default().push((core, ticket, outcome));
+            self.after_apply
+                .entry(zxid)
+                .or_default()
+                .push((core, ticket, outcome));
         }
     }
 

@@ -46,10 +46,17 @@ struct Unconfirmed {
 }
 
 enum Verdict {
-    Refused { code: ErrorCode, multi: Vec<i32> },
+    Refused {
+        code: ErrorCode,
+        multi: Vec<i32>,
+    },
     /// Nothing needed to be logged: it was so already, at this zxid.
-    Already { zxid: Zxid },
-    ReadIndex { asker: Option<ServerId> },
+    Already {
+        zxid: Zxid,
+    },
+    ReadIndex {
+        asker: Option<ServerId>,
+    },
 }
 
 impl Reign {
@@ -118,7 +125,9 @@ impl Replica {
             if reign.is_full() {
                 return;
             }
-            let Some(forward) = reign.backlog.pop_front() else { return };
+            let Some(forward) = reign.backlog.pop_front() else {
+                return;
+            };
             self.prepare(now, forward, deeds);
         }
     }
@@ -130,16 +139,28 @@ impl Replica {
             self.prepare_client(now, &forward, *op_code, body);
             return;
         }
-        if let WriteAsk::PointSet { path, data, acl, point_zxid } = &forward.ask {
+        if let WriteAsk::PointSet {
+            path,
+            data,
+            acl,
+            point_zxid,
+        } = &forward.ask
+        {
             let zxid = self.zab.next_zxid();
             let reign = self.reign.as_mut().expect("only a leader prepares");
             let point_zxid = Zxid(*point_zxid);
             let operations =
-                reign.overlay.prepare_point(&self.state, zxid, path, data, acl, point_zxid);
+                reign
+                    .overlay
+                    .prepare_point(&self.state, zxid, path, data, acl, point_zxid);
             self.log_or_confirm(now, origin, session, operations, zxid);
             return;
         }
-        if let WriteAsk::SessionClose { session, generation } = forward.ask {
+        if let WriteAsk::SessionClose {
+            session,
+            generation,
+        } = forward.ask
+        {
             let generation = (generation != 0).then_some(Generation(generation));
             self.close_session(now, SessionId(session), generation, Some(origin), deeds);
             return;
@@ -212,7 +233,7 @@ impl Replica {
     }
 
     /// Logs the operations, or, if there are none, answers that it has been so since `done_at`.
-    fn log_or_confirm(
+    pub(super) fn log_or_confirm(
         &mut self,
         now: Now,
         origin: Origin,
@@ -225,15 +246,22 @@ impl Replica {
             self.confirm_first(origin, done_at, answer);
             return;
         }
-        let txn = Txn { origin, session: session.0, time_ms: now.wall_ms, operations };
+        let txn = Txn {
+            origin,
+            session: session.0,
+            time_ms: now.wall_ms,
+            operations,
+        };
         let payload = txn.to_bytes();
-        let zxid = self.zab.propose(EntryKind::Txn, &payload, &mut self.actions);
+        let zxid = self
+            .zab
+            .propose(EntryKind::Txn, &payload, &mut self.actions);
         let reign = self.reign.as_mut().expect("only a leader proposes");
         reign.outstanding.push_back((zxid, payload.len()));
         reign.outstanding_bytes += payload.len();
     }
 
-    fn refuse_as(&mut self, origin: Origin, refusal: Refusal) {
+    pub(super) fn refuse_as(&mut self, origin: Origin, refusal: Refusal) {
         let codes = refusal.multi.unwrap_or_default();
         let multi = codes.into_iter().map(ErrorCode::wire).collect();
         self.refuse(origin, refusal.code, refusal.judged_by, multi);
@@ -243,12 +271,7 @@ impl Replica {
         self.confirm_first(origin, judged_by, Verdict::Refused { code, multi });
     }
 
-    pub(super) fn on_read_index(
-        &mut self,
-        from: ServerId,
-        origin: Origin,
-        deeds: &mut Vec<Deed>,
-    ) {
+    pub(super) fn on_read_index(&mut self, from: ServerId, origin: Origin, deeds: &mut Vec<Deed>) {
         if self.reign.is_some() {
             self.begin_read_index(Some(from), origin);
         } else {
@@ -269,7 +292,12 @@ impl Replica {
         }
         let round = self.zab.ask_confirmation();
         let reign = self.reign.as_mut().expect("only a leader has verdicts");
-        reign.unconfirmed.push_back(Unconfirmed { origin, round, after, answer });
+        reign.unconfirmed.push_back(Unconfirmed {
+            origin,
+            round,
+            after,
+            answer,
+        });
     }
 
     /// Hands out verdicts that are certain by now: what they were judged against is applied, and a
@@ -278,12 +306,19 @@ impl Replica {
         let confirmed = self.zab.confirmed_round();
         let applied = self.state.applied();
         loop {
-            let Some(reign) = self.reign.as_mut() else { return };
-            let Some(first) = reign.unconfirmed.front() else { return };
+            let Some(reign) = self.reign.as_mut() else {
+                return;
+            };
+            let Some(first) = reign.unconfirmed.front() else {
+                return;
+            };
             if first.round > confirmed || first.after > applied {
                 return;
             }
-            let first = reign.unconfirmed.pop_front().expect("it was just looked at");
+            let first = reign
+                .unconfirmed
+                .pop_front()
+                .expect("it was just looked at");
             self.hand_out(first, deeds);
         }
     }
@@ -304,7 +339,12 @@ impl Replica {
             Verdict::Already { zxid } => (ErrorCode::Ok, zxid, Vec::new()),
             Verdict::Refused { code, multi } => (code, applied, multi),
         };
-        let refused = Refused { origin, code: code.wire(), zxid: zxid.0, multi };
+        let refused = Refused {
+            origin,
+            code: code.wire(),
+            zxid: zxid.0,
+            multi,
+        };
         if self.is_mine(origin) {
             self.on_refused(&refused, deeds);
         } else {
@@ -316,14 +356,19 @@ impl Replica {
     /// The leader has answered without logging.
     pub(super) fn on_refused(&mut self, refused: &Refused, deeds: &mut Vec<Deed>) {
         let key = (CoreId(refused.origin.core), Ticket(refused.origin.ticket));
-        if !self.is_mine(refused.origin) || self.asked.remove(&key).is_none() {
+        if !self.is_mine(refused.origin) {
             return;
         }
-        let outcome = if refused.multi.is_empty() {
-            let code = ErrorCode::from_wire(refused.code).unwrap_or(ErrorCode::SystemError);
-            Outcome::refused(code)
-        } else {
+        let Some(asked) = self.asked.remove(&key) else {
+            return;
+        };
+        let code = ErrorCode::from_wire(refused.code).unwrap_or(ErrorCode::SystemError);
+        let outcome = if !refused.multi.is_empty() {
             super::answer::refused_multi(&refused.multi)
+        } else if code == ErrorCode::Ok {
+            self.done_outcome(&asked)
+        } else {
+            Outcome::refused(code)
         };
         self.answer_after(Zxid(refused.zxid), key.0, key.1, outcome, deeds);
     }
@@ -331,20 +376,32 @@ impl Replica {
 
 fn session_request(ask: &WriteAsk) -> Option<SessionRequest<'_>> {
     Some(match ask {
-        WriteAsk::SessionCreate { session, password, timeout_ms } => SessionRequest::Create {
+        WriteAsk::SessionCreate {
+            session,
+            password,
+            timeout_ms,
+        } => SessionRequest::Create {
             session: SessionId(*session),
             password: *password,
             timeout_ms: *timeout_ms,
         },
-        WriteAsk::SessionRenew { session, password } => {
-            SessionRequest::Renew { session: SessionId(*session), password }
-        }
-        WriteAsk::SessionAttach { session, generation, shard } => SessionRequest::Attach {
+        WriteAsk::SessionRenew { session, password } => SessionRequest::Renew {
+            session: SessionId(*session),
+            password,
+        },
+        WriteAsk::SessionAttach {
+            session,
+            generation,
+            shard,
+        } => SessionRequest::Attach {
             session: SessionId(*session),
             generation: Generation(*generation),
             shard: ShardId(*shard),
         },
-        WriteAsk::SessionAdvance { session, generation } => SessionRequest::Advance {
+        WriteAsk::SessionAdvance {
+            session,
+            generation,
+        } => SessionRequest::Advance {
             session: SessionId(*session),
             generation: Generation(*generation),
         },
@@ -352,12 +409,13 @@ fn session_request(ask: &WriteAsk) -> Option<SessionRequest<'_>> {
             session: SessionId(*session),
             home_zxid: Zxid(*home_zxid),
         },
-        WriteAsk::SessionPurge { session } => {
-            SessionRequest::Purge { session: SessionId(*session) }
-        }
-        WriteAsk::SessionFloor { home, home_zxid } => {
-            SessionRequest::Floor { home: ShardId(*home), home_zxid: Zxid(*home_zxid) }
-        }
+        WriteAsk::SessionPurge { session } => SessionRequest::Purge {
+            session: SessionId(*session),
+        },
+        WriteAsk::SessionFloor { home, home_zxid } => SessionRequest::Floor {
+            home: ShardId(*home),
+            home_zxid: Zxid(*home_zxid),
+        },
         WriteAsk::Client { .. } | WriteAsk::SessionClose { .. } | WriteAsk::PointSet { .. } => {
             return None;
         }
@@ -370,5 +428,7 @@ fn multi_codes(index: usize, count: usize, code: ErrorCode) -> Vec<i32> {
         core::cmp::Ordering::Equal => code,
         core::cmp::Ordering::Greater => ErrorCode::RuntimeInconsistency,
     };
-    (0..count).map(|operation| code_of(operation).wire()).collect()
+    (0..count)
+        .map(|operation| code_of(operation).wire())
+        .collect()
 }

@@ -11,7 +11,6 @@ mod reading;
 mod session;
 
 use alloc::collections::{BTreeMap, VecDeque};
-use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use crate::base::id::{CoreId, ServerId, SessionId, ShardId, Zxid};
@@ -37,7 +36,10 @@ pub enum Deed {
     /// The commit watermark has moved.
     Committed(Zxid),
     /// To a gateway, or to another shard's replica, of this node.
-    Mail { to: Recipient, mail: Mail },
+    Mail {
+        to: Recipient,
+        mail: Mail,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +81,9 @@ pub struct Replica {
     served: Option<ServerId>,
     leaderless_since: Option<Instant>,
     committed_told: Zxid,
+    /// This replica's own questions to other shards, about the sessions that it is the home of.
+    shard_questions: BTreeMap<Ticket, SessionId>,
+    next_question: u64,
     applied: Applied,
     actions: Vec<Action>,
     firings: Vec<Firing>,
@@ -93,7 +98,11 @@ impl Replica {
         now: Now,
         deeds: &mut Vec<Deed>,
     ) -> Self {
-        assert_eq!(state.applied(), restored.base.zxid, "replay begins where the state ends");
+        assert_eq!(
+            state.applied(),
+            restored.base.zxid,
+            "replay begins where the state ends"
+        );
         let mut actions = Vec::new();
         let zab = Zab::new(
             config.membership.clone(),
@@ -115,6 +124,8 @@ impl Replica {
             served: None,
             leaderless_since: Some(now.instant),
             committed_told: Zxid::ZERO,
+            shard_questions: BTreeMap::new(),
+            next_question: 0,
             applied: Applied::new(),
             actions,
             firings: Vec::new(),
@@ -145,7 +156,9 @@ impl Replica {
                 self.on_touch_ack(origin, &expired, deeds);
             }
             PeerMessage::Error { text: _ } => {}
-            protocol => self.zab.on_message(now.instant, from, protocol, &mut self.actions),
+            protocol => self
+                .zab
+                .on_message(now.instant, from, protocol, &mut self.actions),
         }
         self.settle(now, deeds);
     }
@@ -189,7 +202,11 @@ impl Replica {
                 self.asked.insert((core, ticket), Asked::barrier());
                 self.send_asked(now, core, ticket, deeds);
             }
-            What::Read { reader, op_code, body } => {
+            What::Read {
+                reader,
+                op_code,
+                body,
+            } => {
                 self.on_read(core, ticket, &reader, op_code, &body, deeds);
             }
             What::Forget { connection } => self.watches.connection_closed(connection),
@@ -232,7 +249,8 @@ impl Replica {
 
     /// How long this replica has had no leader to serve under.
     pub fn leaderless_for(&self, now: Instant) -> Duration {
-        self.leaderless_since.map_or(Duration::ZERO, |since| now.since(since))
+        self.leaderless_since
+            .map_or(Duration::ZERO, |since| now.since(since))
     }
 
     pub fn peer_state(&self) -> PeerState {
@@ -272,7 +290,11 @@ impl Replica {
             self.give_up_sent(deeds);
         }
         self.served = serving;
-        self.leaderless_since = if serving.is_some() { None } else { Some(now.instant) };
+        self.leaderless_since = if serving.is_some() {
+            None
+        } else {
+            Some(now.instant)
+        };
         if leads && self.reign.is_none() {
             self.begin_reign(now, deeds);
         }
@@ -315,17 +337,7 @@ impl Replica {
         for change in applied.changes() {
             self.watches.fire(&change, &mut self.firings);
         }
-        let shard = self.shard();
-        for firing in self.firings.drain(..) {
-            let mail = Mail::Event {
-                shard,
-                connection: firing.connection,
-                zxid,
-                event: firing.event,
-                path: firing.path.to_string(),
-            };
-            deeds.push(Deed::Mail { to: Recipient::Core(firing.connection.core), mail });
-        }
+        self.send_firings(zxid, deeds);
         for &change in applied.sessions() {
             self.on_session_change(now, change, deeds);
         }
@@ -358,12 +370,23 @@ impl Replica {
         outcome: Outcome,
         deeds: &mut Vec<Deed>,
     ) {
-        let mail = Mail::Answer { shard: self.shard(), ticket, zxid, outcome };
-        deeds.push(Deed::Mail { to: Recipient::Core(core), mail });
+        let mail = Mail::Answer {
+            shard: self.shard(),
+            ticket,
+            zxid,
+            outcome,
+        };
+        deeds.push(Deed::Mail {
+            to: Recipient::Core(core),
+            mail,
+        });
     }
 
     fn tell_everybody(&self, mail: Mail, deeds: &mut Vec<Deed>) {
-        deeds.push(Deed::Mail { to: Recipient::Cores, mail });
+        deeds.push(Deed::Mail {
+            to: Recipient::Cores,
+            mail,
+        });
     }
 
     fn is_home_of(&self, session: SessionId) -> bool {
