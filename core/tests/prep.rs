@@ -34,14 +34,14 @@ fn prepared() -> (Leader, Client) {
     let mut leader = Leader::new();
     let root = leader.client(9).with_auth("super:admin");
     let client = leader.client(1);
-    leader.run(&client, &plain("/a")).unwrap();
-    leader.run(&client, &set("/a", 0)).unwrap();
-    leader.run(&client, &plain("/a/b")).unwrap();
+    leader.run(&client, &plain("/a")).expect("it is fine");
+    leader.run(&client, &set("/a", 0)).expect("it is fine");
+    leader.run(&client, &plain("/a/b")).expect("it is fine");
     leader
         .run(&root, &create("/closed", CreateMode::Persistent, &NOBODY))
-        .unwrap();
-    leader.run(&root, &plain("/closed/in")).unwrap();
-    leader.run(&client, &ephemeral("/e")).unwrap();
+        .expect("it is fine");
+    leader.run(&root, &plain("/closed/in")).expect("it is fine");
+    leader.run(&client, &ephemeral("/e")).expect("it is fine");
     (leader, client)
 }
 
@@ -142,7 +142,7 @@ fn refusals_in_the_order_of_checks() {
 #[test]
 fn what_a_session_may_not_do_is_told_first() {
     let (mut leader, client) = prepared();
-    let mut unknown = client.clone();
+    let mut unknown = client;
     unknown.session = SessionId(77);
     let refusal = leader.write(&unknown, &plain("/no/parent")).unwrap_err();
     assert_eq!(refusal.code, SessionExpired);

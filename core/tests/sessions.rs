@@ -95,6 +95,7 @@ impl Pair {
 
 /// With one shard, every step of a session is one transaction, and its end is one zxid.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a story is read better in one piece")]
 fn the_life_of_a_session_in_one_shard() {
     let mut leader = Leader::new();
     let session = SessionId(1 << 56 | 9);
@@ -238,6 +239,7 @@ fn a_session_begins_once() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a story is read better in one piece")]
 fn a_session_of_two_shards_fences_everywhere_before_anything_vanishes() {
     let mut pair = Pair::new();
     let attachment = pair.attach();
@@ -625,17 +627,17 @@ fn rich_state() -> Leader {
         let client = leader.client(number);
         leader
             .run(&client, &ephemeral(&format!("/e{number}")))
-            .unwrap();
+            .expect("it is fine");
     }
     let gone = SessionId(1 << 56 | 77);
-    leader.session(&close(gone)).unwrap();
+    leader.session(&close(gone)).expect("it is fine");
     let session = SessionId(1 << 56 | 3);
     leader
         .session(&SessionRequest::Renew {
             session,
             password: &[7; 16],
         })
-        .unwrap();
+        .expect("it is fine");
     leader.apply_all();
     leader
 }
@@ -752,7 +754,7 @@ fn every_table_survives_encoding() {
         })
         .unwrap();
     for number in 0..3 {
-        let session = SessionId(1 << 56 | 100 + number);
+        let session = SessionId(1 << 56 | (100 + number));
         other
             .session(&SessionRequest::Fence {
                 session,

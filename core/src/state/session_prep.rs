@@ -378,7 +378,7 @@ impl Preparation<'_> {
             (view.ephemeral_owner == session).then_some(&**path)
         });
         let mut bytes = 0;
-        untouched
+        let mut chunk: Vec<_> = untouched
             .chain(pending)
             .take(PURGE_PATHS_MAX)
             .take_while(|path| {
@@ -386,7 +386,10 @@ impl Preparation<'_> {
                 bytes <= PURGE_BYTES_MAX
             })
             .map(ToOwned::to_owned)
-            .collect()
+            .collect();
+        // One order, however much of it is pending: a story comes out the same at any speed.
+        chunk.sort_unstable();
+        chunk
     }
 
     fn raise_floor(&mut self, home: ShardId, home_zxid: Zxid) -> Result<(), ErrorCode> {
