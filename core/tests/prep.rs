@@ -383,6 +383,12 @@ fn a_multi_that_fails_changes_nothing_and_tells_which() {
         let children = ["b", "s0000000001", "s0000000002"];
         assert_eq!(leader.children("/a"), children, "{requests:?}");
         assert!(!leader.exists("/m"));
+        let again = Request::Multi(vec![plain("/m"), plain("/m")]);
+        leader.write(&client, &again).unwrap_err();
+        assert!(
+            leader.overlay.is_empty(),
+            "what is taken back leaves nothing at all"
+        );
     }
 }
 

@@ -326,8 +326,8 @@ impl Preparation<'_> {
                 if home_zxid < self.floor(home) {
                     return Ok(());
                 }
-                // Its open may still be on its way. Opened and fenced at once, it leaves a tombstone
-                // above its attachment, which stays until the floor has passed both.
+                // Its open may still be on its way. Opened and fenced at once, it leaves a
+                // tombstone above its attachment, which stays until the floor has passed both.
                 self.open(session, FIRST_GENERATION, home_zxid)?;
                 view = self.attached(session);
             }
