@@ -149,7 +149,7 @@ fn run(story: &[Asked], mut lag: impl FnMut(&mut Leader)) -> Outcome {
         .collect();
     leader.apply_all();
     let mut tables = Vec::new();
-    leader.state.encode_tables(&mut tables);
+    leader.state.freeze_tables().encode(&mut tables);
     (answers, leader.state.tree().digest(), tables)
 }
 
