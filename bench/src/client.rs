@@ -153,9 +153,13 @@ impl Client {
             self.input.drain(..self.consumed);
             self.consumed = 0;
             let mut bytes = [0; RECEIVE_BYTES];
-            match self.stream.read(&mut bytes).map_err(disconnected)? {
-                0 => return Err(BenchError::Disconnected),
-                count => self.input.extend_from_slice(&bytes[..count]),
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(BenchError::Disconnected("closed by the server".to_owned())),
+                Ok(count) => self.input.extend_from_slice(&bytes[..count]),
+                // A read with a timeout is not resumed by the kernel when a ring that this thread
+                // has just dropped is taken apart.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(disconnected(error)),
             }
         }
     }
@@ -195,7 +199,7 @@ fn disconnected(error: std::io::Error) -> BenchError {
                 source: error,
             }
         }
-        _ => BenchError::Disconnected,
+        _ => BenchError::Disconnected(error.to_string()),
     }
 }
 

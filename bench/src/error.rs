@@ -7,8 +7,8 @@ use std::{fmt, io};
 pub(crate) enum BenchError {
     /// A system call failed while doing what the text says.
     Io { doing: String, source: io::Error },
-    /// The server closed the connection, or did not answer in time: the outcome is unknown.
-    Disconnected,
+    /// The link is gone, or no answer came in time, with the reason: the outcome is unknown.
+    Disconnected(String),
     /// The server no longer knows the session.
     SessionExpired,
     /// The server answered with bytes that the protocol does not allow.
@@ -31,7 +31,7 @@ impl fmt::Display for BenchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { doing, source } => write!(f, "{doing}: {source}"),
-            Self::Disconnected => write!(f, "the server closed the connection"),
+            Self::Disconnected(why) => write!(f, "disconnected: {why}"),
             Self::SessionExpired => write!(f, "the session has expired"),
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
             Self::Refused { request, code } => write!(f, "{request} was refused with {code}"),

@@ -126,7 +126,8 @@ impl<'a> Run<'a> {
                 self.on_event(*event);
             }
             if !self.connections.iter().any(|connection| connection.alive) {
-                return Err(BenchError::Disconnected);
+                let why = self.recorder.errors_explained().unwrap_or_default();
+                return Err(BenchError::Disconnected(why));
             }
         }
     }
@@ -139,7 +140,7 @@ impl<'a> Run<'a> {
             let index = self.scheduled % self.connections.len();
             self.scheduled += 1;
             if !self.connections[index].alive {
-                self.recorder.on_unanswered(1, &BenchError::Disconnected);
+                self.recorder.on_unanswered(1, &closed_by_server());
                 continue;
             }
             self.connections[index].backlog.push_back(intended);
@@ -170,7 +171,7 @@ impl<'a> Run<'a> {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Accepted(_) => unreachable!("a load does not listen"),
-            Event::Closed(index) => self.give_up(index, &BenchError::Disconnected),
+            Event::Closed(index) => self.give_up(index, &closed_by_server()),
             Event::Received(index) => {
                 if self.connections[index].alive
                     && let Err(error) = self.on_received(index)
@@ -273,6 +274,10 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
+
+fn closed_by_server() -> BenchError {
+    BenchError::Disconnected("closed by the server".to_owned())
 }
 
 fn depth(options: &LoadOptions) -> usize {
