@@ -114,3 +114,58 @@ pub(crate) fn run(options: &LoadOptions) -> Result<Report, BenchError> {
 /// A ZooKeeper server takes at most one megabyte less a little.
 const VALUE_BYTES_MAX: usize = 1_000_000;
 const SECONDS_MAX: f64 = 86_400.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::floor::server;
+
+    fn options(extra: &[&str]) -> LoadOptions {
+        #[derive(clap::Parser)]
+        struct Arguments {
+            #[command(flatten)]
+            load: LoadOptions,
+        }
+        let listener = server::bind(0).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        // The server ends with the test's process.
+        std::thread::spawn(move || server::serve(listener).expect("the floor serves"));
+        let fixed = [
+            "load",
+            "--servers",
+            &address,
+            "--subtrees",
+            "2",
+            "--keys-per-subtree",
+            "5",
+        ];
+        let brief = ["--seconds", "0.3", "--warm-up", "0.1"];
+        let arguments = fixed.iter().chain(&brief).chain(extra);
+        <Arguments as clap::Parser>::parse_from(arguments).load
+    }
+
+    #[test]
+    fn a_closed_loop_gets_right_answers_and_keeps_to_its_mix() {
+        let report = run(&options(&["--op", "mixed:50", "--connections", "3"])).unwrap();
+        assert!(report.valid, "{report}");
+        assert!(report.requests > 1000, "{report}");
+        let share = report.reads.count as f64 / report.requests as f64;
+        assert!((0.4..0.6).contains(&share), "{report}");
+    }
+
+    #[test]
+    fn an_open_loop_records_every_request_of_its_window() {
+        let flags = ["--rate", "1000", "--arrivals", "constant"];
+        let report = run(&options(&flags)).unwrap();
+        assert!(report.valid, "{report}");
+        assert!((299..=301).contains(&report.requests), "{report}");
+    }
+
+    #[test]
+    fn a_run_on_missing_znodes_is_invalid() {
+        let report = run(&options(&["--skip-set-up"])).unwrap();
+        assert!(!report.valid);
+        assert_eq!(report.requests, 0);
+        assert!(report.errors_explained.unwrap().contains("-101"));
+    }
+}

@@ -80,7 +80,7 @@ fn run(command: Command) -> Result<(), BenchError> {
                 ))
             }
         }
-        Command::FloorServe { port } => floor::server::serve(port),
+        Command::FloorServe { port } => floor::server::bind(port).and_then(floor::server::serve),
     }
 }
 

@@ -11,10 +11,14 @@ use crate::client::wire::{self, ReplyHeader, Session};
 use crate::error::BenchError;
 use crate::streams::{Event, Streams};
 
-/// Serves on `port` until the process is killed.
-pub(crate) fn serve(port: u16) -> Result<(), BenchError> {
+/// Takes `port` on loopback.
+pub(crate) fn bind(port: u16) -> Result<TcpListener, BenchError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let listener = TcpListener::bind(address).map_err(BenchError::io(format!("bind {address}")))?;
+    TcpListener::bind(address).map_err(BenchError::io(format!("bind {address}")))
+}
+
+/// Serves until the process is killed.
+pub(crate) fn serve(listener: TcpListener) -> Result<(), BenchError> {
     let mut streams = Streams::new(CONNECTIONS_EXPECTED)?;
     streams.listen(listener);
     let mut znodes = Znodes::default();
