@@ -33,7 +33,11 @@ pub(crate) struct ClusterOptions {
     #[arg(long)]
     pub(crate) keep: bool,
     /// The first of the two hundred ports from which the servers take theirs.
-    #[arg(long, default_value_t = 22_000, value_parser = clap::value_parser!(u16).range(1024..=65_000))]
+    #[arg(
+        long,
+        default_value_t = 22_000,
+        value_parser = clap::value_parser!(u16).range(1024..=65_000),
+    )]
     pub(crate) base_port: u16,
     /// The server binary of Pigeonhole.
     #[arg(long, default_value = "pigeonhole")]

@@ -86,7 +86,7 @@ pub(crate) fn run(options: &CompareOptions) -> Result<(), BenchError> {
     let workloads = workload::select(&options.workloads)?;
     let directory = WorkDirectory::create(&options.cluster.work_dir, options.cluster.keep)?;
     let disk_before = disk::measure(directory.path())?;
-    let (stolen_before, ticks_before) = process::stolen_and_all_ticks()?;
+    let machine_before = process::machine_time()?;
 
     let mut contenders = start(options, &directory)?;
     for contender in &mut contenders {
@@ -105,14 +105,14 @@ pub(crate) fn run(options: &CompareOptions) -> Result<(), BenchError> {
     }
     drop(contenders);
 
-    let (stolen, ticks) = process::stolen_and_all_ticks()?;
+    let machine = process::machine_time()?;
+    let stolen = (machine.stolen - machine_before.stolen).as_secs_f64();
     let summaries = summary::summarize(&samples, &workloads);
     let comparison = Comparison {
         options,
         cpus: std::thread::available_parallelism().map_or(0, usize::from),
         kernel: kernel_release(),
-        stolen_percent: (stolen - stolen_before) as f64 * 100.0
-            / (ticks - ticks_before).max(1) as f64,
+        stolen_percent: stolen * 100.0 / (machine.all - machine_before.all).as_secs_f64(),
         disk_before,
         disk_after: disk::measure(directory.path())?,
         summaries: &summaries,

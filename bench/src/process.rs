@@ -13,6 +13,15 @@ pub(crate) struct ProcessUse {
     pub(crate) resident_bytes_max: u64,
 }
 
+/// Time of all CPUs together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MachineTime {
+    pub(crate) busy: Duration,
+    /// Taken by the host for others.
+    pub(crate) stolen: Duration,
+    pub(crate) all: Duration,
+}
+
 /// Adds up the CPU of `pids` and finds the largest resident set.
 pub(crate) fn process_use(pids: &[u32]) -> Result<ProcessUse, BenchError> {
     let mut total = ProcessUse::default();
@@ -52,8 +61,8 @@ pub(crate) fn thread_cpu() -> Duration {
     )
 }
 
-/// Time that the host took from this machine's CPUs, as ticks stolen and ticks in all.
-pub(crate) fn stolen_and_all_ticks() -> Result<(u64, u64), BenchError> {
+/// How this machine's CPUs have spent their time since it started.
+pub(crate) fn machine_time() -> Result<MachineTime, BenchError> {
     let stat = read("/proc/stat")?;
     let ticks: Vec<u64> = stat
         .lines()
@@ -63,13 +72,31 @@ pub(crate) fn stolen_and_all_ticks() -> Result<(u64, u64), BenchError> {
         .skip(1)
         .filter_map(|ticks| ticks.parse().ok())
         .collect();
-    // user nice system idle iowait irq softirq steal; guest times are contained in user and nice.
-    let Some(counted) = ticks.get(..8) else {
+    // Guest times follow; they are contained in user and nice.
+    let Some(
+        &[
+            user,
+            nice,
+            system,
+            idle,
+            io_wait,
+            interrupt,
+            soft_interrupt,
+            stolen,
+        ],
+    ) = ticks.first_chunk::<8>()
+    else {
         return Err(BenchError::Invalid(
             "/proc/stat is not in the known form".to_owned(),
         ));
     };
-    Ok((counted[7], counted.iter().sum()))
+    let time = |ticks| Duration::from_secs(ticks) / system_value(libc::_SC_CLK_TCK);
+    let busy = user + nice + system + interrupt + soft_interrupt;
+    Ok(MachineTime {
+        busy: time(busy),
+        stolen: time(stolen),
+        all: time(busy + idle + io_wait + stolen),
+    })
 }
 
 /// Wakes this thread when a wait ends, not up to 50 µs later as the kernel does by default.
@@ -117,7 +144,7 @@ mod tests {
     fn this_process_uses_memory() {
         let used = process_use(&[std::process::id()]).unwrap();
         assert!(used.resident_bytes_max > 100_000);
-        let (stolen, all) = stolen_and_all_ticks().unwrap();
-        assert!(all > stolen);
+        let machine = machine_time().unwrap();
+        assert!(machine.all > machine.busy && machine.all > machine.stolen);
     }
 }

@@ -1,7 +1,7 @@
 //! Many TCP connections on one io_uring and one thread: the engine of the load and of the floor.
 //!
 //! Every stream owns its buffers. The kernel may touch them while an operation is in flight, so a
-//! stream is freed only when both its directions are at rest, and dropping the whole waits for that.
+//! stream is freed only when both its directions are at rest; dropping the whole waits for that.
 
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};

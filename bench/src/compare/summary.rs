@@ -28,6 +28,7 @@ pub(super) struct Summary {
     pub(super) client_cpu_us_per_request: Spread,
     pub(super) server_cpu_us_per_request: Spread,
     pub(super) server_resident_bytes_max: u64,
+    pub(super) others_percent: Spread,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -74,6 +75,7 @@ fn summarize_one(workload: &Workload, system: &'static str, reports: &[&Report])
             .filter_map(|report| report.server_resident_bytes)
             .max()
             .unwrap_or_default(),
+        others_percent: spread(reports, |report| report.others_percent.unwrap_or_default()),
     }
 }
 

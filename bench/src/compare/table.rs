@@ -26,7 +26,7 @@ fn write_all(text: &mut String, comparison: &Comparison<'_>) -> Result {
         writeln!(text, "\n{}: {}", workload.name, workload.what)?;
         writeln!(
             text,
-            "  {:<11} {:>26} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8}",
+            "  {:<11} {:>26} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8}",
             "",
             "requests/s (min–max)",
             "p50 µs",
@@ -34,7 +34,8 @@ fn write_all(text: &mut String, comparison: &Comparison<'_>) -> Result {
             "p99.9 µs",
             "CPU µs",
             "client",
-            "RSS MiB"
+            "RSS MiB",
+            "others"
         )?;
         for summary in &of_workload {
             write_row(text, summary)?;
@@ -78,7 +79,11 @@ fn write_head(text: &mut String, comparison: &Comparison<'_>) -> Result {
             disk.p50_us, disk.p99_us, disk.max_us
         )?;
     }
-    writeln!(text, "CPU is that of all servers, RSS that of the largest.")
+    writeln!(
+        text,
+        "CPU is that of all servers, RSS that of the largest; others is the most that anything else \
+         took of the CPUs."
+    )
 }
 
 fn write_row(text: &mut String, summary: &Summary) -> Result {
@@ -88,10 +93,11 @@ fn write_row(text: &mut String, summary: &Summary) -> Result {
     write_quantiles(text, summary.all)?;
     write!(
         text,
-        " {:>9.2} {:>8.2} {:>8}",
+        " {:>9.2} {:>8.2} {:>8} {:>6.0} %",
         summary.server_cpu_us_per_request.median,
         summary.client_cpu_us_per_request.median,
-        summary.server_resident_bytes_max >> 20
+        summary.server_resident_bytes_max >> 20,
+        summary.others_percent.max
     )?;
     if summary.invalid_rounds > 0 {
         write!(text, "  {} ROUNDS INVALID", summary.invalid_rounds)?;

@@ -1,6 +1,6 @@
 //! A server that does nothing but parse a frame, look a path up and answer, on one bare io_uring.
 //!
-//! It speaks just enough ZooKeeper for the load generator: no sessions, no order, no disk, no peers.
+//! It speaks just enough ZooKeeper for the load generator: no sessions, no disk, no peers.
 //! What it reaches is the ceiling for any server of this protocol on this machine.
 
 use std::collections::HashMap;

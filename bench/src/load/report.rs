@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::LoadOptions;
 use super::recorder::{Latency, Recorder};
 use crate::error::BenchError;
-use crate::process::{self, ProcessUse};
+use crate::process::{self, MachineTime, ProcessUse};
 
 /// What a run measured. Only a valid one may be quoted.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +35,9 @@ pub(crate) struct Report {
     pub(crate) server_cpu_us_per_request: Option<f64>,
     /// Of the largest server.
     pub(crate) server_resident_bytes: Option<u64>,
+    /// The share of the machine's time that went to anything but the servers and the generator:
+    /// whoever else is at work here, and idle servers of another system.
+    pub(crate) others_percent: Option<f64>,
 }
 
 /// What had been used and done at one edge of the measured window.
@@ -43,6 +46,7 @@ pub(super) struct Usage {
     at: Instant,
     client_cpu: Duration,
     servers: ProcessUse,
+    machine: MachineTime,
     completed: u64,
 }
 
@@ -52,6 +56,7 @@ impl Usage {
             at: Instant::now(),
             client_cpu: process::thread_cpu(),
             servers: process::process_use(pids)?,
+            machine: process::machine_time()?,
             completed: recorder.completed(),
         })
     }
@@ -68,6 +73,11 @@ impl Report {
         // requests of the window later.
         let within = (after.completed - before.completed).max(1) as f64;
         let microseconds_each = |used: Duration| used.as_secs_f64() * 1e6 / within;
+        let client_cpu = after.client_cpu - before.client_cpu;
+        let server_cpu = after.servers.cpu - before.servers.cpu;
+        let busy = after.machine.busy - before.machine.busy;
+        let all = after.machine.all - before.machine.all;
+        let others = busy.saturating_sub(client_cpu + server_cpu);
         let requests = recorder.completed();
         let has_servers = !options.server_pids.is_empty();
         let errors = recorder.errors();
@@ -87,10 +97,11 @@ impl Report {
             reads: recorder.reads(),
             writes: recorder.writes(),
             lateness: recorder.lateness(),
-            client_cpu_us_per_request: microseconds_each(after.client_cpu - before.client_cpu),
-            server_cpu_us_per_request: has_servers
-                .then(|| microseconds_each(after.servers.cpu - before.servers.cpu)),
+            client_cpu_us_per_request: microseconds_each(client_cpu),
+            server_cpu_us_per_request: has_servers.then(|| microseconds_each(server_cpu)),
             server_resident_bytes: has_servers.then_some(after.servers.resident_bytes_max),
+            others_percent: has_servers
+                .then(|| others.as_secs_f64() * 100.0 / all.as_secs_f64().max(f64::MIN_POSITIVE)),
         }
     }
 }
