@@ -361,7 +361,10 @@ impl Batch<'_> {
             watermarks.push((shard, Zxid(reader.u64_le()?)));
         }
         if reader.is_empty() {
-            Ok(Content {records, watermarks})
+            Ok(Content {
+                records,
+                watermarks,
+            })
         } else {
             Err(RecordFault::Malformed)
         }

@@ -154,7 +154,10 @@ impl SegmentLine {
     }
 
     fn ask(&mut self) -> DiskOp {
-        assert!(self.next != Next::Asked, "one segment is prepared at a time");
+        assert!(
+            self.next != Next::Asked,
+            "one segment is prepared at a time"
+        );
         self.next = Next::Asked;
         DiskOp::PrepareSegment {
             segment: self.next_id(),
