@@ -15,8 +15,9 @@
 //! |     84 |     4 | length of the content                                               |
 //! |     88 |     4 | count of records                                                    |
 //! |     92 |     4 | count of watermarks                                                 |
-//! |     96 |     1 | core                                                                |
-//! |     97 |    15 | zeros                                                               |
+//! |     96 |     8 | size of the segment's file                                          |
+//! |    104 |     1 | core                                                                |
+//! |    105 |     7 | zeros                                                               |
 //! |    112 |    16 | xxh3-128 of the content                                             |
 //! |    128 |    16 | xxh3-128 of the 128 bytes before                                    |
 //! |    144 |       | content: the records, then the watermarks                           |
@@ -76,6 +77,8 @@ pub(crate) struct ClosedBatch {
 pub(crate) struct BatchPlace {
     pub(crate) secret: u128,
     pub(crate) segment: SegmentId,
+    /// A shorter file has lost its end.
+    pub(crate) segment_bytes: u64,
     pub(crate) offset: u64,
     pub(crate) number: u64,
     pub(crate) durable_upto: u64,
@@ -302,6 +305,7 @@ impl BatchHeader {
                     core: CoreId(bytes[CORE_AT]),
                     number: number_at(SEGMENT_AT),
                 },
+                segment_bytes: number_at(SEGMENT_BYTES_AT),
                 offset: number_at(OFFSET_AT),
                 number: number_at(NUMBER_AT),
                 durable_upto: number_at(DURABLE_AT),
@@ -336,6 +340,7 @@ impl BatchHeader {
         );
         put(RECORDS_AT, &self.records.to_le_bytes());
         put(WATERMARKS_AT, &self.watermarks.to_le_bytes());
+        put(SEGMENT_BYTES_AT, &place.segment_bytes.to_le_bytes());
         put(CORE_AT, &[place.segment.core.0]);
         put(ZEROS_AT, &[0; CONTENT_HASH_AT - ZEROS_AT]);
         put(CONTENT_HASH_AT, &self.content_hash.to_le_bytes());
@@ -392,9 +397,10 @@ const LENGTH_AT: usize = PREVIOUS_AT + 16;
 const CONTENT_LENGTH_AT: usize = LENGTH_AT + 4;
 const RECORDS_AT: usize = CONTENT_LENGTH_AT + 4;
 const WATERMARKS_AT: usize = RECORDS_AT + 4;
-const CORE_AT: usize = WATERMARKS_AT + 4;
+const SEGMENT_BYTES_AT: usize = WATERMARKS_AT + 4;
+const CORE_AT: usize = SEGMENT_BYTES_AT + 8;
 const ZEROS_AT: usize = CORE_AT + 1;
-const CONTENT_HASH_AT: usize = ZEROS_AT + 15;
+const CONTENT_HASH_AT: usize = ZEROS_AT + 7;
 const HEADER_HASH_AT: usize = CONTENT_HASH_AT + 16;
 const CONTENT_AT: usize = HEADER_HASH_AT + 16;
 

@@ -38,7 +38,8 @@ pub enum DiskOp {
         buffer: LogBuffer,
     },
     /// Make the file ready for writes of `bytes` bytes in all: by renaming `recycle`, whose content
-    /// stays as it is, or by zeroing a new file. Done means that the name outlives a power failure.
+    /// stays as it is, or by zeroing a new file. Done means that name and size outlive a power
+    /// failure; the zeroing may still be ahead of the writes.
     PrepareSegment {
         segment: SegmentId,
         bytes: u64,

@@ -52,7 +52,13 @@ impl Replay {
     /// new boot's checkpoint is what that boot has found and gone on from.
     pub(crate) fn on_checkpoint(&mut self, found: &Checkpoint, boots: bool) -> Result<(), Misstep> {
         let state = *self.log.checkpoint();
-        if *found == state {
+        // A damaged batch may have held nothing of the shard but a watermark.
+        let same = Checkpoint {
+            committed_zxid: state.committed_zxid,
+            ..*found
+        } == state;
+        if same && found.committed_zxid >= state.committed_zxid {
+            self.log = ShardLog::new(*found);
             self.trust = Trust::Following;
             return Ok(());
         }

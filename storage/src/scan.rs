@@ -7,6 +7,9 @@
 //! | the next batch's header, its content damaged    | torn: its write was never done           |
 //! | damage, and a later batch of this stream        | corruption: the later batch was only     |
 //! |                                                 | begun when everything before was durable |
+//! | the file is shorter than it was                 | corruption as well                       |
+//! | a segment after the next one exists             | corruption as well: it was only prepared |
+//! |                                                 | when the next one was durably begun      |
 //! | damage, and the seal of a later boot says more  | corruption as well                       |
 //! | intact batches, and the seal says less          | they were cut once and stay cut          |
 //!
@@ -82,6 +85,8 @@ pub(crate) struct Scan<'a> {
     /// The last accepted batch, 0 for none.
     last: StreamEnd,
     expected: Expected,
+    /// The file of the last accepted batch has lost its end, and whatever was there.
+    short: bool,
     ending: Option<Ending>,
 }
 
@@ -150,6 +155,7 @@ impl<'a> Scan<'a> {
             } else {
                 Expected::From(1)
             },
+            short: false,
             ending: None,
         })
     }
@@ -172,7 +178,7 @@ impl<'a> Scan<'a> {
             self.expected = Expected::From(number);
             return Step::Damage(place);
         }
-        if beyond.later || self.limit.is_some() {
+        if beyond.later || self.short || self.is_outrun() || self.limit.is_some() {
             self.ending = Some(Ending::Lost(place));
             return Step::Damage(place);
         }
@@ -219,6 +225,8 @@ impl<'a> Scan<'a> {
         self.offset += batch.header.length;
         self.last.batch = batch.header.place.number;
         self.last.hash = batch.header.hash;
+        let size = self.files[self.file].bytes.len() as u64;
+        self.short = size < batch.header.place.segment_bytes;
         self.expected = Expected::Next;
         Some(batch)
     }
@@ -238,6 +246,19 @@ impl<'a> Scan<'a> {
             return None;
         }
         header.check(&self.files[file].bytes[offset..])
+    }
+
+    /// Whether there is a file that was only prepared when the first batch of a segment which has not
+    /// been reached was durable.
+    fn is_outrun(&self) -> bool {
+        let reached = if self.last.batch == 0 {
+            0
+        } else {
+            self.files[self.file].id.number
+        };
+        self.files
+            .last()
+            .is_some_and(|newest| newest.id.number > reached + 1)
     }
 
     /// The header at a place, if it belongs there.

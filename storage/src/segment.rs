@@ -48,7 +48,7 @@ pub(crate) struct SegmentLine {
 /// The segment after the current one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Next {
-    /// Only before the first one: files to recycle may still be handed over.
+    /// The current one is not yet durably begun.
     Unasked,
     Asked,
     Ready,
@@ -72,9 +72,18 @@ impl SegmentLine {
         }
     }
 
-    /// The first request for a file; every later one follows from beginning a segment.
-    pub(crate) fn start(&mut self) -> Option<DiskOp> {
-        (self.next == Next::Unasked).then(|| self.ask())
+    /// The request for the next file, if it is not under way: one is always ready ahead. It is made
+    /// when the current segment's first batch is durable, so that the file's name proves that batch.
+    pub(crate) fn ask(&mut self) -> Option<DiskOp> {
+        if self.next != Next::Unasked {
+            return None;
+        }
+        self.next = Next::Asked;
+        Some(DiskOp::PrepareSegment {
+            segment: self.next_id(),
+            bytes: self.segment_bytes,
+            recycle: self.recyclable.pop_front(),
+        })
     }
 
     pub(crate) fn on_prepared(&mut self, segment: SegmentId) {
@@ -94,13 +103,13 @@ impl SegmentLine {
         self.next == Next::Ready
     }
 
-    /// Goes on to the prepared segment, and asks for the one after it: one is always ready ahead.
-    pub(crate) fn begin(&mut self) -> DiskOp {
+    /// Goes on to the prepared segment.
+    pub(crate) fn begin(&mut self) {
         assert!(self.is_ready(), "a segment is begun when it is ready");
         self.live
             .push_back(LiveSegment::new(self.next_id(), self.segment_bytes));
         self.offset = 0;
-        self.ask()
+        self.next = Next::Unasked;
     }
 
     /// Whether a batch of this length fits behind the last one.
@@ -151,19 +160,6 @@ impl SegmentLine {
 
     pub(crate) fn live(&self) -> impl Iterator<Item = &LiveSegment> {
         self.live.iter()
-    }
-
-    fn ask(&mut self) -> DiskOp {
-        assert!(
-            self.next != Next::Asked,
-            "one segment is prepared at a time"
-        );
-        self.next = Next::Asked;
-        DiskOp::PrepareSegment {
-            segment: self.next_id(),
-            bytes: self.segment_bytes,
-            recycle: self.recyclable.pop_front(),
-        }
     }
 
     fn next_id(&self) -> SegmentId {

@@ -224,7 +224,9 @@ impl Wal {
 
     /// The next operation to carry out; the caller asks until there is none.
     pub fn next_op(&mut self) -> Option<DiskOp> {
-        self.operations.extend(self.line.start());
+        if self.number == 0 {
+            self.operations.extend(self.line.ask());
+        }
         self.operations.pop_front()
     }
 
@@ -316,6 +318,7 @@ impl Wal {
             shard.durable = state;
         }
         self.opened = true;
+        self.operations.extend(self.line.ask());
         self.unsealed_since = (flight.kind != BatchKind::Seal).then_some(now);
         // The batch and, because writes never overlap, all before it are synced: this is the one
         // place where a promise becomes true.
@@ -417,9 +420,8 @@ impl Wal {
                 &body,
             );
         }
-        let operation = self.line.begin();
+        self.line.begin();
         self.send(batch, BatchKind::Opening, &[]);
-        self.operations.push_back(operation);
     }
 
     /// Nothing has followed the last batch for a while: an empty one proves that it was complete.
@@ -440,6 +442,7 @@ impl Wal {
         let place = BatchPlace {
             secret: self.secret,
             segment,
+            segment_bytes: self.config.segment_bytes,
             offset,
             number: self.number + 1,
             durable_upto: self.number,
