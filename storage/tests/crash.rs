@@ -21,7 +21,26 @@ fn check(node: &mut Node, recovered: &Recovered, seed: u64) {
             history.records.len(),
         );
         let outcome = history.outcome(count);
-        assert_eq!(found.entries, outcome.entries, "seed {seed}: shard {shard}");
+        assert_eq!(found.base, outcome.snapshot, "seed {seed}: shard {shard}");
+        let base = found.fallback.unwrap_or(found.base);
+        // An installed snapshot has no older one beside it; every other one has.
+        let installed = outcome.snapshot == outcome.snapshot_before;
+        assert_eq!(
+            base,
+            if installed {
+                found.base
+            } else {
+                outcome.snapshot_before
+            },
+            "{seed}"
+        );
+        assert_eq!(
+            found.entries,
+            outcome.entries_after(&base),
+            "seed {seed}: shard {shard}"
+        );
+        let tail = (found.checkpoint.tail_zxid(), found.checkpoint.tail_hash());
+        assert_eq!(tail, outcome.tail(), "seed {seed}: shard {shard}");
         assert_eq!(
             found.checkpoint.accepted_epoch, outcome.accepted,
             "seed {seed}"
@@ -86,6 +105,7 @@ fn every_promise_outlives_any_crash() {
     assert!(total.crashes > 3000 && total.torn > 100, "{total:?}");
     assert!(total.cut_records > 1000 && total.rolled > 100, "{total:?}");
     assert!(total.seals > 100 && total.spilled > 100, "{total:?}");
+    assert!(total.released > 100 && total.snapshots > 100, "{total:?}");
     assert!(total.recycled > 100 && total.truncations > 100, "{total:?}");
 }
 
@@ -99,6 +119,7 @@ fn sum(one: Counters, other: Counters) -> Counters {
         spilled: one.spilled + other.spilled,
         recycled: one.recycled + other.recycled,
         truncations: one.truncations + other.truncations,
-        riders_replaced: 0,
+        released: one.released + other.released,
+        snapshots: one.snapshots + other.snapshots,
     }
 }
