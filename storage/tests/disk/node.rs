@@ -194,6 +194,8 @@ impl Node {
         match self.random.below(10) {
             0..4 => self.append(),
             4 if self.random.chance(1, 4) => self.release_unneeded(),
+            // The seal of the older streams is durable with the first batch of any core.
+            4 if self.random.chance(1, 8) && self.wals.iter().any(Wal::is_open) => self.disk.heal(),
             4 => self.note(),
             5..7 => {
                 self.now = Instant(self.now.0 + self.random.below(3000));
