@@ -13,18 +13,41 @@ use crate::zab;
 pub enum Input<'a> {
     /// A client has connected. `entropy` comes from the system's random source and becomes the
     /// password of a session that begins on this connection.
-    ClientOpened { connection: ConnectionId, address: IpAddr, entropy: [u8; 16] },
-    ClientBytes { connection: ConnectionId, bytes: &'a [u8] },
+    ClientOpened {
+        connection: ConnectionId,
+        address: IpAddr,
+        entropy: [u8; 16],
+    },
+    ClientBytes {
+        connection: ConnectionId,
+        bytes: &'a [u8],
+    },
     /// A send has completed; `unsent_bytes` were taken from the output and have not left yet.
-    ClientSent { connection: ConnectionId, unsent_bytes: usize },
+    ClientSent {
+        connection: ConnectionId,
+        unsent_bytes: usize,
+    },
     /// The connection is gone: by the client, by an error, or because it was asked for.
-    ClientClosed { connection: ConnectionId },
+    ClientClosed {
+        connection: ConnectionId,
+    },
     /// Both hellos have been exchanged and accepted.
-    LinkUp { link: LinkId, peer_cores: u8 },
-    LinkBytes { link: LinkId, bytes: &'a [u8] },
-    LinkDown { link: LinkId },
+    LinkUp {
+        link: LinkId,
+        peer_cores: u8,
+    },
+    LinkBytes {
+        link: LinkId,
+        bytes: &'a [u8],
+    },
+    LinkDown {
+        link: LinkId,
+    },
     Durable(Durable<LogMark>),
-    Mail { from: CoreId, mail: Mail },
+    Mail {
+        from: CoreId,
+        mail: Mail,
+    },
     /// The deadline has come.
     Time,
     /// Every input of the turn has been handed over.
@@ -36,20 +59,44 @@ pub enum Input<'a> {
 pub enum Effect {
     Append(Append),
     /// Everything up to `zxid` is committed; the next batch's header says so.
-    Committed { shard: ShardId, zxid: Zxid },
-    Mail { to: CoreId, mail: Mail },
+    Committed {
+        shard: ShardId,
+        zxid: Zxid,
+    },
+    Mail {
+        to: CoreId,
+        mail: Mail,
+    },
     /// The connection's output holds bytes.
-    ClientOutput { connection: ConnectionId },
+    ClientOutput {
+        connection: ConnectionId,
+    },
     /// Stop or resume reading from the connection.
-    ClientPause { connection: ConnectionId, paused: bool },
+    ClientPause {
+        connection: ConnectionId,
+        paused: bool,
+    },
     /// Send what is in its output, then close.
-    ClientClose { connection: ConnectionId },
+    ClientClose {
+        connection: ConnectionId,
+    },
     /// Answer a four-letter word into the connection's output, then close.
-    Admin { connection: ConnectionId, word: [u8; 4] },
+    Admin {
+        connection: ConnectionId,
+        word: [u8; 4],
+    },
     /// The link's output holds bytes.
-    LinkOutput { link: LinkId },
-    LinkClose { link: LinkId, why: &'static str },
-    Event { shard: ShardId, event: zab::Event },
+    LinkOutput {
+        link: LinkId,
+    },
+    LinkClose {
+        link: LinkId,
+        why: &'static str,
+    },
+    Event {
+        shard: ShardId,
+        event: zab::Event,
+    },
 }
 
 /// A list that is filled, drained and filled again without giving its memory back.

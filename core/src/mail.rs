@@ -17,20 +17,59 @@ pub enum Mail {
     /// To the core that has the shard's replica.
     Ask { shard: ShardId, ask: Ask },
     /// To the core that asked.
-    Answer { shard: ShardId, ticket: Ticket, zxid: Zxid, outcome: Outcome },
+    Answer {
+        shard: ShardId,
+        ticket: Ticket,
+        zxid: Zxid,
+        outcome: Outcome,
+    },
     /// To the connection's core: a watch fired.
-    Event { shard: ShardId, connection: ConnectionId, zxid: Zxid, event: EventType, path: String },
+    Event {
+        shard: ShardId,
+        connection: ConnectionId,
+        zxid: Zxid,
+        event: EventType,
+        path: String,
+    },
     /// To every core: a connection of this session with a lower generation is no longer its.
-    Moved { session: SessionId, generation: Generation },
+    Moved {
+        session: SessionId,
+        generation: Generation,
+    },
     /// To every core: the session is over.
     Ended { session: SessionId },
     /// To the core that touched: its sessions of that home are known to be alive, except these.
-    Touched { shard: ShardId, ticket: Ticket, expired: Vec<SessionId> },
+    Touched {
+        shard: ShardId,
+        ticket: Ticket,
+        expired: Vec<SessionId>,
+    },
 }
 
 /// Names a question on the core that asked it; never used twice by a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(pub u64);
+
+impl Ticket {
+    const OF_REPLICA: u64 = 1 << 63;
+    const SHARD_SHIFT: u32 = 44;
+
+    /// The `number`th question of a replica; those of gateways count from 1 without the mark.
+    pub fn of_replica(shard: ShardId, number: u64) -> Self {
+        assert!(
+            number < 1 << Self::SHARD_SHIFT,
+            "questions are numbered for thousands of years"
+        );
+        Self(Self::OF_REPLICA | u64::from(shard.0) << Self::SHARD_SHIFT | number)
+    }
+
+    /// The replica that asked; `None` for a gateway's question.
+    pub fn replica(self) -> Option<ShardId> {
+        let shard = (self.0 & !Self::OF_REPLICA) >> Self::SHARD_SHIFT;
+        (self.0 & Self::OF_REPLICA != 0)
+            .then(|| ShardId(u16::try_from(shard).expect("a shard was put there")))
+    }
+}
 
 /// A question to one shard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,7 +85,11 @@ pub enum What {
     /// To be logged by the shard's leader, and answered when it is applied here.
     Write { asker: Writer, ask: WriteAsk },
     /// To be executed by this node's replica.
-    Read { reader: Reader, op_code: i32, body: Vec<u8> },
+    Read {
+        reader: Reader,
+        op_code: i32,
+        body: Vec<u8>,
+    },
     /// To be answered when this replica has applied everything acknowledged before now (`sync`,
     /// and the barrier of a session that has moved).
     Barrier,
@@ -82,13 +125,19 @@ pub enum Outcome {
     /// A reply's code and body, the body only with `Ok`.
     Reply { code: ErrorCode, body: Vec<u8> },
     /// The session is this connection's, in this generation.
-    Session { generation: Generation, timeout_ms: u32 },
+    Session {
+        generation: Generation,
+        timeout_ms: u32,
+    },
     /// Nobody here knows whether it happened, or nobody can answer in time.
     Unknown,
 }
 
 impl Outcome {
     pub fn refused(code: ErrorCode) -> Self {
-        Self::Reply { code, body: Vec::new() }
+        Self::Reply {
+            code,
+            body: Vec::new(),
+        }
     }
 }

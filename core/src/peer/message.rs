@@ -46,17 +46,50 @@ pub struct EpochEnd {
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub enum WriteAsk {
     /// A client's request: ZooKeeper's opcode, and the body as it was sent.
-    Client { op_code: i32, body: Vec<u8> },
-    SessionCreate { session: u64, password: [u8; 16], timeout_ms: u32 },
-    SessionRenew { session: u64, password: Vec<u8> },
-    SessionAttach { session: u64, generation: u32, shard: u16 },
+    Client {
+        op_code: i32,
+        body: Vec<u8>,
+    },
+    SessionCreate {
+        session: u64,
+        password: [u8; 16],
+        timeout_ms: u32,
+    },
+    SessionRenew {
+        session: u64,
+        password: Vec<u8>,
+    },
+    SessionAttach {
+        session: u64,
+        generation: u32,
+        shard: u16,
+    },
     /// On behalf of the client, of this generation; of nobody's if it is 0.
-    SessionClose { session: u64, generation: u32 },
-    SessionAdvance { session: u64, generation: u32 },
-    SessionFence { session: u64, home_zxid: u64 },
-    SessionPurge { session: u64 },
-    SessionFloor { home: u16, home_zxid: u64 },
-    PointSet { path: String, data: Vec<u8>, acl: Vec<crate::txn::AclEntry>, point_zxid: u64 },
+    SessionClose {
+        session: u64,
+        generation: u32,
+    },
+    SessionAdvance {
+        session: u64,
+        generation: u32,
+    },
+    SessionFence {
+        session: u64,
+        home_zxid: u64,
+    },
+    SessionPurge {
+        session: u64,
+    },
+    SessionFloor {
+        home: u16,
+        home_zxid: u64,
+    },
+    PointSet {
+        path: String,
+        data: Vec<u8>,
+        acl: Vec<crate::txn::AclEntry>,
+        point_zxid: u64,
+    },
 }
 
 /// A client's write on its way to the leader.
@@ -208,14 +241,14 @@ pub enum PeerMessage {
         origin: Origin,
         zxid: u64,
     },
-    /// Sessions of the home shard that were heard from; `stamp` is the sender's clock.
+    /// Sessions of the home shard that were heard from; the ticket is the asker's.
     Touch {
-        stamp: u64,
+        origin: Origin,
         sessions: Vec<Touched>,
     },
-    /// The touches with this stamp are recorded, except of those sessions, which are gone.
+    /// The touches are recorded, except of those sessions, which are gone or have moved.
     TouchAck {
-        stamp: u64,
+        origin: Origin,
         expired: Vec<u64>,
     },
 

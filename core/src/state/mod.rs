@@ -6,6 +6,7 @@
 pub mod acl;
 pub mod apply;
 pub mod expiry;
+pub mod image;
 pub mod overlay;
 pub mod prep;
 pub mod session;
@@ -24,8 +25,7 @@ use crate::state::tree::{NewNode, Tree};
 /// The configuration's znode: it lives in shard 0 and, like the points, cannot be deleted.
 pub const CONFIG_PATH: &str = "/zookeeper/config";
 
-/// One shard's state. A clone shares almost everything, so that it can be frozen for a snapshot.
-#[derive(Clone)]
+/// One shard's state.
 pub struct State {
     shard: ShardId,
     map: ShardMap,
