@@ -79,6 +79,7 @@ impl Replica {
                 return Outcome::Session {
                     generation: home.generation,
                     timeout_ms: home.timeout_ms,
+                    attached: home.attachments().to_vec(),
                 };
             }
         }
