@@ -9,6 +9,8 @@
 //! - [`scan`]: the batches of one stream's files, and what its end means
 //! - `replay`: one shard's history, put together from its streams
 //! - [`recover`]: all streams' files → the state and history of every shard
+//! - [`snapshot`]: the snapshot file, chunk by chunk, and how it is published
+//! - [`retain`]: which files may go
 //! - [`meta`]: the identity of a data directory
 #![no_std]
 #![forbid(unsafe_code)]
@@ -21,7 +23,9 @@ pub mod meta;
 pub mod record;
 pub mod recover;
 mod replay;
+pub mod retain;
 pub mod scan;
 pub mod segment;
 pub mod shard_log;
+pub mod snapshot;
 pub mod wal;

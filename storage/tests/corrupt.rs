@@ -91,17 +91,17 @@ fn check(node: &Node, recovered: &Recovered, seed: u64, outcomes: &mut Outcomes)
     for (shard, history) in &node.histories {
         let found = &recovered.shards[shard];
         let outcome = history.outcome(history.records.len());
-        let tail = outcome.entries.last().map_or(0, |entry| entry.zxid().0);
+        let base = found.fallback.unwrap_or(found.base);
+        let tail = (found.checkpoint.tail_zxid(), found.checkpoint.tail_hash());
         if found.unknown.is_none() {
-            assert_eq!(
-                found.entries, outcome.entries,
-                "seed {seed}: shard {shard} differs"
-            );
+            assert_eq!(found.base, outcome.snapshot, "seed {seed}: shard {shard}");
+            let entries = outcome.entries_after(&base);
+            assert_eq!(found.entries, entries, "seed {seed}: shard {shard} differs");
             assert_eq!(
                 found.checkpoint.accepted_epoch, outcome.accepted,
                 "seed {seed}"
             );
-            assert_eq!(found.checkpoint.tail_zxid, tail, "seed {seed}");
+            assert_eq!(tail, outcome.tail(), "seed {seed}");
             outcomes.proven += 1;
             continue;
         }

@@ -11,6 +11,8 @@ use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer, SegmentId};
 #[derive(Default)]
 pub(crate) struct Disk {
     pub(crate) files: BTreeMap<SegmentId, Vec<u8>>,
+    /// Writes that a power failure has cut off, in case that they become readable after all.
+    cut: Vec<(SegmentId, usize, Vec<u8>)>,
 }
 
 impl Disk {
@@ -93,6 +95,8 @@ impl Disk {
                         target.copy_from_slice(&buffer.bytes[at..at + sector]);
                     }
                 }
+                self.cut
+                    .push((segment, start, buffer.bytes[..length].to_vec()));
                 Some(buffer)
             }
             DiskOp::PrepareSegment {
@@ -111,6 +115,15 @@ impl Disk {
                     self.perform(other);
                 }
                 None
+            }
+        }
+    }
+
+    /// What was cut off by earlier power failures is whole again, where its file still exists.
+    pub(crate) fn heal(&mut self) {
+        for (segment, start, bytes) in self.cut.drain(..) {
+            if let Some(file) = self.files.get_mut(&segment) {
+                file[start..start + bytes.len()].copy_from_slice(&bytes);
             }
         }
     }

@@ -7,11 +7,13 @@ use pigeonhole_core::base::id::{
 };
 use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::base::time::{Duration, Instant};
-use pigeonhole_core::control::{Checkpoint, Control};
+use pigeonhole_core::control::{Checkpoint, Control, SnapshotReference};
 use pigeonhole_core::durable::{Append, Record, Rider};
 use pigeonhole_core::entry::{Entry, EntryKind};
 use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer};
 use pigeonhole_storage::recover::{RecoverConfig, RecoverError, Recovered, recover};
+use pigeonhole_storage::retain::{Holdings, retain};
+use pigeonhole_storage::segment::LiveSegment;
 use pigeonhole_storage::wal::{Released, Wal, WalConfig};
 
 use super::Disk;
@@ -34,6 +36,8 @@ pub(crate) struct Outcome {
     pub(crate) accepted: u32,
     pub(crate) current: u32,
     pub(crate) entries: Vec<Entry>,
+    pub(crate) snapshot: SnapshotReference,
+    pub(crate) snapshot_before: SnapshotReference,
 }
 
 pub(crate) struct Node {
@@ -45,6 +49,9 @@ pub(crate) struct Node {
     pub(crate) places: BTreeMap<ShardId, usize>,
     /// Taken from a log and not yet carried out, per core.
     pending: Vec<Vec<DiskOp>>,
+    boot: u64,
+    /// Segments of older boots that have not been given up.
+    older: Vec<LiveSegment>,
     now: Instant,
     memory: Vec<LogBuffer>,
     rider_order: BTreeMap<LinkId, u64>,
@@ -56,14 +63,13 @@ pub(crate) struct Node {
 #[derive(Default, Debug, Clone, Copy)]
 pub(crate) struct Counters {
     pub(crate) crashes: u64,
-    pub(crate) torn: u64,
-    pub(crate) cut_records: u64,
     pub(crate) rolled: u64,
     pub(crate) seals: u64,
     pub(crate) spilled: u64,
     pub(crate) recycled: u64,
     pub(crate) truncations: u64,
-    pub(crate) riders_replaced: u64,
+    pub(crate) released: u64,
+    pub(crate) snapshots: u64,
 }
 
 impl History {
@@ -77,10 +83,41 @@ impl History {
                 Record::Control(Control::Truncate { zxid, .. }) => {
                     outcome.entries.retain(|entry| entry.zxid().0 <= *zxid);
                 }
-                Record::Control(Control::Install { .. } | Control::SnapshotTaken { .. }) => {}
+                Record::Control(Control::SnapshotTaken { zxid, hash, digest }) => {
+                    outcome.snapshot_before = outcome.snapshot;
+                    outcome.snapshot = reference(*zxid, *hash, *digest);
+                }
+                Record::Control(Control::Install { zxid, hash, digest }) => {
+                    outcome.entries.clear();
+                    outcome.snapshot = reference(*zxid, *hash, *digest);
+                    outcome.snapshot_before = outcome.snapshot;
+                }
             }
         }
         outcome
+    }
+}
+
+fn reference(zxid: u64, hash: u128, digest: u128) -> SnapshotReference {
+    SnapshotReference { zxid, hash, digest }
+}
+
+impl Outcome {
+    /// Where the log stands: at the last entry, or at the snapshot before it.
+    pub(crate) fn tail(&self) -> (Zxid, ChainHash) {
+        let installed = (Zxid(self.snapshot.zxid), ChainHash(self.snapshot.hash));
+        self.entries
+            .last()
+            .map_or(installed, |entry| (entry.zxid(), entry.hash()))
+    }
+
+    /// What is left to replay on top of a snapshot.
+    pub(crate) fn entries_after(&self, base: &SnapshotReference) -> Vec<Entry> {
+        let later = self
+            .entries
+            .iter()
+            .filter(|entry| entry.zxid().0 > base.zxid);
+        later.cloned().collect()
     }
 }
 
@@ -96,6 +133,8 @@ impl Node {
             wals: Vec::new(),
             places: BTreeMap::new(),
             pending: Vec::new(),
+            boot: 0,
+            older: Vec::new(),
             now: Instant(0),
             memory,
             rider_order: BTreeMap::new(),
@@ -142,6 +181,8 @@ impl Node {
             self.wals[core].release_segment(segment, bytes);
             self.counters.recycled += 1;
         }
+        self.boot = recovered.next_boot;
+        self.older.clone_from(&recovered.segments);
         self.pending = self.wals.iter().map(|_| Vec::new()).collect();
     }
 
@@ -150,6 +191,9 @@ impl Node {
         let core = usize::try_from(self.random.below(self.wals.len() as u64)).unwrap();
         match self.random.below(10) {
             0..4 => self.append(),
+            4 if self.random.chance(1, 4) => self.release_unneeded(),
+            // The seal of the older streams is durable with the first batch of any core.
+            4 if self.random.chance(1, 8) && self.wals.iter().any(Wal::is_open) => self.disk.heal(),
             4 => self.note(),
             5..7 => {
                 self.now = Instant(self.now.0 + self.random.below(3000));
@@ -238,6 +282,38 @@ impl Node {
         true
     }
 
+    /// Gives up every segment that nothing needs any more.
+    fn release_unneeded(&mut self) {
+        if !self.wals.iter().all(Wal::is_open) {
+            return;
+        }
+        let checkpoints: Vec<_> = self
+            .wals
+            .iter()
+            .flat_map(Wal::durable_checkpoints)
+            .copied()
+            .collect();
+        let current = self.wals.iter().flat_map(Wal::segments).cloned();
+        let segments: Vec<_> = self.older.iter().cloned().chain(current).collect();
+        let retention = retain(&Holdings {
+            boot: self.boot,
+            checkpoints: &checkpoints,
+            segments: &segments,
+            snapshots: &[],
+            log_bytes_max: 0,
+        });
+        for (segment, bytes) in retention.segments {
+            self.counters.released += 1;
+            self.older.retain(|older| older.id != segment);
+            let core = if segment.boot == self.boot {
+                usize::from(segment.core.0)
+            } else {
+                usize::try_from(self.random.below(self.wals.len() as u64)).unwrap()
+            };
+            self.wals[core].release_segment(segment, bytes);
+        }
+    }
+
     fn promise(&mut self, shard: ShardId, count: usize) {
         let history = self.histories.get_mut(&shard).unwrap();
         assert!(
@@ -254,6 +330,9 @@ impl Node {
         let history = self.histories.get_mut(&shard).unwrap();
         self.counters.truncations +=
             u64::from(matches!(record, Record::Control(Control::Truncate { .. })));
+        if let Record::Control(Control::Install { zxid, .. }) = record {
+            history.noted = zxid;
+        }
         history.records.push(record.clone());
         let count = history.records.len() as u64;
         let mut riders = Vec::new();
@@ -290,12 +369,7 @@ impl Node {
     fn draw_record(&mut self, shard: ShardId) -> Record {
         let history = &self.histories[&shard];
         let outcome = history.outcome(history.records.len());
-        let (tail, hash) = outcome
-            .entries
-            .last()
-            .map_or((Zxid::ZERO, ChainHash::default()), |entry| {
-                (entry.zxid(), entry.hash())
-            });
+        let (tail, hash) = outcome.tail();
         let choice = self.random.below(20);
         if choice == 0 || outcome.accepted == 0 {
             return Record::Control(Control::AcceptedEpoch {
@@ -317,6 +391,31 @@ impl Node {
                     hash: target.hash().0,
                 });
             }
+        }
+        if choice == 3 || choice == 4 {
+            let committed = |entry: &&Entry| {
+                entry.zxid().0 <= history.noted && entry.zxid().0 > outcome.snapshot.zxid
+            };
+            if let Some(point) = outcome.entries.iter().rev().find(committed) {
+                self.counters.snapshots += 1;
+                return Record::Control(Control::SnapshotTaken {
+                    zxid: point.zxid().0,
+                    hash: point.hash().0,
+                    digest: u128::from(self.random.next_u64()),
+                });
+            }
+        }
+        if choice == 5 && self.random.chance(1, 4) && outcome.accepted > 0 {
+            let from = tail
+                .0
+                .saturating_sub(self.random.below(5))
+                .max(history.noted);
+            let zxid = Zxid(from).max(Zxid::new(Epoch(outcome.accepted), 0));
+            return Record::Control(Control::Install {
+                zxid: zxid.0 + self.random.below(5),
+                hash: u128::from(self.random.next_u64()),
+                digest: u128::from(self.random.next_u64()),
+            });
         }
         let length = match self.random.below(20) {
             0 => self.random.below(12_000),
