@@ -72,7 +72,7 @@ struct Sent {
 }
 
 enum What {
-    Ping,
+    Ping(Moment),
     SetWatches,
     Operation(usize),
 }
@@ -303,6 +303,7 @@ impl Client {
                     timeout_us,
                     created: now,
                     heard: now,
+                    pings_answered: Vec::new(),
                     closing: false,
                     expired: None,
                 });
@@ -362,7 +363,7 @@ impl Client {
         let sent = attached.in_flight.pop_front().expect("a reply answers something");
         assert_eq!(sent.xid, header.xid, "replies come in the order of the requests");
         match sent.what {
-            What::Ping => {}
+            What::Ping(sent) => history.sessions[session.life].pings_answered.push(sent),
             What::SetWatches => attached.renewing = false,
             What::Operation(index) => self.on_result(index, &header, body, history, around),
         }
@@ -552,7 +553,7 @@ impl Client {
         let mut bytes = Vec::new();
         wire::put_request(&mut bytes, XID_PING, &Request::Ping);
         attached.sent_at = now;
-        attached.in_flight.push_back(Sent { xid: XID_PING, what: What::Ping });
+        attached.in_flight.push_back(Sent { xid: XID_PING, what: What::Ping(now) });
         around.network.send(attached.stream, Side::Dialer, bytes, around.queue);
     }
 

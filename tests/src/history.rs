@@ -105,6 +105,8 @@ pub struct SessionLife {
     pub created: Moment,
     /// The newest moment at which a reply reached the client.
     pub heard: Moment,
+    /// When each ping was sent that was answered.
+    pub pings_answered: Vec<Moment>,
     /// The client asked for the end.
     pub closing: bool,
     /// The client was told that it is over.

@@ -82,8 +82,10 @@ struct Pipe {
     last: Moment,
     /// An event for the first item is queued.
     scheduled: bool,
-    /// The reader does not read.
+    /// The reader has been told not to read.
     paused: bool,
+    /// The reader does not read, on its own account.
+    stalled: bool,
     /// The sender waits for room in the window.
     full: bool,
     /// Nothing is sent any more.
@@ -222,7 +224,7 @@ impl Network {
         let cut = self.cuts.contains(&path);
         let pipe = stream.pipe(side);
         pipe.scheduled = false;
-        if cut || pipe.paused {
+        if cut || pipe.paused || pipe.stalled {
             return None;
         }
         let item = pipe.items.pop_front()?;
@@ -250,6 +252,21 @@ impl Network {
             let pipe = stream.pipe(side);
             pipe.paused = paused;
             pipe.schedule(id, side, queue);
+        }
+    }
+
+    /// The reader at `side` stops reading for a while.
+    pub fn slow(&mut self, id: StreamId, side: Side, microseconds: u64, queue: &mut Queue) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.pipe(side).stalled = true;
+            queue.push_in(microseconds, Event::Read { stream: id, side });
+        }
+    }
+
+    pub fn read_on(&mut self, id: StreamId, side: Side, queue: &mut Queue) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.pipe(side).stalled = false;
+            stream.pipe(side).schedule(id, side, queue);
         }
     }
 
@@ -373,7 +390,7 @@ impl Pipe {
     }
 
     fn schedule(&mut self, id: StreamId, side: Side, queue: &mut Queue) {
-        if self.scheduled || self.paused {
+        if self.scheduled || self.paused || self.stalled {
             return;
         }
         if let Some(first) = self.items.front() {

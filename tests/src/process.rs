@@ -16,7 +16,9 @@ use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::mail::Mail;
 use pigeonhole_core::peer::codec::{self, Frame};
 use pigeonhole_core::shard::ShardMap;
-use pigeonhole_core::worker::{Report, Worker, WorkerConfig};
+use pigeonhole_core::report::Report;
+use pigeonhole_core::state::State as ShardState;
+use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::{Event as ZabEvent, Plan};
 use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer};
 use pigeonhole_storage::recover::Recovered;
@@ -176,7 +178,7 @@ impl Process {
             0 | 1 => waiting,
             _ => 1 + self.draw.index(waiting),
         };
-        if self.core(id).worker.deadline().is_some_and(|deadline| deadline <= now.instant) {
+        if self.core(id).worker.deadline(now.instant).is_some_and(|deadline| deadline <= now.instant) {
             self.step(id, now, Input::Time, around);
         }
         for _ in 0..inputs {
@@ -305,7 +307,10 @@ impl Process {
         let mine = |shard: &ShardId| shard.0 % u16::from(config.cores) == u16::from(core.0);
         let found = recovered.shards.iter().filter(|(shard, _)| mine(shard));
         let (shards, checkpoints) = found
-            .map(|(&shard, found)| (restored(shard, found), found.checkpoint))
+            .map(|(&shard, found)| {
+                let state = ShardState::new(shard, ShardMap::new(config.cluster.shards));
+                ((state, restored(shard, found)), found.checkpoint)
+            })
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let wal_config =
             WalConfig { segment_bytes: config.cluster.segment_bytes, ..WalConfig::default() };
@@ -331,7 +336,7 @@ impl Process {
             disk: config.disk,
             incarnation: config.incarnation,
             periods: config.cluster.periods,
-            session_base: config.session_base_ms,
+            session_base_ms: config.session_base_ms,
             client: ClientLimits {
                 frame_bytes_max: FRAME_BYTES_MAX,
                 connections_per_address_max: 0,
@@ -600,7 +605,8 @@ impl Process {
         while let Some(operation) = core.wal.next_op() {
             self.operations.push((id, operation));
         }
-        let deadlines = [core.worker.deadline(), core.wal.deadline()];
+        let now = clock.now(around.queue.now()).instant;
+        let deadlines = [core.worker.deadline(now), core.wal.deadline()];
         let next = deadlines.into_iter().flatten().min();
         if let Some(deadline) = next {
             let at = clock.moment(deadline).max(around.queue.now() + 1);

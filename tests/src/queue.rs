@@ -35,7 +35,7 @@ pub enum Event {
     /// A connect reaches its host.
     Connect { by: Dialer, port: Port, node: u8 },
     /// What has become of a connect.
-    Connected { by: Dialer, stream: Option<StreamId> },
+    Connected { by: Dialer, node: u8, stream: Option<StreamId> },
     /// A client has something to do.
     Client { client: u32, wake: u64 },
     /// A stopped process goes on.
@@ -45,6 +45,8 @@ pub enum Event {
     /// A class of faults strikes.
     Fault { class: u8 },
     Heal { partition: u64 },
+    /// A slow reader reads on.
+    Read { stream: StreamId, side: Side },
     /// The world looks at every node.
     Look,
 }
