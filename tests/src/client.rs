@@ -58,6 +58,8 @@ struct Attached {
     stream: StreamId,
     connection: u64,
     in_flight: VecDeque<Sent>,
+    /// Pings are answered when the session's home has been asked, and overtake other replies.
+    pings: VecDeque<Moment>,
     sent_at: Moment,
     heard_at: Moment,
     /// The newest zxid of this connection, so that order can be held against it.
@@ -72,7 +74,6 @@ struct Sent {
 }
 
 enum What {
-    Ping(Moment),
     SetWatches,
     Operation(usize),
 }
@@ -244,6 +245,7 @@ impl Client {
                 _ => break,
             }
         }
+        drop(frames);
         self.deframer = deframer;
         self.plan(around);
     }
@@ -324,6 +326,7 @@ impl Client {
             stream,
             connection: self.attempt,
             in_flight: VecDeque::new(),
+            pings: VecDeque::new(),
             sent_at: now,
             heard_at: now,
             zxid: Zxid::ZERO,
@@ -360,14 +363,22 @@ impl Client {
             self.on_event(&header, body, history, around);
             return;
         }
+        if header.xid == XID_PING {
+            let sent = attached.pings.pop_front().expect("a ping was sent");
+            history.sessions[session.life].pings_answered.push(sent);
+            return;
+        }
         let sent = attached.in_flight.pop_front().expect("a reply answers something");
         assert_eq!(sent.xid, header.xid, "replies come in the order of the requests");
+        let shows = match sent.what {
+            What::Operation(index) => !history.operations[index].ask.is_write(),
+            What::SetWatches => true,
+        };
         match sent.what {
-            What::Ping(sent) => history.sessions[session.life].pings_answered.push(sent),
             What::SetWatches => attached.renewing = false,
             What::Operation(index) => self.on_result(index, &header, body, history, around),
         }
-        self.see(header.zxid, history);
+        self.see(header.zxid, shows, history);
         self.work(history, around);
     }
 
@@ -435,11 +446,12 @@ impl Client {
             watch.fired = Some(Fired { kind: event.kind, zxid: header.zxid });
         }
         assert!(found, "W1: c{} has no watch for {event:?} at {}", self.id, header.zxid);
-        self.see(header.zxid, history);
+        self.see(header.zxid, true, history);
     }
 
-    /// Notes how far the session has seen, and with it every watch that stands.
-    fn see(&mut self, zxid: Zxid, history: &mut History) {
+    /// Notes how far the session has seen, and with it every watch that stands. The reply to a write
+    /// may come just before the event that the write itself has fired.
+    fn see(&mut self, zxid: Zxid, shows: bool, history: &mut History) {
         let Phase::Attached(attached) = &mut self.phase else { return };
         let session = self.session.as_mut().expect("attached with a session");
         if zxid == Zxid(u64::MAX) || zxid == Zxid::ZERO {
@@ -454,7 +466,8 @@ impl Client {
         attached.zxid = zxid;
         if !attached.renewing {
             for &index in self.watches.values() {
-                history.watches[index].seen = history.watches[index].seen.max(zxid);
+                let shown = Zxid(zxid.0 - u64::from(!shows));
+                history.watches[index].seen = history.watches[index].seen.max(shown);
             }
         }
         session.seen = session.seen.max(zxid);
@@ -553,7 +566,7 @@ impl Client {
         let mut bytes = Vec::new();
         wire::put_request(&mut bytes, XID_PING, &Request::Ping);
         attached.sent_at = now;
-        attached.in_flight.push_back(Sent { xid: XID_PING, what: What::Ping(now) });
+        attached.pings.push_back(now);
         around.network.send(attached.stream, Side::Dialer, bytes, around.queue);
     }
 

@@ -81,7 +81,8 @@ impl Links {
 
     /// Dials one core of each server with a lower id, from every core.
     pub fn dial_all(&mut self, queue: &mut Queue) {
-        for peer in (0..self.servers).map(server_id).filter(|&peer| peer < self.me) {
+        let me = self.me;
+        for peer in (0..self.servers).map(server_id).filter(|&peer| peer < me) {
             for core in (0..self.cores).map(CoreId) {
                 self.dial(Pair { peer, core, peer_core: CoreId(0) }, 0, queue);
             }

@@ -323,7 +323,9 @@ impl Process {
             checkpoints,
             recovered.seal.clone(),
         );
-        buffers.map(|buffer| wal.lend(buffer));
+        for buffer in buffers {
+            wal.lend(buffer);
+        }
         let mut effects = Effects::new();
         let worker_config = WorkerConfig {
             server: server_id(config.index),

@@ -95,6 +95,8 @@ pub(super) enum SlotState {
         ticket: Ticket,
         answers: u16,
         kind: Kind,
+        /// What the reply repeats of the request: the path of a sync.
+        echo: Vec<u8>,
     },
     /// The reply is ready, and waits for those before it.
     Done(Done),
