@@ -226,11 +226,6 @@ impl Client {
         history: &mut History,
         around: &mut Around<'_>,
     ) {
-        if around.queue.now() < self.silent_until {
-            // The host stands still; what comes is read when it goes on, by a client that has given
-            // the connection up by then.
-            return;
-        }
         let mut deframer = std::mem::replace(&mut self.deframer, replies());
         let mut frames = deframer.split(bytes);
         while let Some(frame) = frames.next() {
@@ -446,11 +441,12 @@ impl Client {
             watch.fired = Some(Fired { kind: event.kind, zxid: header.zxid });
         }
         assert!(found, "W1: c{} has no watch for {event:?} at {}", self.id, header.zxid);
-        self.see(header.zxid, true, history);
+        self.see(header.zxid, false, history);
     }
 
     /// Notes how far the session has seen, and with it every watch that stands. The reply to a write
-    /// may come just before the event that the write itself has fired.
+    /// may come just before the event that the write itself has fired, and one change may fire more
+    /// than one watch.
     fn see(&mut self, zxid: Zxid, shows: bool, history: &mut History) {
         let Phase::Attached(attached) = &mut self.phase else { return };
         let session = self.session.as_mut().expect("attached with a session");
@@ -619,7 +615,10 @@ impl Client {
         let session = self.session.as_ref().expect("attached with a session");
         let length = self.draw.between(session.timeout_us / 2, session.timeout_us * 3);
         self.silent_until = around.queue.now() + length;
-        self.sleep(length, around);
+        if let Phase::Attached(attached) = &self.phase {
+            around.network.slow(attached.stream, Side::Dialer, length, around.queue);
+        }
+        self.sleep(length + 1, around);
     }
 
     fn plan(&mut self, around: &mut Around<'_>) {
