@@ -20,7 +20,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::wire::client;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
-use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
 
 const CONNECTION: ConnectionId = ConnectionId {
     core: CoreId(0),
@@ -50,6 +50,7 @@ impl Alone {
                     committed: Zxid::ZERO,
                     base: Mark::default(),
                     entries: Vec::new(),
+                    snapshot: Zxid::ZERO,
                 };
                 (State::new(shard, map), restored)
             })
@@ -156,6 +157,7 @@ fn config(map: ShardMap) -> WorkerConfig {
             connections_max: 100,
         },
         auth: AuthSettings::default(),
+        log: LogLimits::default(),
         seed: 1,
     }
 }

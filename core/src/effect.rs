@@ -3,9 +3,10 @@
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use crate::base::id::{ConnectionId, CoreId, LinkId, ShardId, Zxid};
+use crate::base::id::{ChainHash, ConnectionId, CoreId, LinkId, ShardId, Zxid};
 use crate::durable::{Append, Durable, LogMark};
 use crate::mail::Mail;
+pub use crate::replica::snapshot::SnapshotJob;
 use crate::zab;
 
 /// Everything that can happen to a worker.
@@ -44,6 +45,23 @@ pub enum Input<'a> {
         link: LinkId,
     },
     Durable(Durable<LogMark>),
+    /// The snapshot that was asked for is published: written, synced, read back and renamed.
+    SnapshotTaken {
+        shard: ShardId,
+        zxid: Zxid,
+        hash: ChainHash,
+        digest: u128,
+    },
+    /// It could not be made, and there is no such file.
+    SnapshotAbandoned {
+        shard: ShardId,
+        zxid: Zxid,
+        hash: ChainHash,
+    },
+    /// The log is too long, and it is this shard that needs the oldest part of it.
+    SnapshotWanted {
+        shard: ShardId,
+    },
     Mail {
         from: CoreId,
         mail: Mail,
@@ -63,6 +81,8 @@ pub enum Effect {
         shard: ShardId,
         zxid: Zxid,
     },
+    /// Make a file of this, beside everything else, and feed [`Input::SnapshotTaken`].
+    Snapshot(SnapshotJob),
     Mail {
         to: CoreId,
         mail: Mail,

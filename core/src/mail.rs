@@ -38,6 +38,8 @@ pub enum Mail {
     },
     /// To every core: the session is over.
     Ended { session: SessionId },
+    /// To the connection's core: events for it were lost, and it must come back.
+    Close { connection: ConnectionId },
     /// To the core that touched: its sessions of that home are known to be alive, except these.
     Touched {
         shard: ShardId,

@@ -3,22 +3,22 @@
 //! A driver feeds inputs and carries out effects; it decides nothing. The simulator and the real
 //! engine are two drivers of this same machine.
 
-use alloc::collections::{BTreeMap, VecDeque};
+mod shards;
+
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::auth::AuthSettings;
-use crate::base::error::ErrorCode;
 use crate::base::id::{
-    ClusterId, ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId, Zxid,
+    ClusterId, ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId,
 };
 use crate::base::prng::Prng;
-use crate::base::time::{Duration, Instant, Now, Periods};
+use crate::base::time::{Instant, Now, Periods};
 use crate::durable::{Append, Rider};
 use crate::effect::{Effect, Effects, Input};
-use crate::gateway::{ClientLimits, Gateway, GatewayConfig, Replicas, Wish};
+use crate::gateway::{ClientLimits, Gateway, GatewayConfig, Wish};
 use crate::links::{Links, core_of};
-use crate::mail::{Mail, Reader};
-use crate::op::Request;
+use crate::mail::Mail;
 use crate::peer::codec;
 use crate::peer::hello::{Hello, HelloError};
 use crate::peer::message::PeerMessage;
@@ -26,7 +26,8 @@ use crate::replica::{Deed, Recipient, Replica, ReplicaConfig};
 use crate::report::{Report, ShardReport};
 use crate::shard::ShardMap;
 use crate::state::State;
-use crate::zab::log::Restored;
+use crate::worker::shards::Shards;
+use crate::zab::log::{LogLimits, Mark, Restored};
 use crate::zab::{Action, Membership};
 
 /// What never changes while the process lives.
@@ -48,6 +49,7 @@ pub struct WorkerConfig {
     pub session_base_ms: u64,
     pub client: ClientLimits,
     pub auth: AuthSettings,
+    pub log: LogLimits,
     pub seed: u64,
 }
 
@@ -58,13 +60,6 @@ pub struct Worker {
     links: Links,
     /// Mail to this core itself, in order.
     inbox: VecDeque<Mail>,
-}
-
-/// The replicas of this core, with what they have asked for.
-struct Shards {
-    replicas: BTreeMap<ShardId, Replica>,
-    deeds: Vec<(ShardId, Deed)>,
-    scratch: Vec<Deed>,
 }
 
 impl Worker {
@@ -86,11 +81,7 @@ impl Worker {
             session_base_ms: config.session_base_ms,
         });
         let links = Links::new(config.periods.heartbeat, config.periods.silence);
-        let mut shards = Shards {
-            replicas: BTreeMap::new(),
-            deeds: Vec::new(),
-            scratch: Vec::new(),
-        };
+        let mut shards = Shards::default();
         for (state, restored) in restored {
             let shard = restored.shard;
             assert_eq!(
@@ -149,6 +140,28 @@ impl Worker {
                 let shard = mark.value().shard;
                 self.shards
                     .with(shard, |replica, deeds| replica.on_durable(now, mark, deeds));
+            }
+            Input::SnapshotTaken {
+                shard,
+                zxid,
+                hash,
+                digest,
+            } => {
+                let at = Mark { zxid, hash };
+                self.shards.with(shard, |replica, deeds| {
+                    replica.on_snapshot_taken(now, at, digest, deeds);
+                });
+            }
+            Input::SnapshotAbandoned { shard, zxid, hash } => {
+                let at = Mark { zxid, hash };
+                self.shards.with(shard, |replica, deeds| {
+                    replica.on_snapshot_abandoned(now, at, deeds);
+                });
+            }
+            Input::SnapshotWanted { shard } => {
+                self.shards.with(shard, |replica, deeds| {
+                    replica.on_snapshot_wanted(now, deeds);
+                });
             }
             Input::Mail { from: _, mail } => self.inbox.push_back(mail),
             Input::Time => self.on_time(now, effects),
@@ -447,6 +460,8 @@ impl Worker {
                     self.close_link(link, why, effects);
                 }
             }
+            Deed::Zab(Action::Image { .. }) => unreachable!("replicas make images themselves"),
+            Deed::Snapshot(job) => effects.push(Effect::Snapshot(job)),
             Deed::Zab(Action::Event(event)) => effects.push(Effect::Event { shard, event }),
             Deed::Committed(zxid) => effects.push(Effect::Committed { shard, zxid }),
             Deed::Mail { to, mail } => self.post(to, mail, effects),
@@ -518,52 +533,6 @@ impl Worker {
     }
 }
 
-impl Shards {
-    /// Lets a replica act, if it is here; tells whether it is.
-    fn with(&mut self, shard: ShardId, act: impl FnOnce(&mut Replica, &mut Vec<Deed>)) -> bool {
-        let Some(replica) = self.replicas.get_mut(&shard) else {
-            return false;
-        };
-        act(replica, &mut self.scratch);
-        self.collect(shard);
-        true
-    }
-
-    fn each(&mut self, mut act: impl FnMut(&mut Replica, &mut Vec<Deed>)) {
-        for (&shard, replica) in &mut self.replicas {
-            act(replica, &mut self.scratch);
-            self.deeds
-                .extend(self.scratch.drain(..).map(|deed| (shard, deed)));
-        }
-    }
-
-    fn collect(&mut self, shard: ShardId) {
-        self.deeds
-            .extend(self.scratch.drain(..).map(|deed| (shard, deed)));
-    }
-}
-
-impl Replicas for Shards {
-    fn read(
-        &mut self,
-        shard: ShardId,
-        reader: &Reader,
-        request: &Request<'_>,
-        body: &mut Vec<u8>,
-    ) -> Option<Result<(), ErrorCode>> {
-        let replica = self.replicas.get_mut(&shard)?;
-        let result = replica.read(reader, request, body, &mut self.scratch);
-        self.deeds
-            .extend(self.scratch.drain(..).map(|deed| (shard, deed)));
-        Some(result)
-    }
-
-    fn standing(&self, shard: ShardId, now: Instant) -> Option<(Zxid, Duration)> {
-        let replica = self.replicas.get(&shard)?;
-        Some((replica.applied(), replica.leaderless_for(now)))
-    }
-}
-
 fn replica_config(config: &WorkerConfig, shard: ShardId) -> ReplicaConfig {
     let seed = config.seed ^ (u64::from(shard.0) << 32) ^ u64::from(config.server.0);
     ReplicaConfig {
@@ -578,6 +547,7 @@ fn replica_config(config: &WorkerConfig, shard: ShardId) -> ReplicaConfig {
         periods: config.periods,
         core: config.core,
         incarnation: config.incarnation,
+        log: config.log,
         seed,
     }
 }

@@ -17,7 +17,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::wire::client;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
-use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
 
 const CONNECTION: ConnectionId = ConnectionId {
     core: CoreId(0),
@@ -68,6 +68,7 @@ impl Alone {
                 connections_max: 100,
             },
             auth: AuthSettings::default(),
+            log: LogLimits::default(),
             seed: 1,
         };
         let restored = map
@@ -81,6 +82,7 @@ impl Alone {
                     committed: Zxid::ZERO,
                     base: Mark::default(),
                     entries: vec![],
+                    snapshot: Zxid::ZERO,
                 };
                 (State::new(shard, map), restored)
             })

@@ -52,6 +52,13 @@ pub const FORWARDS_WAITING_MAX: usize = 65_536;
 pub const HISTORY_ENTRIES: usize = 16_384;
 /// Bytes of them.
 pub const HISTORY_BYTES: usize = 32 << 20;
+/// Entries between two snapshots of a shard, as in ZooKeeper (`snapCount`).
+pub const SNAPSHOT_ENTRIES: u64 = 100_000;
+/// Bytes of entries that stay in memory because learners are being sent a snapshot; beyond, those
+/// learners begin again later.
+pub const PINNED_BYTES_MAX: usize = 1 << 30;
+/// Entries sent to a learner behind a snapshot before it has said that it holds those before.
+pub const CATCH_UP_BYTES: usize = 8 << 20;
 /// A leader hands its shard over, while idle, before its 32-bit counter runs out.
 pub const COUNTER_HANDOVER: u32 = 0xf000_0000;
 
@@ -95,6 +102,11 @@ const _: () = assert!(RECORD_BYTES_MAX >= FRAME_BYTES_MAX + MULTI_OPERATIONS_MAX
 const _: () = assert!(LOG_BUFFER_BYTES >= RECORD_BYTES_MAX + LOG_BLOCK_BYTES);
 const _: () = assert!(LOG_BUFFER_BYTES.is_multiple_of(LOG_BLOCK_BYTES));
 const _: () = assert!(PEER_FRAME_BYTES_MAX >= PROPOSE_BYTES_TARGET + RECORD_BYTES_MAX);
+const _: () = assert!(PEER_FRAME_BYTES_MAX >= SNAPSHOT_CHUNK_BYTES + 4096);
+const _: () = assert!(
+    LINK_OUTPUT_BYTES_MAX
+        >= HISTORY_BYTES + CATCH_UP_BYTES + SNAPSHOT_CHUNKS_IN_FLIGHT * SNAPSHOT_CHUNK_BYTES
+);
 const _: () = assert!(PURGE_BYTES_MAX + PURGE_PATHS_MAX * 64 < RECORD_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES >= 8 * LOG_BUFFER_BYTES as u64);
 const _: () = assert!(PROPOSAL_BYTES_OUTSTANDING_MAX > RECORD_BYTES_MAX);

@@ -42,6 +42,7 @@ impl Gateway {
                 }
             }
             Mail::Ended { session } => self.on_ended(session),
+            Mail::Close { connection } => self.close(connection),
             Mail::Touched {
                 ticket, expired, ..
             } => self.on_touched(ticket, &expired),

@@ -90,6 +90,8 @@ pub enum WriteAsk {
         acl: Vec<crate::txn::AclEntry>,
         point_zxid: u64,
     },
+    /// The log of some server has become too long: every replica should take a snapshot.
+    SnapshotPoint,
 }
 
 /// A client's write on its way to the leader.

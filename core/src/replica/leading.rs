@@ -26,6 +26,8 @@ pub(super) struct Reign {
     pub(super) overlay: Overlay,
     pub(super) expiry: ExpiryQueue,
     pub(super) closing: BTreeMap<SessionId, Closing>,
+    /// A snapshot point is proposed and not applied yet.
+    pub(super) is_point_proposed: bool,
     /// Zxid and size of what is proposed and not yet applied here.
     outstanding: VecDeque<(Zxid, usize)>,
     outstanding_bytes: usize,
@@ -65,6 +67,7 @@ impl Reign {
             overlay: Overlay::new(),
             expiry: ExpiryQueue::new(tick),
             closing: BTreeMap::new(),
+            is_point_proposed: false,
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
             backlog: VecDeque::new(),
@@ -133,6 +136,10 @@ impl Replica {
         let session = SessionId(forward.session);
         if let WriteAsk::Client { op_code, body } = &forward.ask {
             self.prepare_client(now, &forward, *op_code, body);
+            return;
+        }
+        if forward.ask == WriteAsk::SnapshotPoint {
+            self.propose_point();
             return;
         }
         if let WriteAsk::PointSet {
@@ -414,9 +421,10 @@ fn session_request(ask: &WriteAsk) -> Option<SessionRequest<'_>> {
             home: ShardId(*home),
             home_zxid: Zxid(*home_zxid),
         },
-        WriteAsk::Client { .. } | WriteAsk::SessionClose { .. } | WriteAsk::PointSet { .. } => {
-            return None;
-        }
+        WriteAsk::Client { .. }
+        | WriteAsk::SessionClose { .. }
+        | WriteAsk::PointSet { .. }
+        | WriteAsk::SnapshotPoint => return None,
     })
 }
 

@@ -9,11 +9,13 @@ mod asking;
 mod leading;
 mod reading;
 mod session;
+pub mod snapshot;
+mod transfer;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use crate::base::id::{CoreId, ServerId, SessionId, ShardId, Zxid};
+use crate::base::id::{CoreId, Epoch, ServerId, SessionId, ShardId, Zxid};
 use crate::base::time::{Duration, Instant, Now, Periods};
 use crate::durable::{Durable, LogMark};
 use crate::entry::EntryKind;
@@ -21,12 +23,14 @@ use crate::mail::{Ask, Mail, Outcome, Ticket, What};
 use crate::peer::message::{Forward, PeerMessage, PeerState};
 use crate::replica::asking::Asked;
 use crate::replica::leading::Reign;
+use crate::replica::snapshot::SnapshotJob;
+use crate::replica::transfer::{Chunk, Incoming, Outgoing};
 use crate::shard::ShardMap;
 use crate::state::State;
 use crate::state::apply::Applied;
 use crate::state::watch::{Firing, WatchTable};
 use crate::txn::{Origin, Txn};
-use crate::zab::log::Restored;
+use crate::zab::log::{LogLimits, Mark, Restored};
 use crate::zab::{Action, Membership, Zab};
 
 /// What a replica asks for. `Zab` actions keep their order.
@@ -35,6 +39,7 @@ pub enum Deed {
     Zab(Action),
     /// The commit watermark has moved.
     Committed(Zxid),
+    Snapshot(SnapshotJob),
     /// To a gateway, or to another shard's replica, of this node.
     Mail {
         to: Recipient,
@@ -61,6 +66,7 @@ pub struct ReplicaConfig {
     pub core: CoreId,
     /// Drawn at random by each process; marks the origins that it knows.
     pub incarnation: u64,
+    pub log: LogLimits,
     pub seed: u64,
 }
 
@@ -84,6 +90,13 @@ pub struct Replica {
     /// This replica's own questions to other shards, about the sessions that it is the home of.
     shard_questions: BTreeMap<Ticket, SessionId>,
     next_question: u64,
+    /// The snapshot that this server is making a file of.
+    snapshotting: Option<Mark>,
+    /// Entries applied after the last snapshot point.
+    entries_since_point: u64,
+    /// The state on its way to learners, and from a leader.
+    outgoing: BTreeMap<ServerId, Outgoing>,
+    incoming: Option<Incoming>,
     applied: Applied,
     actions: Vec<Action>,
     firings: Vec<Firing>,
@@ -108,6 +121,7 @@ impl Replica {
             config.membership.clone(),
             config.periods,
             restored,
+            config.log,
             config.seed,
             now.instant,
             &mut actions,
@@ -126,6 +140,10 @@ impl Replica {
             committed_told: Zxid::ZERO,
             shard_questions: BTreeMap::new(),
             next_question: 0,
+            snapshotting: None,
+            entries_since_point: 0,
+            outgoing: BTreeMap::new(),
+            incoming: None,
             applied: Applied::new(),
             actions,
             firings: Vec::new(),
@@ -155,6 +173,23 @@ impl Replica {
             PeerMessage::TouchAck { origin, expired } => {
                 self.on_touch_ack(origin, &expired, deeds);
             }
+            PeerMessage::SnapshotChunk {
+                epoch,
+                index,
+                last,
+                bytes,
+            } => {
+                let chunk = Chunk {
+                    epoch: Epoch(epoch),
+                    index,
+                    is_last: last,
+                    bytes: &bytes,
+                };
+                self.on_snapshot_chunk(now, from, &chunk, deeds);
+            }
+            PeerMessage::SnapshotChunkAck { epoch, index } => {
+                self.on_chunk_ack(now, from, Epoch(epoch), index, deeds);
+            }
             PeerMessage::Error { text: _ } => {}
             protocol => self
                 .zab
@@ -181,6 +216,7 @@ impl Replica {
     pub fn on_time(&mut self, now: Now, deeds: &mut Vec<Deed>) {
         self.zab.on_time(now.instant, &mut self.actions);
         self.expire_sessions(now, deeds);
+        self.go_on_sending(deeds);
         self.settle(now, deeds);
     }
 
@@ -223,7 +259,10 @@ impl Replica {
 
     pub fn deadline(&self) -> Option<Instant> {
         let expiry = self.reign.as_ref().and_then(Reign::deadline);
-        [self.zab.deadline(), expiry].into_iter().flatten().min()
+        [self.zab.deadline(), expiry, self.sending_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub fn shard(&self) -> ShardId {
@@ -261,10 +300,12 @@ impl Replica {
     fn settle(&mut self, now: Now, deeds: &mut Vec<Deed>) {
         loop {
             self.notice_role(now, deeds);
-            deeds.extend(self.actions.drain(..).map(Deed::Zab));
+            self.drop_stale_transfers();
+            self.carry_out(now, deeds);
             self.apply_committed(now, deeds);
             self.answer_confirmed(deeds);
             self.propose_backlog(now, deeds);
+            self.propose_due_point();
             if self.actions.is_empty() {
                 break;
             }
@@ -273,6 +314,21 @@ impl Replica {
             self.committed_told = self.zab.log().committed();
             deeds.push(Deed::Committed(self.committed_told));
         }
+    }
+
+    /// Hands on what the protocol asks for, but for what it asks of this replica.
+    fn carry_out(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        let mut actions = core::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Image { learner, attempt } => {
+                    self.begin_transfer(now, learner, attempt, deeds);
+                }
+                action => deeds.push(Deed::Zab(action)),
+            }
+        }
+        assert!(self.actions.is_empty(), "images cause no further actions");
+        self.actions = actions;
     }
 
     /// What belonged to the old role ends with it; what waited for a leader goes to the new one.
@@ -310,10 +366,18 @@ impl Replica {
         while self.state.applied() < until {
             let entry = self.zab.log().next_after(self.state.applied());
             let entry = entry.expect("what is committed is in the log").clone();
+            self.entries_since_point += 1;
             match entry.kind() {
                 EntryKind::Txn => self.apply_txn(now, &entry, deeds),
-                EntryKind::EpochStart => self.state.pass(entry.zxid()),
-                EntryKind::SnapshotPoint | EntryKind::Admission | EntryKind::Format => {
+                EntryKind::SnapshotPoint => {
+                    self.state.pass(entry.zxid());
+                    let at = Mark {
+                        zxid: entry.zxid(),
+                        hash: entry.hash(),
+                    };
+                    self.on_snapshot_point(at, entry.payload(), deeds);
+                }
+                EntryKind::EpochStart | EntryKind::Admission | EntryKind::Format => {
                     self.state.pass(entry.zxid());
                 }
             }
@@ -323,7 +387,7 @@ impl Replica {
             }
             self.answer_applied(zxid, deeds);
         }
-        self.zab.trim(self.state.applied());
+        self.zab.trim(self.state.applied(), &mut self.actions);
     }
 
     fn apply_txn(&mut self, now: Now, entry: &crate::entry::Entry, deeds: &mut Vec<Deed>) {

@@ -38,7 +38,11 @@ mod reader;
 mod walk;
 mod writer;
 
+use alloc::vec::Vec;
+
 use crate::base::id::{ShardId, Zxid};
+use crate::state::Tables;
+use crate::state::tree::Znodes;
 
 pub use self::reader::{Image, ImageReader};
 pub use self::writer::ImageWriter;
@@ -49,6 +53,30 @@ pub struct ImageHeader {
     pub shard: ShardId,
     /// The last transaction that the state contains.
     pub zxid: Zxid,
+}
+
+/// A state that stays as it was while the live one moves on. It costs little until it is encoded.
+pub struct Frozen {
+    header: ImageHeader,
+    znodes: Znodes,
+    tables: Tables,
+}
+
+impl Frozen {
+    pub(super) fn new(header: ImageHeader, znodes: Znodes, tables: Tables) -> Self {
+        Self {
+            header,
+            znodes,
+            tables,
+        }
+    }
+
+    /// The image, chunk by chunk. The tables are encoded at once.
+    pub fn into_image(self) -> ImageWriter {
+        let mut sessions = Vec::new();
+        self.tables.encode(&mut sessions);
+        ImageWriter::new(self.header, self.znodes, sessions)
+    }
 }
 
 /// Why bytes are not an image.
@@ -74,7 +102,8 @@ pub enum ImageError {
 }
 
 const MAGIC: [u8; 8] = *b"PHOLEIMG";
-const FORMAT: u16 = 1;
+/// What snapshot points name: the format in which every replica writes the image.
+pub const FORMAT: u16 = 1;
 const HEADER_BYTES: usize = 8 + 2 + 2 + 8 + 8 + 8 + 16;
 /// The one flag that there is.
 const HAS_RARE_FIELDS: u8 = 1;

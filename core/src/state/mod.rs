@@ -19,6 +19,7 @@ use alloc::vec::Vec;
 use crate::base::bytes::{Put, Reader};
 use crate::base::id::{SessionId, ShardId, Zxid};
 use crate::shard::{PARTITION_POINTS, ShardMap};
+use crate::state::image::{Frozen, Image, ImageHeader};
 use crate::state::session::{Malformed, Sessions};
 use crate::state::tree::{NewNode, Tree};
 
@@ -96,10 +97,25 @@ impl State {
         })
     }
 
+    /// The same from a whole image.
+    pub fn from_image(image: Image, map: ShardMap) -> Result<Self, Malformed> {
+        let ImageHeader { shard, zxid } = image.header;
+        Self::restore(shard, map, zxid, image.tree, &image.sessions)
+    }
+
     /// An entry without a transaction passed: it takes a zxid and changes nothing.
     pub fn pass(&mut self, zxid: Zxid) {
         assert!(zxid > self.applied, "{zxid} after {}", self.applied);
         self.applied = zxid;
+    }
+
+    /// Everything as it is now and stays, to be encoded while the state moves on.
+    pub fn freeze(&self) -> Frozen {
+        let header = ImageHeader {
+            shard: self.shard,
+            zxid: self.applied,
+        };
+        Frozen::new(header, self.tree.freeze(), self.freeze_tables())
     }
 
     /// Everything but the tree, as it is now and stays: to be encoded while the state moves on.

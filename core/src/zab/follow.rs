@@ -25,6 +25,12 @@ pub(super) enum Stage {
     Asking { attempt: u32, repeat_at: Instant },
     /// The epoch is accepted; the acknowledgement rides on that record.
     Accepted { attempt: u32, epoch: Epoch },
+    /// The state at `at` is on its way; the own history stays as it is until all of it is there.
+    Installing {
+        attempt: u32,
+        epoch: Epoch,
+        at: Mark,
+    },
     /// The plan has arrived, and entries follow it.
     Synchronizing { epoch: Epoch },
     /// The inherited history is complete; the acknowledgement rides on the epoch's record.
@@ -112,6 +118,10 @@ impl Zab {
             PeerMessage::SyncTruncate { attempt, epoch, to } => {
                 self.on_sync_truncate(now, attempt, Epoch(epoch), to.into(), out)
             }
+            PeerMessage::SyncSnapshot { attempt, epoch, at } => {
+                self.on_sync_snapshot(now, attempt, Epoch(epoch), at.into(), out);
+                Ok(())
+            }
             PeerMessage::NewLeader { epoch, tail } => {
                 self.on_new_leader(Epoch(epoch), tail.into(), out)
             }
@@ -143,8 +153,8 @@ impl Zab {
         }
     }
 
-    /// Entries arrive: into the log, with one acknowledgement riding on the last of them once the
-    /// inherited history is complete (before that, the acknowledgement of the epoch covers them).
+    /// Entries arrive: into the log, with one acknowledgement riding on the last of them. Until the
+    /// inherited history is complete it says how far this learner has come, and counts for nothing.
     fn on_propose(
         &mut self,
         epoch: Epoch,
@@ -159,12 +169,15 @@ impl Zab {
         if stage.epoch() != Some(epoch) || matches!(stage, Stage::Accepted { .. }) {
             return Ok(());
         }
-        let acknowledges = !matches!(stage, Stage::Synchronizing { .. });
+        if matches!(stage, Stage::Installing { .. }) {
+            return Err("a proposal before the state that it follows");
+        }
+        let is_in_step = !matches!(stage, Stage::Synchronizing { .. });
         let mut reader = Reader::new(entries);
         while !reader.is_empty() {
             let entry = Entry::read(&mut reader).map_err(|_| "a proposal that is no entry")?;
             let zxid = entry.zxid();
-            if acknowledges && zxid.epoch() != epoch {
+            if is_in_step && zxid.epoch() != epoch {
                 return Err("a proposal of another epoch");
             }
             let (sequence, record) = self
@@ -172,7 +185,7 @@ impl Zab {
                 .append(entry)
                 .map_err(|_| "a proposal that does not continue the log")?;
             let mut riders = Vec::new();
-            if acknowledges && reader.is_empty() {
+            if reader.is_empty() {
                 riders = vec![(
                     leader,
                     PeerMessage::Ack {
@@ -243,6 +256,7 @@ impl Stage {
         match self {
             Self::Asking { .. } => None,
             Self::Accepted { epoch, .. }
+            | Self::Installing { epoch, .. }
             | Self::Synchronizing { epoch }
             | Self::Synchronized { epoch }
             | Self::Serving { epoch } => Some(epoch),

@@ -35,7 +35,7 @@ pub struct Leader {
     begun_round: u64,
     confirmed_round: u64,
     /// When founding the epoch has taken too long.
-    give_up_at: Option<Instant>,
+    pub(super) give_up_at: Option<Instant>,
 }
 
 /// How far a leader has come. Each step is taken once, in this order.
@@ -66,6 +66,8 @@ pub struct Learner {
     pub(super) history: Option<AckedEpoch>,
     /// Its log is durable up to here.
     pub(super) acked: Zxid,
+    /// What comes after this stays in memory for it, while it is far behind.
+    pub(super) pin: Option<Zxid>,
     confirmed_round: u64,
 }
 
@@ -78,6 +80,8 @@ pub enum LearnerStage {
     Accepted,
     /// Its past is not in memory any more: the state itself must be sent.
     NeedsSnapshot,
+    /// It has installed the state, and gets what came after it step by step.
+    CatchingUp,
     /// The plan is cut and sent; every proposal goes to it from here on.
     Synchronizing,
     /// AckLeader has come: its acknowledgements count.
@@ -96,6 +100,7 @@ impl Learner {
             counted: false,
             history: None,
             acked: Zxid::ZERO,
+            pin: None,
             confirmed_round: 0,
         }
     }
@@ -302,7 +307,7 @@ impl Leader {
         }
         let to = self.learners_from(LearnerStage::Synchronizing);
         if !to.is_empty() {
-            for_each_frame(log, self.epoch, self.sent, |message| {
+            for_each_frame(log, self.epoch, self.sent, tail, |message| {
                 out.push(Action::Broadcast {
                     to: to.clone(),
                     message,
@@ -481,12 +486,16 @@ impl Zab {
         let Some(learner) = leader.learner(from) else {
             return;
         };
-        if learner.stage < LearnerStage::Entered {
-            return;
-        }
         if zxid > tail {
             let why = "an acknowledgement of what was never proposed";
             out.push(Action::Disconnect { peer: from, why });
+            return;
+        }
+        if learner.stage == LearnerStage::CatchingUp && learner.pin.is_some_and(|pin| pin <= zxid) {
+            self.catch_up(now, from, out);
+            return;
+        }
+        if learner.stage < LearnerStage::Entered {
             return;
         }
         learner.acked = learner.acked.max(zxid);
@@ -518,10 +527,15 @@ impl Zab {
     }
 
     pub(super) fn on_leader_time(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let Phase::Leading(leader) = &self.phase else {
+        let Phase::Leading(leader) = &mut self.phase else {
             return;
         };
         if leader.give_up_at.is_some_and(|at| at <= now) {
+            if leader.waits_for_snapshot() {
+                // Its link says that it lives; how long its disk takes is nobody's fault.
+                leader.give_up_at = Some(now + self.periods.init_limit);
+                return;
+            }
             self.look(now, "the epoch did not begin in time", out);
         }
     }

@@ -8,7 +8,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::base::id::{ChainHash, Epoch, Sequence, ShardId, Zxid};
-use crate::base::limits::{HISTORY_BYTES, HISTORY_ENTRIES};
+use crate::base::limits::{HISTORY_BYTES, HISTORY_ENTRIES, PINNED_BYTES_MAX, SNAPSHOT_ENTRIES};
 use crate::control::Control;
 use crate::durable::{Durable, LogMark, Record};
 use crate::entry::Entry;
@@ -32,6 +32,22 @@ pub struct Restored {
     /// What comes before the first entry: a snapshot, or nothing at all.
     pub base: Mark,
     pub entries: Vec<Entry>,
+    /// The newest snapshot that the log speaks of. It is after `base` if it turned out to be
+    /// damaged: replay passes its point again, and makes it anew.
+    pub snapshot: Zxid,
+}
+
+/// How much of a shard's history stays where. A simulation chooses small numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogLimits {
+    /// A snapshot point is logged after so many entries.
+    pub snapshot_entries: u64,
+    /// Entries kept in memory behind the applied ones, so that a learner gets a DIFF.
+    pub window_entries: usize,
+    /// Bytes of them.
+    pub window_bytes: usize,
+    /// Bytes kept while learners are sent a snapshot, because they need what comes after it.
+    pub pinned_bytes_max: usize,
 }
 
 /// Why an entry does not continue this log. The peer that sent it has broken the protocol.
@@ -52,6 +68,7 @@ pub enum Gap {
 
 pub struct Log {
     shard: ShardId,
+    limits: LogLimits,
     base: Mark,
     entries: VecDeque<Entry>,
     entry_bytes: usize,
@@ -65,6 +82,12 @@ pub struct Log {
     durable: Position,
     /// The last entry of each epoch in the log, ascending, the tail's epoch included.
     epoch_ends: Vec<Mark>,
+    /// A truncation or installation that is not durable yet, and where it leads. What follows it is
+    /// not durable either, although the disk may hold higher zxids: those that are being voided.
+    cut: Option<(Sequence, Zxid)>,
+    /// The newest snapshot that this log speaks of. It never lies beyond the commit watermark, so
+    /// that no truncation can void it.
+    snapshot: Zxid,
 }
 
 /// What a server may claim at some point of its log.
@@ -75,10 +98,22 @@ pub struct Position {
     pub current_epoch: Epoch,
 }
 
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            snapshot_entries: SNAPSHOT_ENTRIES,
+            window_entries: HISTORY_ENTRIES,
+            window_bytes: HISTORY_BYTES,
+            pinned_bytes_max: PINNED_BYTES_MAX,
+        }
+    }
+}
+
 impl Log {
-    pub fn new(restored: Restored) -> Self {
+    pub fn new(restored: Restored, limits: LogLimits) -> Self {
         let mut log = Self {
             shard: restored.shard,
+            limits,
             base: restored.base,
             entries: VecDeque::new(),
             entry_bytes: 0,
@@ -89,6 +124,8 @@ impl Log {
             in_flight: VecDeque::new(),
             durable: Position::default(),
             epoch_ends: Vec::new(),
+            cut: None,
+            snapshot: restored.snapshot.max(restored.base.zxid),
         };
         if restored.base.zxid != Zxid::ZERO {
             log.epoch_ends.push(restored.base);
@@ -102,6 +139,10 @@ impl Log {
         assert!(
             log.committed <= log.tail().zxid,
             "the committed past is in the log"
+        );
+        assert!(
+            log.snapshot <= log.committed,
+            "only committed state is in a snapshot"
         );
         assert!(log.accepted_epoch >= log.current_epoch, "EpochMonotone");
         log
@@ -150,6 +191,10 @@ impl Log {
             to.zxid >= self.committed,
             "a committed entry is never truncated"
         );
+        assert!(
+            to.zxid >= self.snapshot,
+            "no snapshot lies beyond a truncation"
+        );
         assert_eq!(
             self.find(to.zxid),
             Some(to.hash),
@@ -170,7 +215,9 @@ impl Log {
             zxid: to.zxid.0,
             hash: to.hash.0,
         };
-        (self.take_sequence(), Record::Control(control))
+        let sequence = self.take_sequence();
+        self.cut = Some((sequence, to.zxid));
+        (sequence, Record::Control(control))
     }
 
     /// Replaces the whole history by the snapshot at `at`.
@@ -185,16 +232,25 @@ impl Log {
         self.epoch_ends.clear();
         self.epoch_ends.push(at);
         self.committed = at.zxid;
+        self.snapshot = at.zxid;
         let control = Control::Install {
             zxid: at.zxid.0,
             hash: at.hash.0,
             digest,
         };
-        (self.take_sequence(), Record::Control(control))
+        let sequence = self.take_sequence();
+        self.cut = Some((sequence, at.zxid));
+        (sequence, Record::Control(control))
     }
 
     /// Records that a verified snapshot of the state at `at` is on this disk.
     pub fn snapshot_taken(&mut self, at: Mark, digest: u128) -> (Sequence, Record) {
+        assert!(
+            at.zxid <= self.committed,
+            "only committed state is in a snapshot"
+        );
+        assert!(at.zxid >= self.snapshot, "snapshots are taken in order");
+        self.snapshot = at.zxid;
         let control = Control::SnapshotTaken {
             zxid: at.zxid.0,
             hash: at.hash.0,
@@ -210,6 +266,9 @@ impl Log {
             sequence < self.next_sequence,
             "nothing is durable before it is appended"
         );
+        if self.cut.is_some_and(|(cut, _)| cut <= sequence) {
+            self.cut = None;
+        }
         while let Some(&(oldest, position)) = self.in_flight.front() {
             if oldest > sequence {
                 break;
@@ -228,13 +287,19 @@ impl Log {
         self.committed = self.committed.max(zxid);
     }
 
-    /// Drops entries that nobody needs any more: applied ones beyond the window.
-    pub fn trim(&mut self, applied: Zxid) {
-        while self.entries.len() > HISTORY_ENTRIES || self.entry_bytes > HISTORY_BYTES {
+    /// Drops entries that nobody needs any more: those up to `until`, which are applied, beyond the
+    /// window.
+    pub fn trim(&mut self, until: Zxid) {
+        let LogLimits {
+            window_entries,
+            window_bytes,
+            ..
+        } = self.limits;
+        while self.entries.len() > window_entries || self.entry_bytes > window_bytes {
             let Some(oldest) = self.entries.front() else {
                 break;
             };
-            if oldest.zxid() > applied.min(self.committed).min(self.durable.tail.zxid) {
+            if oldest.zxid() > until.min(self.applicable()) {
                 break;
             }
             let oldest = self.entries.pop_front().expect("it was just looked at");
@@ -263,6 +328,22 @@ impl Log {
 
     pub fn committed(&self) -> Zxid {
         self.committed
+    }
+
+    /// The zxid up to which entries may be applied: committed, and durable on this disk.
+    pub fn applicable(&self) -> Zxid {
+        let cut = self.cut.map_or(self.committed, |(_, to)| to);
+        self.committed.min(self.durable.tail.zxid).min(cut)
+    }
+
+    /// Whether more is kept in memory than is good for this server.
+    pub fn is_overfull(&self) -> bool {
+        self.entry_bytes > self.limits.pinned_bytes_max
+    }
+
+    /// The newest snapshot that this log speaks of.
+    pub fn snapshot(&self) -> Zxid {
+        self.snapshot
     }
 
     /// The end of what a crash of this process would leave.

@@ -10,6 +10,7 @@ pub mod follow;
 pub mod lead;
 pub mod log;
 pub mod sync;
+pub mod transfer;
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -23,7 +24,7 @@ use crate::peer::message::{PeerMessage, PeerState, Vote};
 use crate::zab::election::Election;
 use crate::zab::follow::Follower;
 use crate::zab::lead::Leader;
-use crate::zab::log::{Log, Restored};
+use crate::zab::log::{Log, LogLimits, Restored};
 
 /// One shard's place in the ensemble, as one server sees it.
 #[derive(Clone, Debug)]
@@ -57,6 +58,12 @@ pub enum Action {
     Disconnect {
         peer: ServerId,
         why: &'static str,
+    },
+    /// A learner needs the state itself: an image of what is applied here, with a
+    /// [`Zab::begin_transfer`] before it.
+    Image {
+        learner: ServerId,
+        attempt: u32,
     },
     Event(Event),
 }
@@ -97,6 +104,15 @@ pub enum Event {
     TruncationRefused {
         to: Zxid,
         committed: Zxid,
+    },
+    /// A leader offered a snapshot of a state before what is known to be committed.
+    SnapshotRefused {
+        at: Zxid,
+        committed: Zxid,
+    },
+    /// A leader's snapshot has taken the history's place.
+    Installed {
+        at: Zxid,
     },
     /// A learner knows of a longer history than the leader that it chose.
     LearnerAhead {
@@ -141,6 +157,7 @@ impl Zab {
         membership: Membership,
         periods: Periods,
         restored: Restored,
+        limits: LogLimits,
         seed: u64,
         now: Instant,
         out: &mut Vec<Action>,
@@ -149,7 +166,7 @@ impl Zab {
         let mut zab = Self {
             membership,
             periods,
-            log: Log::new(restored),
+            log: Log::new(restored, limits),
             prng: Prng::new(seed),
             round: 0,
             attempt: 0,
@@ -191,7 +208,6 @@ impl Zab {
             | PeerMessage::SyncDiff { .. }
             | PeerMessage::SyncTruncate { .. }
             | PeerMessage::SyncSnapshot { .. }
-            | PeerMessage::SnapshotChunk { .. }
             | PeerMessage::NewLeader { .. }
             | PeerMessage::UpToDate { .. }
             | PeerMessage::Propose { .. }
@@ -307,11 +323,6 @@ impl Zab {
         }
     }
 
-    /// Drops applied entries that no learner needs any more.
-    pub fn trim(&mut self, applied: Zxid) {
-        self.log.trim(applied);
-    }
-
     pub fn log(&self) -> &Log {
         &self.log
     }
@@ -322,7 +333,7 @@ impl Zab {
 
     /// The zxid up to which entries may be applied here: committed, and durable on this disk.
     pub fn applicable(&self) -> Zxid {
-        self.log.committed().min(self.log.durable().tail.zxid)
+        self.log.applicable()
     }
 
     pub fn state(&self) -> PeerState {

@@ -37,6 +37,7 @@ impl Zab {
         let tail = self.log.tail();
         let Some(common) = common_point(&self.log, &history) else {
             learner.stage = LearnerStage::NeedsSnapshot;
+            learner.pin = None;
             let from = history.tail.zxid;
             let plan = Plan::Snapshot;
             out.push(Action::Event(Event::Plan {
@@ -45,6 +46,8 @@ impl Zab {
                 from,
                 to: tail.zxid,
             }));
+            let learner = to;
+            out.push(Action::Image { learner, attempt });
             return;
         };
         let (plan, message) = if common == history.tail {
@@ -71,7 +74,9 @@ impl Zab {
             to: tail.zxid,
         }));
         out.push(Action::Send { to, message });
-        send_entries(&self.log, epoch, common.zxid, to, out);
+        for_each_frame(&self.log, epoch, common.zxid, tail.zxid, |message| {
+            out.push(Action::Send { to, message });
+        });
         let message = PeerMessage::NewLeader {
             epoch: epoch.0,
             tail: tail.into(),
@@ -223,7 +228,7 @@ impl Zab {
     }
 
     /// The follower's stage, if it waits for just this plan.
-    fn planned_stage(&mut self, attempt: u32, epoch: Epoch) -> Option<&mut Stage> {
+    pub(super) fn planned_stage(&mut self, attempt: u32, epoch: Epoch) -> Option<&mut Stage> {
         let Phase::Following(follower) = &mut self.phase else {
             return None;
         };
@@ -257,23 +262,17 @@ pub(super) fn common_point(log: &Log, history: &AckedEpoch) -> Option<Mark> {
     (log.base() == origin).then_some(origin)
 }
 
-/// Sends the entries after `after` in frames of a bounded size.
-fn send_entries(log: &Log, epoch: Epoch, after: Zxid, to: ServerId, out: &mut Vec<Action>) {
-    for_each_frame(log, epoch, after, |message| {
-        out.push(Action::Send { to, message })
-    });
-}
-
-/// Cuts the entries after `after` into proposals of about [`PROPOSE_BYTES_TARGET`].
+/// Cuts the entries after `after` and up to `until` into proposals of about [`PROPOSE_BYTES_TARGET`].
 pub(super) fn for_each_frame(
     log: &Log,
     epoch: Epoch,
     after: Zxid,
+    until: Zxid,
     mut send: impl FnMut(PeerMessage),
 ) {
     let committed_zxid = log.committed().0;
     let mut entries = Vec::new();
-    for entry in log.after(after) {
+    for entry in log.after(after).take_while(|it| it.zxid() <= until) {
         if !entries.is_empty() && entries.len() + entry.bytes().len() > PROPOSE_BYTES_TARGET {
             let entries = core::mem::take(&mut entries);
             send(PeerMessage::Propose {

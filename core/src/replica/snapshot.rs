@@ -1,0 +1,133 @@
+//! Snapshots: every replica freezes its state at the points that are in the log, and at no others.
+//!
+//! So all of them make the same bytes, which can be compared and repaired piece by piece. Only
+//! applied state is frozen, which is committed: no snapshot is ever ahead of a truncation.
+
+use alloc::vec::Vec;
+
+use crate::base::id::{ChainHash, ShardId, Zxid};
+use crate::base::time::Now;
+use crate::entry::EntryKind;
+use crate::peer::message::{Forward, PeerMessage, WriteAsk};
+use crate::replica::{Deed, Replica};
+use crate::state::image::{self, Frozen, ImageWriter};
+use crate::zab::log::Mark;
+
+/// One shard's state at one point, to be made a file of. The driver writes it, reads it back,
+/// publishes it by renaming, and only then says that it was taken.
+pub struct SnapshotJob {
+    pub shard: ShardId,
+    pub zxid: Zxid,
+    /// The chain hash of the entry at that point.
+    pub hash: ChainHash,
+    frozen: Frozen,
+}
+
+impl SnapshotJob {
+    pub(super) fn new(shard: ShardId, at: Mark, frozen: Frozen) -> Self {
+        Self {
+            shard,
+            zxid: at.zxid,
+            hash: at.hash,
+            frozen,
+        }
+    }
+
+    /// The bytes, chunk by chunk. Where there are many sessions this takes a while: it belongs
+    /// where the chunks are made, not into a turn.
+    pub fn into_image(self) -> ImageWriter {
+        self.frozen.into_image()
+    }
+}
+
+impl core::fmt::Debug for SnapshotJob {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SnapshotJob({}@{})", self.shard, self.zxid)
+    }
+}
+
+impl Replica {
+    /// The log should become shorter: asks the leader for a point.
+    pub fn on_snapshot_wanted(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        if self.snapshotting.is_some() {
+            return;
+        }
+        if self.reign.is_some() {
+            self.propose_point();
+        } else if let Some(leader) = self.served {
+            let forward = Forward {
+                origin: crate::txn::Origin::default(),
+                session: 0,
+                generation: 0,
+                attachment_zxid: 0,
+                identities: Vec::new(),
+                ask: WriteAsk::SnapshotPoint,
+            };
+            self.send(leader, PeerMessage::Forward(forward), deeds);
+        }
+        self.settle(now, deeds);
+    }
+
+    /// A file with the state at this point is verified and durable on this disk.
+    pub fn on_snapshot_taken(&mut self, now: Now, at: Mark, digest: u128, deeds: &mut Vec<Deed>) {
+        if self.is_received(at) {
+            self.install(now, digest, deeds);
+        } else if self.snapshotting == Some(at) {
+            self.snapshotting = None;
+            self.zab.snapshot_taken(at, digest, &mut self.actions);
+        }
+        // Otherwise it was overtaken by a leader's snapshot, or the leader is gone: the file is one
+        // that nothing speaks of.
+        self.settle(now, deeds);
+    }
+
+    /// The file could not be made; the next point is another chance.
+    pub fn on_snapshot_abandoned(&mut self, now: Now, at: Mark, deeds: &mut Vec<Deed>) {
+        if self.snapshotting == Some(at) {
+            self.snapshotting = None;
+        }
+        if self.is_received(at) {
+            let why = "the state could not be stored";
+            self.zab.refuse_image(now.instant, why, &mut self.actions);
+        }
+        self.settle(now, deeds);
+    }
+
+    /// A point is applied. While an earlier snapshot is being made, it is passed by.
+    pub(super) fn on_snapshot_point(&mut self, at: Mark, payload: &[u8], deeds: &mut Vec<Deed>) {
+        self.entries_since_point = 0;
+        if let Some(reign) = &mut self.reign {
+            reign.is_point_proposed = false;
+        }
+        // During replay, points before the newest snapshot have been taken long ago.
+        let is_new = at.zxid >= self.zab.log().snapshot();
+        if self.snapshotting.is_some() || !is_new || payload != image::FORMAT.to_le_bytes() {
+            return;
+        }
+        self.snapshotting = Some(at);
+        let job = SnapshotJob::new(self.shard(), at, self.state.freeze());
+        deeds.push(Deed::Snapshot(job));
+    }
+
+    /// Logs a point when it is time for one.
+    pub(super) fn propose_due_point(&mut self) {
+        if self.reign.is_some() && self.entries_since_point >= self.config.log.snapshot_entries {
+            self.propose_point();
+        }
+    }
+
+    /// One point at a time, and none while this server still works on the last one.
+    pub(super) fn propose_point(&mut self) {
+        let busy = self.snapshotting.is_some();
+        let Some(reign) = &mut self.reign else {
+            return;
+        };
+        if busy || reign.is_point_proposed {
+            return;
+        }
+        reign.is_point_proposed = true;
+        let payload = image::FORMAT.to_le_bytes();
+        let kind = EntryKind::SnapshotPoint;
+        self.zab.propose(kind, &payload, &mut self.actions);
+    }
+}
