@@ -138,6 +138,7 @@ fn config(map: ShardMap) -> WorkerConfig {
         observers: Vec::new(),
         cluster: ClusterId(7),
         disk: DiskId(1),
+        is_founder: true,
         incarnation: 99,
         periods: Periods {
             heartbeat: Duration::from_ms(50),

@@ -58,6 +58,10 @@ pub enum Input<'a> {
         zxid: Zxid,
         hash: ChainHash,
     },
+    /// The disk is so full that only the reserve is left, or it has room again.
+    DiskSpace {
+        is_low: bool,
+    },
     /// The log is too long, and it is this shard that needs the oldest part of it.
     SnapshotWanted {
         shard: ShardId,

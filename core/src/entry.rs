@@ -34,7 +34,7 @@ pub enum EntryKind {
     EpochStart = 2,
     /// Every replica cuts a snapshot after applying it; the payload names the snapshot's format.
     SnapshotPoint = 3,
-    /// A voter's new disk counts from here on: [`crate::txn::Admission`].
+    /// Disks of voters count from here on: [`crate::txn::Admissions`].
     Admission = 4,
     /// Newer record kinds may be written from here on: the payload is one format number.
     Format = 5,

@@ -47,7 +47,14 @@ pub struct AclEntry {
     pub id: String,
 }
 
-/// A voter whose disk, named by its uuid, counts from this entry on.
+/// What an entry of its own kind says: the promises of these disks count from there on, those of
+/// other disks of the same servers no more.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Admissions {
+    pub voters: Vec<Admission>,
+}
+
+/// A voter and its disk, named by its uuid.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Admission {
     pub server: u8,
@@ -162,13 +169,13 @@ impl Txn {
     }
 }
 
-impl Admission {
+impl Admissions {
     pub fn to_bytes(&self) -> rkyv::util::AlignedVec {
         rkyv::to_bytes::<rancor::Panic>(self).expect("memory is the only way to fail")
     }
 
-    pub fn view(bytes: &[u8]) -> Result<&ArchivedAdmission, Malformed> {
-        rkyv::access::<ArchivedAdmission, rancor::Failure>(bytes).map_err(|_| Malformed)
+    pub fn view(bytes: &[u8]) -> Result<&ArchivedAdmissions, Malformed> {
+        rkyv::access::<ArchivedAdmissions, rancor::Failure>(bytes).map_err(|_| Malformed)
     }
 }
 

@@ -27,6 +27,7 @@ use crate::report::{Report, ShardReport};
 use crate::shard::ShardMap;
 use crate::state::State;
 use crate::worker::shards::Shards;
+use crate::zab::admission::Identity;
 use crate::zab::log::{LogLimits, Mark, Restored};
 use crate::zab::{Action, Membership};
 
@@ -42,6 +43,9 @@ pub struct WorkerConfig {
     pub observers: Vec<ServerId>,
     pub cluster: ClusterId,
     pub disk: DiskId,
+    /// The disk was there when the cluster was formed. One that replaces a lost disk was not, and
+    /// counts only when the others have said so.
+    pub is_founder: bool,
     /// Drawn at random by each process.
     pub incarnation: u64,
     pub periods: Periods,
@@ -157,6 +161,10 @@ impl Worker {
                 self.shards.with(shard, |replica, deeds| {
                     replica.on_snapshot_abandoned(now, at, deeds);
                 });
+            }
+            Input::DiskSpace { is_low } => {
+                self.shards
+                    .each(|replica, deeds| replica.on_disk_space(now, is_low, deeds));
             }
             Input::SnapshotWanted { shard } => {
                 self.shards.with(shard, |replica, deeds| {
@@ -541,7 +549,10 @@ fn replica_config(config: &WorkerConfig, shard: ShardId) -> ReplicaConfig {
             shard,
             voters: preference(shard, &config.voters),
             observers: config.observers.clone(),
-            disk: config.disk,
+            identity: Identity {
+                disk: config.disk,
+                is_founder: config.is_founder,
+            },
         },
         map: config.shards,
         periods: config.periods,

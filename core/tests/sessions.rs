@@ -680,6 +680,8 @@ fn the_tables_are_these_bytes() {
     let golden = [
         // Points.
         &[0; 32][..],
+        // No admitted disks.
+        &[0],
         // Format; two homes, ascending: password, timeout, generation, closing, attachments.
         &[1, 2, 0, 0, 0],
         &id(3),
@@ -756,13 +758,13 @@ fn a_state_is_restored_from_its_tree_and_tables() {
         restore(&[bytes.as_slice(), &[0]].concat()).is_err(),
         "more than there should be"
     );
-    for (offset, value) in [(32, 2), (69, 2)] {
+    for (offset, value) in [(33, 2), (70, 2)] {
         let mut broken = bytes.clone();
         broken[offset] = value;
         assert!(restore(&broken).is_err(), "byte {offset}");
     }
     // An ephemeral whose session is not there.
-    let mut nobody = Vec::from([0; 32]);
+    let mut nobody = Vec::from([0; 33]);
     Sessions::new(ShardId(0)).encode(&mut nobody);
     assert!(restore(&nobody).is_err());
 }

@@ -59,6 +59,7 @@ impl Alone {
             observers: vec![],
             cluster: ClusterId(7),
             disk: DiskId(1),
+            is_founder: true,
             incarnation: 99,
             periods: periods(),
             session_base_ms: 1_700_000_000_000,

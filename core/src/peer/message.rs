@@ -33,6 +33,10 @@ pub struct Vote {
     pub zxid: u64,
     /// The sender leads, and its epoch has begun.
     pub established: bool,
+    /// The sender is a voter whose disk counts, as far as it knows itself.
+    pub counts: bool,
+    /// The candidate's disk is not almost full.
+    pub has_space: bool,
 }
 
 /// The last entry that a log holds of one epoch.
@@ -137,6 +141,8 @@ pub enum PeerMessage {
         attempt: u32,
         accepted_epoch: u32,
         disk: u128,
+        /// The disk was there when the cluster was formed.
+        is_founder: bool,
     },
     /// The epoch that the leader proposes; its own acceptance of it is durable.
     LeaderInfo {

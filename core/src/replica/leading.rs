@@ -28,6 +28,8 @@ pub(super) struct Reign {
     pub(super) closing: BTreeMap<SessionId, Closing>,
     /// A snapshot point is proposed and not applied yet.
     pub(super) is_point_proposed: bool,
+    /// Likewise an entry that admits disks.
+    pub(super) is_admission_proposed: bool,
     /// Zxid and size of what is proposed and not yet applied here.
     outstanding: VecDeque<(Zxid, usize)>,
     outstanding_bytes: usize,
@@ -68,6 +70,7 @@ impl Reign {
             expiry: ExpiryQueue::new(tick),
             closing: BTreeMap::new(),
             is_point_proposed: false,
+            is_admission_proposed: false,
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
             backlog: VecDeque::new(),
@@ -134,6 +137,10 @@ impl Replica {
     fn prepare(&mut self, now: Now, forward: Forward, deeds: &mut Vec<Deed>) {
         let origin = forward.origin;
         let session = SessionId(forward.session);
+        if self.has_no_room_for(&forward) {
+            self.refuse(origin, Self::NO_ROOM, Zxid::ZERO, Vec::new());
+            return;
+        }
         if let WriteAsk::Client { op_code, body } = &forward.ask {
             self.prepare_client(now, &forward, *op_code, body);
             return;

@@ -4,6 +4,7 @@
 //! by `zab`, and what is committed and durable here is applied, live and at restart by the same
 //! path.
 
+mod admission;
 mod answer;
 mod asking;
 mod leading;
@@ -122,6 +123,7 @@ impl Replica {
             config.periods,
             restored,
             config.log,
+            state.admitted().clone(),
             config.seed,
             now.instant,
             &mut actions,
@@ -222,7 +224,7 @@ impl Replica {
 
     /// Proposals, commits and quorum rounds of this turn leave now.
     pub fn on_turn_end(&mut self, now: Now, deeds: &mut Vec<Deed>) {
-        self.zab.on_turn_end(&mut self.actions);
+        self.zab.on_turn_end(now.instant, &mut self.actions);
         self.settle(now, deeds);
     }
 
@@ -299,6 +301,7 @@ impl Replica {
     /// Follows whatever changed: roles, the commit watermark, what can be applied and answered.
     fn settle(&mut self, now: Now, deeds: &mut Vec<Deed>) {
         loop {
+            self.zab.check_standing(now.instant, &mut self.actions);
             self.notice_role(now, deeds);
             self.drop_stale_transfers();
             self.carry_out(now, deeds);
@@ -306,6 +309,7 @@ impl Replica {
             self.answer_confirmed(deeds);
             self.propose_backlog(now, deeds);
             self.propose_due_point();
+            self.propose_due_admissions();
             if self.actions.is_empty() {
                 break;
             }
@@ -377,7 +381,8 @@ impl Replica {
                     };
                     self.on_snapshot_point(at, entry.payload(), deeds);
                 }
-                EntryKind::EpochStart | EntryKind::Admission | EntryKind::Format => {
+                EntryKind::Admission => self.on_admission(now, &entry),
+                EntryKind::EpochStart | EntryKind::Format => {
                     self.state.pass(entry.zxid());
                 }
             }

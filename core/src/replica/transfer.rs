@@ -177,6 +177,9 @@ impl Replica {
         let state = state.expect("a received image is complete");
         assert_eq!(state.applied(), wanted.at.zxid);
         self.zab.install(now.instant, digest, &mut self.actions);
+        let (admitted, at) = (state.admitted(), wanted.at.zxid);
+        self.zab
+            .set_admitted(now.instant, admitted, at, &mut self.actions);
         let ack = PeerMessage::SnapshotChunkAck {
             epoch: wanted.epoch.0,
             index: chunks - 1,

@@ -14,10 +14,11 @@ pub mod session_prep;
 pub mod tree;
 pub mod watch;
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::base::bytes::{Put, Reader};
-use crate::base::id::{SessionId, ShardId, Zxid};
+use crate::base::id::{DiskId, ServerId, SessionId, ShardId, Zxid};
 use crate::shard::{PARTITION_POINTS, ShardMap};
 use crate::state::image::{Frozen, Image, ImageHeader};
 use crate::state::session::{Malformed, Sessions};
@@ -42,6 +43,9 @@ pub struct Tables {
     sessions: Sessions,
     /// For every partition point, the zxid in shard 0 of what was last carried here.
     points: [Zxid; PARTITION_POINTS.len()],
+    /// The disk of each voter whose promises count. What it means is not the tree's affair; it is
+    /// kept here because it follows from the entries, as everything else here does.
+    admitted: BTreeMap<ServerId, DiskId>,
 }
 
 impl State {
@@ -65,6 +69,7 @@ impl State {
             tables: Tables {
                 sessions: Sessions::new(shard),
                 points: [Zxid::ZERO; PARTITION_POINTS.len()],
+                admitted: BTreeMap::new(),
             },
             applied: Zxid::ZERO,
         }
@@ -83,6 +88,15 @@ impl State {
         for point in &mut points {
             *point = Zxid(reader.u64_le()?);
         }
+        let mut admitted = BTreeMap::new();
+        for _ in 0..reader.u8()? {
+            let server = ServerId(reader.u8()?);
+            let disk = DiskId(reader.u128_le()?);
+            if admitted.keys().next_back() >= Some(&server) {
+                return Err(Malformed);
+            }
+            admitted.insert(server, disk);
+        }
         let mut sessions = Sessions::decode(shard, &mut reader)?;
         if !reader.is_empty() {
             return Err(Malformed);
@@ -92,7 +106,11 @@ impl State {
             shard,
             map,
             tree,
-            tables: Tables { sessions, points },
+            tables: Tables {
+                sessions,
+                points,
+                admitted,
+            },
             applied,
         })
     }
@@ -107,6 +125,12 @@ impl State {
     pub fn pass(&mut self, zxid: Zxid) {
         assert!(zxid > self.applied, "{zxid} after {}", self.applied);
         self.applied = zxid;
+    }
+
+    /// The promises of these disks count from here on.
+    pub fn admit(&mut self, zxid: Zxid, disks: &[(ServerId, DiskId)]) {
+        self.tables.admitted.extend(disks.iter().copied());
+        self.pass(zxid);
     }
 
     /// Everything as it is now and stays, to be encoded while the state moves on.
@@ -143,6 +167,11 @@ impl State {
         self.applied
     }
 
+    /// The disk of each voter whose promises count; empty in a new cluster.
+    pub fn admitted(&self) -> &BTreeMap<ServerId, DiskId> {
+        &self.tables.admitted
+    }
+
     /// The zxid in shard 0 of what this shard knows about a partition point.
     pub fn point_zxid(&self, point: &str) -> Zxid {
         point_index(point).map_or(Zxid::ZERO, |index| self.tables.points[index])
@@ -154,6 +183,11 @@ impl Tables {
     pub fn encode(&self, out: &mut Vec<u8>) {
         for point in self.points {
             out.put_u64_le(point.0);
+        }
+        out.put_u8(u8::try_from(self.admitted.len()).expect("members are bounded"));
+        for (server, disk) in &self.admitted {
+            out.put_u8(server.0);
+            out.put_u128_le(disk.0);
         }
         self.sessions.encode(out);
     }

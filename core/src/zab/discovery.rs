@@ -34,7 +34,8 @@ impl Zab {
             let message = PeerMessage::FollowerInfo {
                 attempt,
                 accepted_epoch: self.log.accepted_epoch().0,
-                disk: self.membership.disk.0,
+                disk: self.membership.identity.disk.0,
+                is_founder: self.membership.identity.is_founder,
             };
             out.push(Action::Send {
                 to: leader,
@@ -115,11 +116,10 @@ impl Zab {
         &mut self,
         now: Instant,
         from: ServerId,
-        attempt: u32,
-        accepted: Epoch,
+        learner: Learner,
         out: &mut Vec<Action>,
     ) {
-        let is_voter = self.is_voter(from);
+        let accepted = learner.accepted;
         let Phase::Leading(leader) = &mut self.phase else {
             // It heard of a leadership that is over, or of one that has not begun: it asks again.
             if let Some(standing) = self.standing_vote() {
@@ -130,7 +130,7 @@ impl Zab {
             }
             return;
         };
-        leader.admit(from, Learner::new(attempt, accepted, is_voter));
+        leader.admit(from, learner);
         match leader.reign() {
             Reign::Gathering => self.propose_epoch_when_quorum(now, out),
             Reign::Proposing { .. } => {}

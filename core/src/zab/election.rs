@@ -16,6 +16,8 @@ use crate::zab::{Action, Event, Phase, Zab};
 struct Candidate {
     epoch: Epoch,
     zxid: Zxid,
+    /// Of two that know the same, the one whose disk has room should lead.
+    has_space: bool,
     rank: usize,
     leader: ServerId,
 }
@@ -53,18 +55,6 @@ impl Election {
             .as_ref()
             .is_some_and(|voting| voting.proposal.leader == server)
     }
-
-    pub(super) fn vote(&self, round: u64) -> Option<Vote> {
-        let proposal = self.voting.as_ref()?.proposal;
-        Some(Vote {
-            round,
-            state: PeerState::Looking,
-            leader: proposal.leader.0,
-            epoch: proposal.epoch.0,
-            zxid: proposal.zxid.0,
-            established: false,
-        })
-    }
 }
 
 impl Zab {
@@ -76,10 +66,10 @@ impl Zab {
             return;
         }
         let own = self.own_candidate();
-        let votes = if self.is_observer() {
-            BTreeMap::new()
-        } else {
+        let votes = if self.is_electable() {
             BTreeMap::from([(self.membership.me, own)])
+        } else {
+            BTreeMap::new()
         };
         let repeat_at = now + self.periods.vote;
         let voting = Voting {
@@ -139,11 +129,12 @@ impl Zab {
             });
             return;
         }
-        if !self.is_voter(from) {
+        if !self.is_voter(from) || !vote.counts {
             return;
         }
         let candidate = self.candidate(vote);
         let own = self.own_candidate();
+        let is_electable = self.is_electable();
         let round = self.round;
         let Phase::Looking(Election {
             voting: Some(voting),
@@ -164,7 +155,7 @@ impl Zab {
         }
         voting.proposal = voting.proposal.max(candidate);
         voting.votes.insert(from, candidate);
-        if !self.membership.observers.contains(&self.membership.me) {
+        if is_electable {
             voting.votes.insert(self.membership.me, voting.proposal);
         }
         if voting.proposal != before || vote.round > round {
@@ -232,10 +223,7 @@ impl Zab {
     }
 
     fn reply_vote(&self, to: ServerId, out: &mut Vec<Action>) {
-        let Phase::Looking(election) = &self.phase else {
-            return;
-        };
-        if let Some(vote) = election.vote(self.round) {
+        if let Some(vote) = self.looking_vote() {
             out.push(Action::Send {
                 to,
                 message: PeerMessage::Vote(vote),
@@ -243,14 +231,34 @@ impl Zab {
         }
     }
 
+    /// What this server says while it is looking.
+    pub(super) fn looking_vote(&self) -> Option<Vote> {
+        let Phase::Looking(election) = &self.phase else {
+            return None;
+        };
+        let proposal = election.voting.as_ref()?.proposal;
+        Some(Vote {
+            round: self.round,
+            state: PeerState::Looking,
+            leader: proposal.leader.0,
+            epoch: proposal.epoch.0,
+            zxid: proposal.zxid.0,
+            established: false,
+            counts: self.is_electable(),
+            has_space: proposal.has_space,
+        })
+    }
+
     fn own_candidate(&self) -> Candidate {
         let durable = self.log.durable();
         let me = self.membership.me;
-        if self.is_observer() {
-            // Below every voter's candidate, so that an observer's own name never travels.
+        if !self.is_electable() {
+            // Below every voter's candidate, so that the name of a server that does not count never
+            // travels.
             return Candidate {
                 epoch: Epoch(0),
                 zxid: Zxid::ZERO,
+                has_space: false,
                 rank: 0,
                 leader: me,
             };
@@ -258,6 +266,7 @@ impl Zab {
         Candidate {
             epoch: durable.current_epoch,
             zxid: durable.tail.zxid,
+            has_space: !self.disk_low,
             rank: self.rank(me),
             leader: me,
         }
@@ -268,6 +277,7 @@ impl Zab {
         Candidate {
             epoch: Epoch(vote.epoch),
             zxid: Zxid(vote.zxid),
+            has_space: vote.has_space,
             rank: self.rank(leader),
             leader,
         }

@@ -7,6 +7,7 @@ use crate::base::id::{Epoch, ServerId, Zxid};
 use crate::base::time::Instant;
 use crate::entry::{Entry, EntryKind};
 use crate::peer::message::PeerMessage;
+use crate::zab::admission::Identity;
 use crate::zab::discovery::AckedEpoch;
 use crate::zab::log::{Log, Mark};
 use crate::zab::sync::for_each_frame;
@@ -59,6 +60,8 @@ pub enum Reign {
 pub struct Learner {
     pub(super) attempt: u32,
     pub(super) accepted: Epoch,
+    pub(super) identity: Identity,
+    /// It is a voter, and with a disk whose promises count.
     pub(super) voter: bool,
     pub(super) stage: LearnerStage,
     /// Its acceptance counts towards the quorum.
@@ -91,10 +94,11 @@ pub enum LearnerStage {
 }
 
 impl Learner {
-    pub(super) fn new(attempt: u32, accepted: Epoch, voter: bool) -> Self {
+    pub(super) fn new(attempt: u32, accepted: Epoch, identity: Identity, voter: bool) -> Self {
         Self {
             attempt,
             accepted,
+            identity,
             voter,
             stage: LearnerStage::Asked,
             counted: false,
@@ -350,6 +354,18 @@ impl Leader {
         }
     }
 
+    /// Whether somebody who counts holds everything, and all of it is settled: then nothing is lost
+    /// or left in doubt by another leader.
+    pub(super) fn can_be_followed(&self, log: &Log) -> bool {
+        let tail = log.tail().zxid;
+        self.is_established()
+            && log.committed() == tail
+            && self
+                .learners
+                .values()
+                .any(|it| it.voter && it.acked == tail)
+    }
+
     fn learners_from(&self, stage: LearnerStage) -> Vec<ServerId> {
         let in_step = self
             .learners
@@ -372,7 +388,7 @@ impl Leader {
                 if voter == self.me {
                     return own;
                 }
-                let entered = |it: &&Learner| it.stage >= LearnerStage::Entered;
+                let entered = |it: &&Learner| it.voter && it.stage >= LearnerStage::Entered;
                 self.learners
                     .get(&voter)
                     .filter(entered)
@@ -393,6 +409,7 @@ impl Leader {
                 }
                 self.learners
                     .get(&voter)
+                    .filter(|learner| learner.voter)
                     .map_or(0, |learner| learner.confirmed_round)
             })
             .collect();
@@ -514,6 +531,7 @@ impl Zab {
         self.log.commit(acked);
         if leader.reign == Reign::Beginning {
             leader.reign = Reign::Established;
+            self.admission_due = true;
             leader.give_up_at = None;
             let (epoch, committed) = (leader.epoch, self.log.committed());
             out.push(Action::Event(Event::Established {

@@ -384,6 +384,12 @@ impl Log {
         self.entries.iter().skip(start)
     }
 
+    /// The entries that are kept with a higher zxid, whether that is in the log or not.
+    pub fn entries_after(&self, zxid: Zxid) -> impl Iterator<Item = &Entry> {
+        let start = self.entries.partition_point(|entry| entry.zxid() <= zxid);
+        self.entries.iter().skip(start)
+    }
+
     /// The first entry after `zxid`, for applying one by one.
     pub fn next_after(&self, zxid: Zxid) -> Option<&Entry> {
         let index = self.entries.partition_point(|entry| entry.zxid() <= zxid);

@@ -4,6 +4,7 @@
 //! lies in discovery (an accepted epoch shuts out lower ones) and synchronization (a new epoch
 //! begins with a history that a quorum holds). One phase is one type in one file.
 
+pub mod admission;
 pub mod discovery;
 pub mod election;
 pub mod follow;
@@ -21,9 +22,10 @@ use crate::base::time::{Instant, Periods};
 use crate::durable::{Durable, LogMark, Record};
 use crate::entry::EntryKind;
 use crate::peer::message::{PeerMessage, PeerState, Vote};
+use crate::zab::admission::{Admitted, Identity};
 use crate::zab::election::Election;
 use crate::zab::follow::Follower;
-use crate::zab::lead::Leader;
+use crate::zab::lead::{Leader, Learner};
 use crate::zab::log::{Log, LogLimits, Restored};
 
 /// One shard's place in the ensemble, as one server sees it.
@@ -34,7 +36,7 @@ pub struct Membership {
     /// In order of preference for leadership; the position is the rank in elections.
     pub voters: Vec<ServerId>,
     pub observers: Vec<ServerId>,
-    pub disk: DiskId,
+    pub identity: Identity,
 }
 
 /// What the protocol asks for. The order matters: riders speak of what was appended before them.
@@ -146,23 +148,38 @@ pub struct Zab {
     round: u64,
     /// Numbers this server's attempts to join a leader.
     attempt: u32,
+    /// The disks that count, by the entries applied up to this zxid.
+    admitted: Admitted,
+    admitted_at: Zxid,
+    /// There may be disks to admit.
+    admission_due: bool,
+    disk_low: bool,
+    /// The leadership is to be given up as soon as that costs nothing.
+    is_leaving: bool,
     /// Peers that can be talked to right now.
     linked: BTreeSet<ServerId>,
     phase: Phase,
 }
 
 impl Zab {
-    /// Begins LOOKING, with the log that recovery found.
+    /// Begins LOOKING, with the log that recovery found, and the disks that were admitted at its
+    /// base.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of it is what a server begins with"
+    )]
     pub fn new(
         membership: Membership,
         periods: Periods,
         restored: Restored,
         limits: LogLimits,
+        admitted: Admitted,
         seed: u64,
         now: Instant,
         out: &mut Vec<Action>,
     ) -> Self {
         assert_eq!(membership.shard, restored.shard);
+        let admitted_at = restored.base.zxid;
         let mut zab = Self {
             membership,
             periods,
@@ -170,6 +187,11 @@ impl Zab {
             prng: Prng::new(seed),
             round: 0,
             attempt: 0,
+            admitted,
+            admitted_at,
+            admission_due: false,
+            disk_low: false,
+            is_leaving: false,
             linked: BTreeSet::new(),
             phase: Phase::Looking(Election::waiting()),
         };
@@ -196,9 +218,16 @@ impl Zab {
             PeerMessage::FollowerInfo {
                 attempt,
                 accepted_epoch,
-                disk: _,
+                disk,
+                is_founder,
             } => {
-                self.on_follower_info(now, from, attempt, Epoch(accepted_epoch), out);
+                let identity = Identity {
+                    disk: DiskId(disk),
+                    is_founder,
+                };
+                let counts = self.counts(from, identity);
+                let learner = Learner::new(attempt, Epoch(accepted_epoch), identity, counts);
+                self.on_follower_info(now, from, learner, out);
             }
             PeerMessage::AckEpoch { .. }
             | PeerMessage::AckLeader { .. }
@@ -223,9 +252,10 @@ impl Zab {
     /// A link to `peer` is up: whatever was said before is forgotten on both sides.
     pub fn on_peer_up(&mut self, now: Instant, peer: ServerId, out: &mut Vec<Action>) {
         self.linked.insert(peer);
+        let vote = self.looking_vote();
         match &mut self.phase {
-            Phase::Looking(election) => {
-                if let Some(vote) = election.vote(self.round) {
+            Phase::Looking(_) => {
+                if let Some(vote) = vote {
                     out.push(Action::Send {
                         to: peer,
                         message: PeerMessage::Vote(vote),
@@ -280,10 +310,23 @@ impl Zab {
 
     /// Everything of this turn has been handled: proposals and commits leave now, in one frame for
     /// each follower.
-    pub fn on_turn_end(&mut self, out: &mut Vec<Action>) {
+    pub fn on_turn_end(&mut self, now: Instant, out: &mut Vec<Action>) {
         if let Phase::Leading(leader) = &mut self.phase {
             leader.on_turn_end(&self.log, out);
+            if self.is_leaving && leader.can_be_followed(&self.log) {
+                self.look(now, "the disk is almost full", out);
+            }
         }
+    }
+
+    /// While the disk is almost full, others are preferred as leaders.
+    pub fn set_disk_low(&mut self, is_low: bool) {
+        self.is_leaving = is_low && (self.is_leaving || !self.disk_low);
+        self.disk_low = is_low;
+    }
+
+    pub fn is_disk_low(&self) -> bool {
+        self.disk_low
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -379,6 +422,8 @@ impl Zab {
     /// role is durable, so that what is said is what a crash would leave.
     fn look(&mut self, now: Instant, why: &'static str, out: &mut Vec<Action>) {
         self.round += 1;
+        // Whoever is elected although its disk is almost full is the best there is.
+        self.is_leaving = false;
         self.phase = Phase::Looking(Election::waiting());
         out.push(Action::Event(Event::Looking {
             round: self.round,
@@ -437,6 +482,8 @@ impl Zab {
             epoch: durable.current_epoch.0,
             zxid: durable.tail.zxid.0,
             established,
+            counts: self.is_electable(),
+            has_space: !self.disk_low,
         })
     }
 }

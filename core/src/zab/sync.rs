@@ -199,6 +199,7 @@ impl Zab {
             return;
         }
         learner.stage = LearnerStage::Entered;
+        self.admission_due = true;
         learner.acked = learner.acked.max(zxid);
         match reign {
             Reign::Synchronizing => self.begin_epoch_when_quorum(now, out),

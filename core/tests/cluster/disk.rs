@@ -10,9 +10,11 @@ use pigeonhole_core::entry::Entry;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::state::image::ImageReader;
+use pigeonhole_core::zab::admission::Identity;
 use pigeonhole_core::zab::log::{Mark, Restored};
 
 pub(crate) struct Disk {
+    pub(crate) identity: Identity,
     map: ShardMap,
     shards: BTreeMap<ShardId, ShardDisk>,
     files: BTreeMap<(ShardId, Zxid, u128), Image>,
@@ -73,9 +75,10 @@ impl Image {
 }
 
 impl Disk {
-    pub(crate) fn new(map: ShardMap) -> Self {
+    pub(crate) fn new(map: ShardMap, identity: Identity) -> Self {
         let shards = map.shards().map(|shard| (shard, ShardDisk::default()));
         Self {
+            identity,
             map,
             shards: shards.collect(),
             files: BTreeMap::new(),

@@ -3,6 +3,7 @@
 //!
 //! Whatever is seen on the way is held to what must always be true: two states at one zxid are the
 //! same state, two snapshots of one zxid are the same bytes.
+#![allow(dead_code, reason = "each file of tests uses a part of it")]
 #![expect(
     clippy::unwrap_used,
     reason = "a test may panic wherever it finds something wrong"
@@ -30,6 +31,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::wire::client;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::Event;
+use pigeonhole_core::zab::admission::Identity;
 use pigeonhole_core::zab::log::LogLimits;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -111,7 +113,13 @@ impl Default for Options {
 impl Cluster {
     pub(crate) fn new(options: Options) -> Self {
         let map = ShardMap::new(options.shards);
-        let nodes = (0..options.servers).map(|_| Node::new(Disk::new(map)));
+        let nodes = (0..options.servers).map(|at| {
+            let identity = Identity {
+                disk: DiskId(1000 + u128::from(at)),
+                is_founder: true,
+            };
+            Node::new(Disk::new(map, identity))
+        });
         let mut cluster = Self {
             nodes: nodes.collect(),
             now: Now {
@@ -141,7 +149,7 @@ impl Cluster {
         let node = &mut self.nodes[at];
         assert!(node.worker.is_none(), "it stands still");
         node.boots += 1;
-        let config = config(&self.options, at, node.boots);
+        let config = config(&self.options, at, node);
         let worker = Worker::new(config, restored, self.now, &mut node.effects);
         node.worker = Some(worker);
         node.is_stirred = true;
@@ -160,6 +168,19 @@ impl Cluster {
         for other in 0..self.nodes.len() {
             self.unlink(at, other);
         }
+    }
+
+    /// A new disk in a server that stands still: it knows the cluster, and nothing else. The old
+    /// one comes back to the caller.
+    pub(crate) fn replace_disk(&mut self, at: usize) -> Disk {
+        let node = &mut self.nodes[at];
+        assert!(node.worker.is_none(), "it stands still");
+        let identity = Identity {
+            disk: DiskId(node.disk.identity.disk.0 + 1_000),
+            is_founder: false,
+        };
+        let map = ShardMap::new(self.options.shards);
+        core::mem::replace(&mut node.disk, Disk::new(map, identity))
     }
 
     /// Loses whatever is sent between a server and some others. They notice by the silence.
@@ -719,7 +740,8 @@ pub(crate) fn server(at: usize) -> ServerId {
     ServerId(u8::try_from(at + 1).unwrap())
 }
 
-fn config(options: &Options, at: usize, boots: u64) -> WorkerConfig {
+fn config(options: &Options, at: usize, node: &Node) -> WorkerConfig {
+    let (boots, identity) = (node.boots, node.disk.identity);
     let voters = (0..usize::from(options.servers)).map(server);
     WorkerConfig {
         server: server(at),
@@ -729,7 +751,8 @@ fn config(options: &Options, at: usize, boots: u64) -> WorkerConfig {
         voters: voters.collect(),
         observers: vec![],
         cluster: ClusterId(7),
-        disk: DiskId(1000 + u128::try_from(at).unwrap()),
+        disk: identity.disk,
+        is_founder: identity.is_founder,
         incarnation: boots << 8 | u64::try_from(at).unwrap(),
         periods: periods(),
         session_base_ms: 1_700_000_000_000 + boots,
