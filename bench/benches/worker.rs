@@ -51,6 +51,7 @@ impl Alone {
                     base: Mark::default(),
                     entries: Vec::new(),
                     snapshot: Zxid::ZERO,
+                    is_unknown: false,
                 };
                 (State::new(shard, map), restored)
             })

@@ -239,6 +239,42 @@ fn a_disk_lost_before_anybody_was_admitted_does_not_count_either() {
 }
 
 #[test]
+fn a_damaged_log_is_not_taken_for_a_short_one() {
+    let mut cluster = written(Options::default());
+    let intact = cluster.await_leader();
+    let damaged = (intact + 1) % 3;
+    let behind = 3 - intact - damaged;
+    cluster.crash(behind);
+    let leader = cluster.await_leader();
+    let connection = cluster.client(leader);
+    cluster.write_many(leader, connection, "b", 5);
+    cluster.converge();
+    cluster.crash(damaged);
+    cluster.crash(intact);
+    cluster.nodes[damaged].disk.damage_tail(9);
+    // What was written last is on the server that is down, and was on the damaged one.
+    cluster.start(damaged);
+    cluster.start(behind);
+    never_leads(&mut cluster);
+    cluster.start(intact);
+    cluster.converge();
+    let look = Request::GetData {
+        path: "/b4",
+        watch: false,
+    };
+    let leader = cluster.await_leader();
+    let connection = cluster.client(leader);
+    assert_eq!(cluster.ask(leader, connection, &look).unwrap().0, 0);
+    // Settled, it counts again, and remembers that over a restart.
+    cluster.crash(behind);
+    cluster.crash(damaged);
+    cluster.start(damaged);
+    let leader = cluster.await_leader();
+    let connection = cluster.client(leader);
+    cluster.write_many(leader, connection, "c", 3);
+}
+
+#[test]
 fn a_leader_without_room_hands_over_and_serves_reads() {
     let mut cluster = written(Options::default());
     let full = cluster.await_leader();

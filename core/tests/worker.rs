@@ -84,6 +84,7 @@ impl Alone {
                     base: Mark::default(),
                     entries: vec![],
                     snapshot: Zxid::ZERO,
+                    is_unknown: false,
                 };
                 (State::new(shard, map), restored)
             })

@@ -143,6 +143,8 @@ pub enum PeerMessage {
         disk: u128,
         /// The disk was there when the cluster was formed.
         is_founder: bool,
+        /// All of its log could be read.
+        is_whole: bool,
     },
     /// The epoch that the leader proposes; its own acceptance of it is durable.
     LeaderInfo {

@@ -55,7 +55,7 @@ impl Zab {
         };
         let learners = leader.learners();
         let judged: Vec<(ServerId, bool)> = learners
-            .map(|(server, learner)| (server, self.counts(server, learner.identity)))
+            .map(|(server, it)| (server, it.is_whole && self.counts(server, it.identity)))
             .collect();
         let Phase::Leading(leader) = &mut self.phase else {
             unreachable!("it was just looked at");
@@ -109,9 +109,32 @@ impl Zab {
         disks.map(|(server, it)| (server, it.disk)).collect()
     }
 
+    /// A learner whose log was damaged counts again when it has entered an epoch that was founded
+    /// without it: it then holds whatever it may have helped to commit.
+    pub(super) fn make_whole(&mut self) {
+        let Phase::Leading(leader) = &self.phase else {
+            return;
+        };
+        let damaged = leader
+            .learners()
+            .filter(|(_, it)| !it.is_whole && it.stage >= LearnerStage::Entered);
+        let judged: Vec<(ServerId, bool)> = damaged
+            .map(|(server, it)| (server, self.counts(server, it.identity)))
+            .collect();
+        let Phase::Leading(leader) = &mut self.phase else {
+            unreachable!("it was just looked at");
+        };
+        for (server, counts) in judged {
+            if let Some(learner) = leader.learner(server) {
+                (learner.is_whole, learner.voter) = (true, counts);
+            }
+        }
+    }
+
     /// Whether this server's own vote counts.
     pub(super) fn is_electable(&self) -> bool {
-        !self.is_observer() && self.counts(self.membership.me, self.membership.identity)
+        let is_whole = !self.log.is_unknown();
+        is_whole && !self.is_observer() && self.counts(self.membership.me, self.membership.identity)
     }
 
     /// Whether the promises of a server with this disk count.

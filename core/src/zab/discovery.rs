@@ -36,6 +36,7 @@ impl Zab {
                 accepted_epoch: self.log.accepted_epoch().0,
                 disk: self.membership.identity.disk.0,
                 is_founder: self.membership.identity.is_founder,
+                is_whole: !self.log.is_unknown(),
             };
             out.push(Action::Send {
                 to: leader,

@@ -61,6 +61,8 @@ pub struct Learner {
     pub(super) attempt: u32,
     pub(super) accepted: Epoch,
     pub(super) identity: Identity,
+    /// It has forgotten nothing that it promised, or holds all of this epoch by now.
+    pub(super) is_whole: bool,
     /// It is a voter, and with a disk whose promises count.
     pub(super) voter: bool,
     pub(super) stage: LearnerStage,
@@ -94,12 +96,13 @@ pub enum LearnerStage {
 }
 
 impl Learner {
-    pub(super) fn new(attempt: u32, accepted: Epoch, identity: Identity, voter: bool) -> Self {
+    pub(super) fn new(attempt: u32, accepted: Epoch, identity: Identity) -> Self {
         Self {
             attempt,
             accepted,
             identity,
-            voter,
+            is_whole: false,
+            voter: false,
             stage: LearnerStage::Asked,
             counted: false,
             history: None,
@@ -541,6 +544,7 @@ impl Zab {
             for learner in leader.learners_from(LearnerStage::Entered) {
                 leader.bring_up_to_date(learner, committed, out);
             }
+            self.make_whole();
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Restored {
     /// The newest snapshot that the log speaks of. It is after `base` if it turned out to be
     /// damaged: replay passes its point again, and makes it anew.
     pub snapshot: Zxid,
+    /// Some of the past could not be read: what is not here may have been here.
+    pub is_unknown: bool,
 }
 
 /// How much of a shard's history stays where. A simulation chooses small numbers.
@@ -88,6 +90,8 @@ pub struct Log {
     /// The newest snapshot that this log speaks of. It never lies beyond the commit watermark, so
     /// that no truncation can void it.
     snapshot: Zxid,
+    /// Entries or promises may be missing, until a leader's history has taken their place.
+    is_unknown: bool,
 }
 
 /// What a server may claim at some point of its log.
@@ -126,6 +130,7 @@ impl Log {
             epoch_ends: Vec::new(),
             cut: None,
             snapshot: restored.snapshot.max(restored.base.zxid),
+            is_unknown: restored.is_unknown,
         };
         if restored.base.zxid != Zxid::ZERO {
             log.epoch_ends.push(restored.base);
@@ -179,6 +184,7 @@ impl Log {
             "EpochMonotone: current epochs never fall"
         );
         self.current_epoch = epoch;
+        self.is_unknown = false;
         (
             self.take_sequence(),
             Record::Control(Control::CurrentEpoch { epoch: epoch.0 }),
@@ -233,6 +239,7 @@ impl Log {
         self.epoch_ends.push(at);
         self.committed = at.zxid;
         self.snapshot = at.zxid;
+        self.is_unknown = false;
         let control = Control::Install {
             zxid: at.zxid.0,
             hash: at.hash.0,
@@ -339,6 +346,11 @@ impl Log {
     /// Whether more is kept in memory than is good for this server.
     pub fn is_overfull(&self) -> bool {
         self.entry_bytes > self.limits.pinned_bytes_max
+    }
+
+    /// Whether this server may have forgotten something that it promised.
+    pub fn is_unknown(&self) -> bool {
+        self.is_unknown
     }
 
     /// The newest snapshot that this log speaks of.

@@ -220,13 +220,15 @@ impl Zab {
                 accepted_epoch,
                 disk,
                 is_founder,
+                is_whole,
             } => {
                 let identity = Identity {
                     disk: DiskId(disk),
                     is_founder,
                 };
-                let counts = self.counts(from, identity);
-                let learner = Learner::new(attempt, Epoch(accepted_epoch), identity, counts);
+                let counts = is_whole && self.counts(from, identity);
+                let mut learner = Learner::new(attempt, Epoch(accepted_epoch), identity);
+                (learner.is_whole, learner.voter) = (is_whole, counts);
                 self.on_follower_info(now, from, learner, out);
             }
             PeerMessage::AckEpoch { .. }

@@ -206,6 +206,7 @@ impl Zab {
             Reign::Beginning => self.advance_commit(now, out),
             Reign::Established => {
                 leader.bring_up_to_date(from, committed, out);
+                self.make_whole();
                 self.advance_commit(now, out);
             }
             Reign::Gathering | Reign::Proposing { .. } => {

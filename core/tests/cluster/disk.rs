@@ -33,6 +33,8 @@ struct ShardDisk {
     committed: Zxid,
     noted: Zxid,
     tail: Zxid,
+    /// What came behind so many records was lost.
+    damaged_at: Option<usize>,
 }
 
 /// What the records of a shard lead to.
@@ -141,6 +143,16 @@ impl Disk {
         image.chunks[0][40] ^= 1;
     }
 
+    /// The last records of every shard become unreadable.
+    pub(crate) fn damage_tail(&mut self, records: usize) {
+        for disk in self.shards.values_mut() {
+            let left = disk.records.len() - records;
+            disk.records.truncate(left);
+            disk.damaged_at = Some(left);
+            disk.committed = Zxid::ZERO;
+        }
+    }
+
     /// What a boot begins with.
     pub(crate) fn restore(&mut self) -> Vec<(State, Restored)> {
         let mut restored = vec![];
@@ -164,6 +176,18 @@ impl Disk {
 }
 
 impl ShardDisk {
+    /// Until a leader has settled the history.
+    fn is_unknown(&self) -> bool {
+        let settles = |record: &Record| {
+            matches!(
+                record,
+                Record::Control(Control::CurrentEpoch { .. } | Control::Install { .. })
+            )
+        };
+        let later = self.damaged_at.map(|at| &self.records[at..]);
+        later.is_some_and(|later| !later.iter().any(|(_, record)| settles(record)))
+    }
+
     fn replay(&self) -> Replay {
         let mut replay = Replay::default();
         for (_, record) in &self.records {
@@ -227,6 +251,7 @@ impl Replay {
             },
             entries: entries.collect(),
             snapshot: Zxid(self.newest.zxid),
+            is_unknown: disk.is_unknown(),
         }
     }
 }
