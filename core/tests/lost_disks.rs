@@ -1,8 +1,5 @@
 //! Servers that come back without their data, and servers that have no room for more.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test may panic wherever it finds something wrong"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may panic wherever it finds something wrong")]
 
 mod cluster;
 
@@ -43,13 +40,8 @@ fn never_leads(cluster: &mut Cluster) {
 #[test]
 fn a_new_cluster_admits_every_disk_in_one_entry() {
     for servers in [1, 3, 5] {
-        let cluster = written(Options {
-            servers,
-            ..Options::default()
-        });
-        let all: Vec<(u8, u128)> = (0..servers)
-            .map(|at| (at + 1, 1000 + u128::from(at)))
-            .collect();
+        let cluster = written(Options { servers, ..Options::default() });
+        let all: Vec<(u8, u128)> = (0..servers).map(|at| (at + 1, 1000 + u128::from(at))).collect();
         for at in 0..usize::from(servers) {
             assert_eq!(admitted(&cluster, at), all);
         }
@@ -82,10 +74,7 @@ fn a_cluster_that_is_not_complete_works_and_admits_nobody() {
 #[test]
 fn one_lost_disk_is_filled_and_admitted_again() {
     for shards in [1, 3] {
-        let mut cluster = written(Options {
-            shards,
-            ..Options::default()
-        });
+        let mut cluster = written(Options { shards, ..Options::default() });
         let leader = cluster.await_leader();
         let lost = (leader + 1) % 3;
         let third = 3 - leader - lost;
@@ -125,10 +114,7 @@ fn a_lost_disk_is_no_part_of_a_quorum_before_it_is_admitted() {
     cluster.converge();
     let leader = cluster.await_leader();
     let connection = cluster.client(leader);
-    let look = Request::GetData {
-        path: "/a11",
-        watch: false,
-    };
+    let look = Request::GetData { path: "/a11", watch: false };
     assert_eq!(cluster.ask(leader, connection, &look).unwrap().0, 0);
 }
 
@@ -157,10 +143,7 @@ fn two_lost_disks_found_nothing_with_each_other() {
 
 #[test]
 fn two_of_five_lost_disks_are_admitted_by_the_other_three() {
-    let mut cluster = written(Options {
-        servers: 5,
-        ..Options::default()
-    });
+    let mut cluster = written(Options { servers: 5, ..Options::default() });
     for at in [1, 3] {
         cluster.crash(at);
         cluster.replace_disk(at);
@@ -228,10 +211,7 @@ fn a_disk_lost_before_anybody_was_admitted_does_not_count_either() {
     cluster.converge();
     let leader = cluster.await_leader();
     let connection = cluster.client(leader);
-    let look = Request::GetData {
-        path: "/b11",
-        watch: false,
-    };
+    let look = Request::GetData { path: "/b11", watch: false };
     assert_eq!(cluster.ask(leader, connection, &look).unwrap().0, 0);
     cluster.until("everybody present is admitted", |cluster| {
         (0..3).all(|at| admitted(cluster, at).len() == 3)
@@ -258,10 +238,7 @@ fn a_damaged_log_is_not_taken_for_a_short_one() {
     never_leads(&mut cluster);
     cluster.start(intact);
     cluster.converge();
-    let look = Request::GetData {
-        path: "/b4",
-        watch: false,
-    };
+    let look = Request::GetData { path: "/b4", watch: false };
     let leader = cluster.await_leader();
     let connection = cluster.client(leader);
     assert_eq!(cluster.ask(leader, connection, &look).unwrap().0, 0);
@@ -281,22 +258,14 @@ fn a_leader_without_room_hands_over_and_serves_reads() {
     let connection = cluster.client(full);
     cluster.input(full, Input::DiskSpace { is_low: true });
     cluster.until("somebody else leads", |cluster| {
-        cluster
-            .leader_of(SHARD)
-            .is_some_and(|leader| leader != full)
+        cluster.leader_of(SHARD).is_some_and(|leader| leader != full)
     });
     // Writes go to a leader that has room, through the server that has none.
     cluster.run(1000);
-    let connection = if cluster.is_closed(full, connection) {
-        cluster.client(full)
-    } else {
-        connection
-    };
+    let connection =
+        if cluster.is_closed(full, connection) { cluster.client(full) } else { connection };
     cluster.write_many(full, connection, "b", 3);
-    let look = Request::GetData {
-        path: "/b2",
-        watch: false,
-    };
+    let look = Request::GetData { path: "/b2", watch: false };
     assert_eq!(cluster.ask(full, connection, &look).unwrap().0, 0);
 }
 
@@ -311,28 +280,18 @@ fn without_room_anywhere_reads_are_served_and_writes_refused_until_there_is_room
     cluster.run(5000);
     let leader = cluster.await_leader();
     let connection = if cluster.is_closed(before, connection) {
-        assert!(
-            cluster.connect(leader).is_none(),
-            "a new session would be a write"
-        );
+        assert!(cluster.connect(leader).is_none(), "a new session would be a write");
         None
     } else {
         Some(connection)
     };
     let elections = cluster.nodes[leader].events.len();
     cluster.run(LONG_MS / 2);
-    assert_eq!(
-        cluster.nodes[leader].events.len(),
-        elections,
-        "the leadership does not wander"
-    );
+    assert_eq!(cluster.nodes[leader].events.len(), elections, "the leadership does not wander");
     if let Some(connection) = connection {
         let (error, _) = cluster.ask(before, connection, &create("/c", b"")).unwrap();
         assert_eq!(error, -1);
-        let look = Request::GetData {
-            path: "/a1",
-            watch: false,
-        };
+        let look = Request::GetData { path: "/a1", watch: false };
         assert_eq!(cluster.ask(before, connection, &look).unwrap().0, 0);
     }
     for at in 0..3 {

@@ -1,9 +1,6 @@
 //! Snapshots of shards: taken at the same points everywhere, sent to learners that are far behind,
 //! and begun with after a restart.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test may panic wherever it finds something wrong"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may panic wherever it finds something wrong")]
 
 mod cluster;
 
@@ -32,9 +29,7 @@ fn with_one_behind(bytes: usize) -> (Cluster, usize, ConnectionId, usize) {
     cluster.write_many(leader, connection, "before", 3);
     cluster.converge();
     cluster.crash(behind);
-    cluster.until("the leader stays", |cluster| {
-        cluster.leader_of(SHARD).is_some()
-    });
+    cluster.until("the leader stays", |cluster| cluster.leader_of(SHARD).is_some());
     assert_eq!(cluster.leader_of(SHARD), Some(leader));
     for number in 0..30 {
         let name = format!("/meanwhile{number}");
@@ -44,15 +39,7 @@ fn with_one_behind(bytes: usize) -> (Cluster, usize, ConnectionId, usize) {
 }
 
 fn was_sent_the_state(cluster: &Cluster, leader: usize) -> bool {
-    cluster.has_event(leader, |event| {
-        matches!(
-            event,
-            Event::Plan {
-                plan: Plan::Snapshot,
-                ..
-            }
-        )
-    })
+    cluster.has_event(leader, |event| matches!(event, Event::Plan { plan: Plan::Snapshot, .. }))
 }
 
 fn has_installed(cluster: &Cluster, at: usize) -> bool {
@@ -68,10 +55,7 @@ fn a_job_may_go_to_another_thread() {
 #[test]
 fn every_server_takes_the_same_snapshots() {
     for shards in [1, 4] {
-        let mut cluster = Cluster::new(Options {
-            shards,
-            ..Options::default()
-        });
+        let mut cluster = Cluster::new(Options { shards, ..Options::default() });
         cluster.converge();
         let connection = cluster.connect(0).unwrap();
         for round in 0..6 {
@@ -117,11 +101,7 @@ fn a_server_whose_log_is_too_long_gets_a_point() {
         let mut cluster = few();
         cluster.converge();
         let leader = cluster.await_leader();
-        let asker = if asks_leader {
-            leader
-        } else {
-            (leader + 1) % 3
-        };
+        let asker = if asks_leader { leader } else { (leader + 1) % 3 };
         assert_eq!(cluster.nodes[asker].disk.named(SHARD), [Zxid::ZERO; 2]);
         for taken in 1..3 {
             // Twice, because the log is kept back to the older of two.
@@ -147,11 +127,7 @@ fn an_abandoned_snapshot_does_not_keep_the_next_from_being_made() {
     let job = cluster.nodes[leader].jobs.pop_front().unwrap();
     cluster.input(
         leader,
-        Input::SnapshotAbandoned {
-            shard: job.shard,
-            zxid: job.zxid,
-            hash: job.hash,
-        },
+        Input::SnapshotAbandoned { shard: job.shard, zxid: job.zxid, hash: job.hash },
     );
     cluster.nodes[leader].holds_jobs = false;
     cluster.write_many(leader, connection, "b", 30);
@@ -182,9 +158,7 @@ fn writes_go_on_while_the_state_is_sent() {
     let (mut cluster, leader, connection, behind) = with_one_behind(60_000);
     cluster.nodes[behind].holds_jobs = true;
     cluster.start(behind);
-    cluster.until("the state has arrived", |cluster| {
-        !cluster.nodes[behind].jobs.is_empty()
-    });
+    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
     // The disk takes longer than anything is waited for, and the log's window is exceeded twice.
     cluster.run(30_000);
     cluster.write_many(leader, connection, "during", 20);
@@ -195,11 +169,7 @@ fn writes_go_on_while_the_state_is_sent() {
     assert!(has_installed(&cluster, behind));
     let plans = cluster.nodes[leader].events.iter();
     let plans = plans.filter(|(_, event)| matches!(event, Event::Plan { .. }));
-    assert_eq!(
-        plans.count(),
-        3,
-        "two at the beginning, and one attempt is enough"
-    );
+    assert_eq!(plans.count(), 3, "two at the beginning, and one attempt is enough");
 }
 
 #[test]
@@ -207,9 +177,7 @@ fn much_that_was_written_meanwhile_is_sent_step_by_step() {
     let (mut cluster, leader, connection, behind) = with_one_behind(1000);
     cluster.nodes[behind].holds_jobs = true;
     cluster.start(behind);
-    cluster.until("the state has arrived", |cluster| {
-        !cluster.nodes[behind].jobs.is_empty()
-    });
+    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
     for number in 0..30 {
         let name = format!("/large{number}");
         cluster.write(leader, connection, &[&name], 900_000);
@@ -227,11 +195,7 @@ fn what_is_interrupted_at_any_chunk_leaves_the_old_history_alone() {
         Learner,
         Leader,
     }
-    for interruption in [
-        Interruption::Link,
-        Interruption::Learner,
-        Interruption::Leader,
-    ] {
+    for interruption in [Interruption::Link, Interruption::Learner, Interruption::Leader] {
         for chunk in 1..=5 {
             let (mut cluster, leader, _, behind) = with_one_behind(40_000);
             let tail = cluster.nodes[behind].disk.tail(SHARD);
@@ -240,11 +204,7 @@ fn what_is_interrupted_at_any_chunk_leaves_the_old_history_alone() {
             cluster.start(behind);
             let before = cluster.report(behind);
             cluster.until("chunks arrive", |cluster| cluster.chunks >= chunk);
-            assert_eq!(
-                cluster.nodes[behind].disk.tail(SHARD),
-                tail,
-                "{interruption:?} {chunk}"
-            );
+            assert_eq!(cluster.nodes[behind].disk.tail(SHARD), tail, "{interruption:?} {chunk}");
             assert_eq!(cluster.report(behind).digest, before.digest);
             match interruption {
                 Interruption::Link => {
@@ -282,9 +242,7 @@ fn a_late_file_of_a_given_up_attempt_is_not_installed() {
     let (mut cluster, leader, _, behind) = with_one_behind(1000);
     cluster.nodes[behind].holds_jobs = true;
     cluster.start(behind);
-    cluster.until("the state has arrived", |cluster| {
-        !cluster.nodes[behind].jobs.is_empty()
-    });
+    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
     cluster.cut(behind, [leader]);
     cluster.finish_job(behind);
     cluster.run(50);
@@ -304,9 +262,7 @@ fn a_new_epoch_is_founded_with_a_learner_that_needs_the_state() {
     cluster.nodes[behind].holds_jobs = true;
     cluster.start(leader);
     cluster.start(behind);
-    cluster.until("the state has arrived", |cluster| {
-        !cluster.nodes[behind].jobs.is_empty()
-    });
+    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
     cluster.run(25_000);
     assert!(cluster.leader_of(SHARD).is_none());
     cluster.nodes[behind].holds_jobs = false;
@@ -316,10 +272,7 @@ fn a_new_epoch_is_founded_with_a_learner_that_needs_the_state() {
     assert!(has_installed(&cluster, behind));
     let elections = cluster.nodes[leader].events.iter();
     let elections = elections.filter(|(_, event)| matches!(event, Event::Elected { .. }));
-    assert!(
-        elections.count() <= 3,
-        "nobody gives up while the state is on its way"
-    );
+    assert!(elections.count() <= 3, "nobody gives up while the state is on its way");
 }
 
 #[test]
@@ -332,10 +285,7 @@ fn connections_with_watches_are_closed_when_the_state_is_replaced() {
     cluster.converge();
     let watching = cluster.connect(behind).unwrap();
     let idle = cluster.connect(behind).unwrap();
-    let look = Request::GetData {
-        path: "/a",
-        watch: true,
-    };
+    let look = Request::GetData { path: "/a", watch: true };
     assert_eq!(cluster.ask(behind, watching, &look).unwrap().0, 0);
     let others: Vec<usize> = (0..3).filter(|&it| it != behind).collect();
     cluster.cut(behind, others);
@@ -346,10 +296,7 @@ fn connections_with_watches_are_closed_when_the_state_is_replaced() {
     assert!(has_installed(&cluster, behind));
     assert!(cluster.is_closed(behind, watching));
     assert!(!cluster.is_closed(behind, idle), "sessions outlive it");
-    let look = Request::GetData {
-        path: "/b29",
-        watch: false,
-    };
+    let look = Request::GetData { path: "/b29", watch: false };
     let (error, body) = cluster.ask(behind, idle, &look).unwrap();
     assert_eq!(error, 0);
     assert_eq!(client::parse_get_data(&body).unwrap().0.len(), 100);
@@ -369,16 +316,9 @@ fn a_damaged_snapshot_is_replaced_by_the_older_one_and_made_anew() {
     cluster.nodes[damaged].disk.damage_newest(SHARD);
     cluster.nodes[damaged].frozen.clear();
     cluster.start(damaged);
-    assert!(
-        cluster.report(damaged).zxid >= newest,
-        "the entries in between are there"
-    );
+    assert!(cluster.report(damaged).zxid >= newest, "the entries in between are there");
     cluster.converge();
-    assert_eq!(
-        cluster.nodes[damaged].frozen,
-        [newest],
-        "points before are not taken again"
-    );
+    assert_eq!(cluster.nodes[damaged].frozen, [newest], "points before are not taken again");
     assert_eq!(cluster.nodes[damaged].disk.named(SHARD), [newest, older]);
     cluster.crash(damaged);
     cluster.start(damaged);
@@ -463,8 +403,5 @@ fn a_restart_at_any_point_leads_to_the_state_that_was() {
             truncated += usize::from(cluster.has_event(at, cut));
         }
     }
-    assert!(
-        installed > 0 && truncated > 0 && replayed > 0,
-        "{installed} {truncated} {replayed}"
-    );
+    assert!(installed > 0 && truncated > 0 && replayed > 0, "{installed} {truncated} {replayed}");
 }

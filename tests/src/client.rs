@@ -632,7 +632,8 @@ impl Client {
         let patience = attached.heard_at + (session.timeout_us * 2 / 3 + 1);
         let work = self.workload.next_at(now);
         let mut next = ping.min(patience);
-        if !self.stopping && !self.is_scripted && attached.in_flight.len() < self.load.pipeline_max {
+        if !self.stopping && !self.is_scripted && attached.in_flight.len() < self.load.pipeline_max
+        {
             next = next.min(work);
         }
         self.sleep((next - now).max(1), around);

@@ -48,7 +48,8 @@ impl Clock {
 
     fn instant(&self, at: Moment) -> Instant {
         let at = i128::from(at.0);
-        let shown = i128::from(self.offset_us) + at + at * i128::from(self.drift_ppm) / i128::from(MILLION);
+        let shown =
+            i128::from(self.offset_us) + at + at * i128::from(self.drift_ppm) / i128::from(MILLION);
         Instant(u64::try_from(shown).expect("a clock does not run backwards"))
     }
 }

@@ -63,7 +63,8 @@ impl Disk {
     /// Begins an operation: its number, and how many microseconds it takes.
     pub fn submit(&mut self, operation: DiskOp) -> (u64, u64) {
         self.next += 1;
-        let mut latency = self.options.latency_min_us + self.draw.tail(self.options.latency_tail_us);
+        let mut latency =
+            self.options.latency_min_us + self.draw.tail(self.options.latency_tail_us);
         if let DiskOp::PrepareSegment { recycle: None, .. } = operation {
             latency *= ZEROING_FACTOR;
         }

@@ -24,11 +24,20 @@ pub enum Ask {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     Nothing,
-    Created { path: String, stat: Stat },
+    Created {
+        path: String,
+        stat: Stat,
+    },
     Stat(Stat),
-    Data { data: Vec<u8>, stat: Stat },
+    Data {
+        data: Vec<u8>,
+        stat: Stat,
+    },
     /// Sorted by name: the order of children is nobody's promise.
-    Children { children: Vec<String>, stat: Stat },
+    Children {
+        children: Vec<String>,
+        stat: Stat,
+    },
     Path(String),
     Multi(Vec<Part>),
 }
@@ -49,7 +58,10 @@ pub enum Outcome {
     Open,
     /// None will come: the connection was lost.
     Unknown,
-    Done { zxid: Zxid, result: Result<Answer, i32> },
+    Done {
+        zxid: Zxid,
+        result: Result<Answer, i32>,
+    },
 }
 
 #[derive(Clone, Debug)]

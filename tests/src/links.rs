@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 
 use pigeonhole_core::base::id::{ClusterId, CoreId, DiskId, LinkId, ServerId};
 use pigeonhole_core::peer::codec::{self, Frame};
-use pigeonhole_core::peer::hello::{
-    Formation, Hello, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN,
-};
+use pigeonhole_core::peer::hello::{Formation, Hello, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
 
 use crate::network::{Arrival, Host, Port, Side, StreamId};
 use crate::node::{Around, node_of, server_id};
@@ -50,8 +48,14 @@ enum Dial {
 
 enum Stream {
     /// The other side's hello has not come.
-    Meeting { pair: Option<Pair>, carried: Vec<u8> },
-    Linked { pair: Pair, link: LinkId },
+    Meeting {
+        pair: Option<Pair>,
+        carried: Vec<u8>,
+    },
+    Linked {
+        pair: Pair,
+        link: LinkId,
+    },
 }
 
 /// What a stream's bytes mean for a core.

@@ -109,13 +109,7 @@ impl Side {
 
 impl Network {
     pub fn new(options: NetworkOptions, draw: Draw) -> Self {
-        Self {
-            options,
-            draw,
-            streams: BTreeMap::new(),
-            next_stream: 1,
-            cuts: BTreeSet::new(),
-        }
+        Self { options, draw, streams: BTreeMap::new(), next_stream: 1, cuts: BTreeSet::new() }
     }
 
     /// How long a packet takes now.
@@ -383,10 +377,7 @@ impl Stream {
 impl Pipe {
     fn push(&mut self, at: Moment, bytes: Option<Vec<u8>>) {
         self.last = self.last.max(at);
-        self.items.push_back(Item {
-            at: self.last,
-            bytes,
-        });
+        self.items.push_back(Item { at: self.last, bytes });
     }
 
     fn schedule(&mut self, id: StreamId, side: Side, queue: &mut Queue) {

@@ -228,10 +228,7 @@ pub fn node_of(server: ServerId) -> u8 {
 
 /// What a worker is given of one shard.
 pub fn restored(shard: ShardId, found: &RecoveredShard) -> Restored {
-    let base = Mark {
-        zxid: Zxid(found.base.zxid),
-        hash: ChainHash(found.base.hash),
-    };
+    let base = Mark { zxid: Zxid(found.base.zxid), hash: ChainHash(found.base.hash) };
     let checkpoint = &found.checkpoint;
     let after = found.entries.iter().filter(|entry| entry.zxid() > base.zxid);
     Restored {

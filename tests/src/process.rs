@@ -15,8 +15,8 @@ use pigeonhole_core::effect::{Effect, Effects, Input};
 use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::mail::Mail;
 use pigeonhole_core::peer::codec::{self, Frame};
-use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::report::Report;
+use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State as ShardState;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::{Event as ZabEvent, Plan};
@@ -178,7 +178,12 @@ impl Process {
             0 | 1 => waiting,
             _ => 1 + self.draw.index(waiting),
         };
-        if self.core(id).worker.deadline(now.instant).is_some_and(|deadline| deadline <= now.instant) {
+        if self
+            .core(id)
+            .worker
+            .deadline(now.instant)
+            .is_some_and(|deadline| deadline <= now.instant)
+        {
             self.step(id, now, Input::Time, around);
         }
         for _ in 0..inputs {
@@ -215,7 +220,13 @@ impl Process {
     }
 
     /// Somebody has connected.
-    pub fn on_accepted(&mut self, port: Port, from: Host, stream: StreamId, around: &mut Around<'_>) {
+    pub fn on_accepted(
+        &mut self,
+        port: Port,
+        from: Host,
+        stream: StreamId,
+        around: &mut Around<'_>,
+    ) {
         match (port, from) {
             (Port::Client, Host::Client(client)) => self.accept_client(client, stream, around),
             (Port::Peer, _) => self.links.on_accepted(stream),
@@ -236,7 +247,13 @@ impl Process {
         self.links.on_connected(core, peer, peer_core, stream, delay, around);
     }
 
-    pub fn on_dial(&mut self, core: CoreId, peer: ServerId, peer_core: CoreId, around: &mut Around<'_>) {
+    pub fn on_dial(
+        &mut self,
+        core: CoreId,
+        peer: ServerId,
+        peer_core: CoreId,
+        around: &mut Around<'_>,
+    ) {
         self.links.on_dial(core, peer, peer_core, around);
     }
 
@@ -491,9 +508,9 @@ impl Process {
 
     fn note(&mut self, shard: ShardId, event: ZabEvent, around: &mut Around<'_>) {
         let node = self.config.index;
-        around.trace.line(around.queue.now(), || {
-            format!("{:?} {shard:?} {event:?}", server_id(node))
-        });
+        around
+            .trace
+            .line(around.queue.now(), || format!("{:?} {shard:?} {event:?}", server_id(node)));
         let checks = &mut *around.checks;
         match event {
             ZabEvent::Established { epoch, .. } => {

@@ -90,7 +90,8 @@ impl Workload {
 
     /// Data that no other request carries: so it says whose it is, wherever it turns up.
     fn data(&mut self) -> Vec<u8> {
-        let mut data = format!("{}-{}-{} ", self.client, self.sent, self.draw.number()).into_bytes();
+        let mut data =
+            format!("{}-{}-{} ", self.client, self.sent, self.draw.number()).into_bytes();
         let length = self.draw.log_uniform(1, self.load.data_bytes_max);
         data.resize(data.len() + usize::try_from(length).expect("it is small"), b'.');
         data

@@ -256,12 +256,7 @@ impl World {
         for node in &self.nodes {
             let Some(process) = &node.process else { continue };
             for report in process.reports().into_iter().flat_map(|report| report.shards) {
-                self.checks.states.on_report(
-                    node.index,
-                    report.shard,
-                    report.zxid,
-                    report.digest,
-                );
+                self.checks.states.on_report(node.index, report.shard, report.zxid, report.digest);
             }
         }
     }

@@ -43,11 +43,7 @@ pub(super) enum Stage {
     /// Nothing, or a part of the ConnectRequest, has come.
     Connecting,
     /// The home shard is asked for the session.
-    Establishing {
-        read_only: Option<bool>,
-        last_zxid_seen: Zxid,
-        is_new: bool,
-    },
+    Establishing { read_only: Option<bool>, last_zxid_seen: Zxid, is_new: bool },
     /// The session is this connection's.
     Attached,
     /// The driver is told to close it; nothing is read from it any more.
@@ -210,15 +206,9 @@ impl Connection {
 
     /// Moves replies that are next in order to the output; tells whether the connection ends.
     pub(super) fn flush(&mut self, map: ShardMap) -> bool {
-        while let Some(Slot {
-            state: SlotState::Done(_),
-            ..
-        }) = self.queue.front()
-        {
+        while let Some(Slot { state: SlotState::Done(_), .. }) = self.queue.front() {
             let slot = self.queue.pop_front().expect("it was just looked at");
-            let SlotState::Done(done) = slot.state else {
-                unreachable!("it was just looked at")
-            };
+            let SlotState::Done(done) = slot.state else { unreachable!("it was just looked at") };
             let zxid = if done.closes && done.code == ErrorCode::Unimplemented {
                 // ZooKeeper answers an unknown operation so, before it closes.
                 reply::ZXID_NONE
@@ -255,9 +245,8 @@ impl Connection {
     /// Behind an open write there are refusals only. They leave no watch, and an event that waited
     /// for them would come after the reply to the write, which may show something newer.
     pub(super) fn last_done(&mut self, wanted: ShardId) -> Option<&mut Slot> {
-        let open_write = |slot: &Slot| {
-            matches!(slot.state, SlotState::Open { kind, .. } if kind != Kind::Read)
-        };
+        let open_write =
+            |slot: &Slot| matches!(slot.state, SlotState::Open { kind, .. } if kind != Kind::Read);
         let end = self.queue.iter().position(open_write);
         let end = end.unwrap_or(self.queue.len());
         self.queue

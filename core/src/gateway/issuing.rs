@@ -61,10 +61,7 @@ impl Gateway {
                 None => break,
                 Some(Ok(frame)) => self.on_frame(now, id, frame, replicas),
                 Some(Err(FrameError::Word(word))) => {
-                    self.wishes.push(Wish::Admin {
-                        connection: id,
-                        word,
-                    });
+                    self.wishes.push(Wish::Admin { connection: id, word });
                     if let Some(connection) = self.find(id) {
                         connection.stage = Stage::Closing;
                     }
@@ -151,15 +148,8 @@ impl Gateway {
             let Some(connection) = self.find(id) else {
                 return;
             };
-            let state = SlotState::Waiting {
-                op_code: header.op_code,
-                body: body.to_vec(),
-            };
-            connection.queue.push_back(Slot {
-                xid: header.xid,
-                state,
-                events: Vec::new(),
-            });
+            let state = SlotState::Waiting { op_code: header.op_code, body: body.to_vec() };
+            connection.queue.push_back(Slot { xid: header.xid, state, events: Vec::new() });
             self.issue(now, id, replicas);
         }
     }
@@ -201,10 +191,7 @@ impl Gateway {
         let zxid = connection.header_zxid(map, zxid);
         let mark = reply::begin(&mut connection.output);
         let result = replicas.read(shard, &reader, &request, &mut connection.output);
-        let code = result
-            .expect("the shard was here")
-            .err()
-            .unwrap_or(ErrorCode::Ok);
+        let code = result.expect("the shard was here").err().unwrap_or(ErrorCode::Ok);
         reply::finish(&mut connection.output, mark, xid, zxid, code);
         true
     }
@@ -239,10 +226,8 @@ impl Gateway {
         let Some(connection) = self.find(id) else {
             return;
         };
-        if let Some(Slot {
-            state: SlotState::Waiting { body, .. },
-            ..
-        }) = connection.queue.get_mut(index)
+        if let Some(Slot { state: SlotState::Waiting { body, .. }, .. }) =
+            connection.queue.get_mut(index)
         {
             *body = waiting;
         }
@@ -290,10 +275,7 @@ impl Gateway {
                 if !connection.may_issue(Kind::Write, shard) || !self.make_ready(id, shard, true) {
                     return false;
                 }
-                let ask = WriteAsk::Client {
-                    op_code,
-                    body: body.to_vec(),
-                };
+                let ask = WriteAsk::Client { op_code, body: body.to_vec() };
                 self.issue_write(id, index, shard, Kind::Write, ask);
                 true
             }
@@ -303,20 +285,14 @@ impl Gateway {
                 }
                 let session = connection.session.id.0;
                 let generation = connection.session.generation.0;
-                let ask = WriteAsk::SessionClose {
-                    session,
-                    generation,
-                };
+                let ask = WriteAsk::SessionClose { session, generation };
                 self.issue_write(id, index, shard, Kind::Close, ask);
                 true
             }
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a request, its place and its surroundings"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "a request, its place and its surroundings")]
     fn issue_read(
         &mut self,
         now: Instant,
@@ -345,20 +321,13 @@ impl Gateway {
                 let reader = connection.reader();
                 let mut reply_body = Vec::new();
                 let result = replicas.read(shard, &reader, request, &mut reply_body);
-                let code = result
-                    .expect("the shard was here")
-                    .err()
-                    .unwrap_or(ErrorCode::Ok);
+                let code = result.expect("the shard was here").err().unwrap_or(ErrorCode::Ok);
                 self.done_at(id, index, Some((shard, zxid)), code, &reply_body, false);
                 true
             }
             None => {
                 let reader = connection.reader();
-                let what = What::Read {
-                    reader,
-                    op_code,
-                    body: body.to_vec(),
-                };
+                let what = What::Read { reader, op_code, body: body.to_vec() };
                 let ticket = self.ask_for(shard, what, Purpose::Request(id));
                 self.open_at(id, index, ticket, shard, 1, Kind::Read);
                 true
@@ -401,11 +370,7 @@ impl Gateway {
         let ticket = self.ticket(Purpose::Request(id));
         let core = self.config.core;
         for shard in map.shards() {
-            let ask = crate::mail::Ask {
-                core,
-                ticket,
-                what: What::Barrier,
-            };
+            let ask = crate::mail::Ask { core, ticket, what: What::Barrier };
             let mail = crate::mail::Mail::Ask { shard, ask };
             let to = crate::replica::Recipient::Shard(shard);
             self.wishes.push(Wish::Mail { to, mail });
@@ -432,12 +397,7 @@ impl Gateway {
             return;
         };
         connection.on_issued(kind, shard);
-        let open = SlotState::Open {
-            ticket,
-            answers,
-            kind,
-            echo: Vec::new(),
-        };
+        let open = SlotState::Open { ticket, answers, kind, echo: Vec::new() };
         connection.queue[index].state = open;
     }
 
@@ -445,11 +405,7 @@ impl Gateway {
         match error {
             RequestError::Code(code) => self.done_at(id, index, None, code, &[], false),
             RequestError::Final(code) => self.done_at(id, index, None, code, &[], true),
-            RequestError::MultiOperation {
-                index: failed,
-                count,
-                code,
-            } => {
+            RequestError::MultiOperation { index: failed, count, code } => {
                 let mut body = Vec::new();
                 reply::multi_failed(&mut body, failed, count, code);
                 self.done_at(id, index, None, ErrorCode::Ok, &body, false);
@@ -465,12 +421,7 @@ impl Gateway {
         let mut body = Vec::new();
         let mut known = reply::begin_vector(&mut body);
         for identity in connection.identities.iter() {
-            reply::push_identity(
-                &mut body,
-                &mut known,
-                &identity.scheme,
-                identity.user_name(),
-            );
+            reply::push_identity(&mut body, &mut known, &identity.scheme, identity.user_name());
         }
         reply::finish_vector(&mut body, known);
         self.done_at(id, index, None, ErrorCode::Ok, &body, false);
@@ -502,12 +453,7 @@ impl Gateway {
         let reader = connection.reader();
         let watching: Vec<ShardId> = connection.watching.iter().copied().collect();
         for shard in watching {
-            self.ask(
-                shard,
-                What::Identify {
-                    reader: reader.clone(),
-                },
-            );
+            self.ask(shard, What::Identify { reader: reader.clone() });
         }
     }
 }
@@ -547,10 +493,7 @@ fn shard_of_part(map: ShardMap, part: &Request<'_>) -> Option<ShardId> {
 }
 
 fn first_shard(map: ShardMap, parts: &[Request<'_>], otherwise: ShardId) -> ShardId {
-    parts
-        .first()
-        .and_then(|part| shard_of_part(map, part))
-        .unwrap_or(otherwise)
+    parts.first().and_then(|part| shard_of_part(map, part)).unwrap_or(otherwise)
 }
 
 fn spans_shards(map: ShardMap, parts: &[Request<'_>]) -> bool {

@@ -12,40 +12,22 @@ use crate::wire::reply;
 impl Gateway {
     pub fn on_mail(&mut self, now: Instant, mail: Mail) {
         match mail {
-            Mail::Answer {
-                shard,
-                ticket,
-                zxid,
-                outcome,
-            } => {
+            Mail::Answer { shard, ticket, zxid, outcome } => {
                 self.on_answer(now, shard, ticket, zxid, &outcome);
             }
-            Mail::Event {
-                shard,
-                connection,
-                zxid,
-                event,
-                path,
-            } => {
+            Mail::Event { shard, connection, zxid, event, path } => {
                 self.on_event(shard, connection, zxid, event, &path);
             }
-            Mail::Moved {
-                session,
-                generation,
-            } => {
+            Mail::Moved { session, generation } => {
                 if let Some(&id) = self.by_session.get(&session)
-                    && self
-                        .find(id)
-                        .is_some_and(|it| it.session.generation < generation)
+                    && self.find(id).is_some_and(|it| it.session.generation < generation)
                 {
                     self.close(id);
                 }
             }
             Mail::Ended { session } => self.on_ended(session),
             Mail::Close { connection } => self.close(connection),
-            Mail::Touched {
-                ticket, expired, ..
-            } => self.on_touched(ticket, &expired),
+            Mail::Touched { ticket, expired, .. } => self.on_touched(ticket, &expired),
             Mail::Ask { .. } => unreachable!("questions go to replicas"),
         }
     }
@@ -120,13 +102,7 @@ impl Gateway {
             self.questions.remove(&ticket);
             return;
         };
-        let SlotState::Open {
-            answers,
-            kind,
-            echo,
-            ..
-        } = &mut slot.state
-        else {
+        let SlotState::Open { answers, kind, echo, .. } = &mut slot.state else {
             unreachable!("the slot was found by its question");
         };
         *answers -= 1;
@@ -177,13 +153,7 @@ impl Gateway {
         };
         let slot = &mut connection.queue[index];
         let (shard, zxid) = from.map_or((None, Zxid::ZERO), |(shard, zxid)| (Some(shard), zxid));
-        let done = Done {
-            shard,
-            zxid,
-            code,
-            body: body.to_vec(),
-            closes,
-        };
+        let done = Done { shard, zxid, code, body: body.to_vec(), closes };
         slot.state = SlotState::Done(done);
     }
 
@@ -244,11 +214,5 @@ impl Gateway {
 }
 
 fn answered_ok(outcome: &Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::Reply {
-            code: ErrorCode::Ok,
-            ..
-        }
-    )
+    matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. })
 }

@@ -22,11 +22,7 @@ impl Gateway {
         };
         let timeout = self.negotiate(request.timeout_ms);
         let is_new = request.session == SessionId(0);
-        let session = if is_new {
-            self.next_session()
-        } else {
-            request.session
-        };
+        let session = if is_new { self.next_session() } else { request.session };
         let home = self.config.map.home_of(session);
         let Some(connection) = self.find(id) else {
             return;
@@ -36,27 +32,17 @@ impl Gateway {
         connection.session.timeout = timeout;
         connection.session.heard = now;
         let last_zxid_seen = request.last_zxid_seen;
-        connection.stage = Stage::Establishing {
-            read_only: request.read_only,
-            last_zxid_seen,
-            is_new,
-        };
+        connection.stage =
+            Stage::Establishing { read_only: request.read_only, last_zxid_seen, is_new };
         let ask = if is_new {
             let password = connection.entropy;
-            WriteAsk::SessionCreate {
-                session: session.0,
-                password,
-                timeout_ms,
-            }
+            WriteAsk::SessionCreate { session: session.0, password, timeout_ms }
         } else {
             let password = request.password.to_vec();
             if let Some(known) = password.first_chunk::<PASSWORD_BYTES>() {
                 connection.entropy = *known;
             }
-            WriteAsk::SessionRenew {
-                session: session.0,
-                password,
-            }
+            WriteAsk::SessionRenew { session: session.0, password }
         };
         let asker = system_writer();
         self.ask_for(home, What::Write { asker, ask }, Purpose::Establish(id));
@@ -74,20 +60,10 @@ impl Gateway {
         let Some(connection) = self.find(id) else {
             return;
         };
-        let Stage::Establishing {
-            read_only,
-            last_zxid_seen,
-            is_new,
-        } = connection.stage
-        else {
+        let Stage::Establishing { read_only, last_zxid_seen, is_new } = connection.stage else {
             return;
         };
-        let Outcome::Session {
-            generation,
-            timeout_ms,
-            attached,
-        } = outcome
-        else {
+        let Outcome::Session { generation, timeout_ms, attached } = outcome else {
             // Unknown, expired, or the wrong password: the client begins anew.
             reply::connect(&mut connection.output, &ConnectResponse::refused(read_only));
             self.wishes.push(Wish::Output { connection: id });
@@ -101,20 +77,14 @@ impl Gateway {
         }
         let session = connection.session.id;
         connection.stage = Stage::Attached;
-        connection.zxid_sent = if map.count() == 1 {
-            zxid
-        } else {
-            last_zxid_seen
-        };
+        connection.zxid_sent = if map.count() == 1 { zxid } else { last_zxid_seen };
         connection.session.generation = *generation;
         connection.session.timeout = Duration::from_ms(u64::from(*timeout_ms));
         connection.session.confirmed = now;
         connection.session.touched = now;
         connection.session.is_renewed = !is_new;
-        connection.session.attached = attached
-            .iter()
-            .map(|&(shard, zxid)| (shard, Some(zxid)))
-            .collect();
+        connection.session.attached =
+            attached.iter().map(|&(shard, zxid)| (shard, Some(zxid))).collect();
         let home = map.home_of(session);
         connection.session.attached.insert(home, None);
         connection.session.ready.insert(home);
@@ -196,10 +166,7 @@ impl Gateway {
                 }
                 session.is_touch_queued = false;
                 session.touched = now;
-                sessions.push(Touched {
-                    session: session.id.0,
-                    generation: session.generation.0,
-                });
+                sessions.push(Touched { session: session.id.0, generation: session.generation.0 });
                 asked.push(id);
             }
             if !sessions.is_empty() {
@@ -282,11 +249,7 @@ impl Gateway {
         connection.session.preparing += 1;
         let session = connection.session.id.0;
         let generation = connection.session.generation.0;
-        let ask = WriteAsk::SessionAttach {
-            session,
-            generation,
-            shard: shard.0,
-        };
+        let ask = WriteAsk::SessionAttach { session, generation, shard: shard.0 };
         let asker = system_writer();
         self.ask_for(home, What::Write { asker, ask }, Purpose::Attach(id, shard));
         false
@@ -303,14 +266,8 @@ impl Gateway {
             let session = connection.session.id.0;
             let generation = connection.session.generation.0;
             let what = if connection.session.attached.contains_key(&shard) {
-                let ask = WriteAsk::SessionAdvance {
-                    session,
-                    generation,
-                };
-                What::Write {
-                    asker: system_writer(),
-                    ask,
-                }
+                let ask = WriteAsk::SessionAdvance { session, generation };
+                What::Write { asker: system_writer(), ask }
             } else {
                 What::Barrier
             };
@@ -329,13 +286,7 @@ impl Gateway {
             return;
         };
         connection.session.preparing -= 1;
-        if !matches!(
-            outcome,
-            Outcome::Reply {
-                code: ErrorCode::Ok,
-                ..
-            }
-        ) {
+        if !matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. }) {
             self.close(id);
             return;
         }
@@ -347,13 +298,7 @@ impl Gateway {
             return;
         };
         connection.session.preparing -= 1;
-        if matches!(
-            outcome,
-            Outcome::Reply {
-                code: ErrorCode::Ok,
-                ..
-            }
-        ) {
+        if matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. }) {
             connection.session.ready.insert(shard);
         } else {
             self.close(id);

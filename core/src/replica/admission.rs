@@ -24,10 +24,7 @@ impl Replica {
     /// Whether a write must be refused because there is no room for it. What ends, moves or shrinks
     /// something is still taken: there is a reserve for it.
     pub(super) fn has_no_room_for(&self, forward: &Forward) -> bool {
-        let grows = matches!(
-            forward.ask,
-            WriteAsk::Client { .. } | WriteAsk::SessionCreate { .. }
-        );
+        let grows = matches!(forward.ask, WriteAsk::Client { .. } | WriteAsk::SessionCreate { .. });
         grows && self.zab.is_disk_low()
     }
 
@@ -38,8 +35,7 @@ impl Replica {
         let disks = admission::named(entry);
         self.state.admit(entry.zxid(), &disks);
         let admitted = self.state.admitted();
-        self.zab
-            .set_admitted(now.instant, admitted, entry.zxid(), &mut self.actions);
+        self.zab.set_admitted(now.instant, admitted, entry.zxid(), &mut self.actions);
         if let Some(reign) = &mut self.reign {
             reign.is_admission_proposed = false;
         }
@@ -63,13 +59,9 @@ impl Replica {
             return;
         }
         reign.is_admission_proposed = true;
-        let voters = disks.iter().map(|&(server, disk)| Admission {
-            server: server.0,
-            disk: disk.0,
-        });
-        let admissions = Admissions {
-            voters: voters.collect(),
-        };
+        let voters =
+            disks.iter().map(|&(server, disk)| Admission { server: server.0, disk: disk.0 });
+        let admissions = Admissions { voters: voters.collect() };
         let payload = admissions.to_bytes();
         let kind = EntryKind::Admission;
         self.zab.propose(kind, &payload, &mut self.actions);

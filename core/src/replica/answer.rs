@@ -46,10 +46,7 @@ impl Replica {
     pub(super) fn done_outcome(&self, asked: &Asked) -> Outcome {
         match &asked.question {
             Question::Write { ask, .. } => self.system_outcome(ask),
-            Question::Barrier => Outcome::Reply {
-                code: ErrorCode::Ok,
-                body: Vec::new(),
-            },
+            Question::Barrier => Outcome::Reply { code: ErrorCode::Ok, body: Vec::new() },
         }
     }
 
@@ -57,17 +54,9 @@ impl Replica {
     fn system_outcome(&self, ask: &WriteAsk) -> Outcome {
         let mut body = Vec::new();
         if let WriteAsk::SessionPurge { session } = ask {
-            body.push(u8::from(
-                self.state
-                    .sessions()
-                    .attached(SessionId(*session))
-                    .is_none(),
-            ));
+            body.push(u8::from(self.state.sessions().attached(SessionId(*session)).is_none()));
         }
-        Outcome::Reply {
-            code: ErrorCode::Ok,
-            body,
-        }
+        Outcome::Reply { code: ErrorCode::Ok, body }
     }
 
     fn session_outcome(&self, applied: &Applied) -> Outcome {
@@ -95,10 +84,7 @@ pub(super) fn refused_multi(codes: &[i32]) -> Outcome {
         reply::multi_error(&mut body, code);
     }
     reply::multi_end(&mut body);
-    Outcome::Reply {
-        code: ErrorCode::Ok,
-        body,
-    }
+    Outcome::Reply { code: ErrorCode::Ok, body }
 }
 
 fn client_outcome(op_code: i32, applied: &Applied) -> Outcome {
@@ -114,10 +100,7 @@ fn client_outcome(op_code: i32, applied: &Applied) -> Outcome {
             put_result(&mut body, &result);
         }
     }
-    Outcome::Reply {
-        code: ErrorCode::Ok,
-        body,
-    }
+    Outcome::Reply { code: ErrorCode::Ok, body }
 }
 
 fn operation_of(result: &OperationResult<'_>) -> OpCode {

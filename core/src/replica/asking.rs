@@ -23,17 +23,11 @@ pub(super) enum Question {
 
 impl Asked {
     pub(super) fn write(asker: Writer, ask: WriteAsk) -> Self {
-        Self {
-            question: Question::Write { asker, ask },
-            is_sent: false,
-        }
+        Self { question: Question::Write { asker, ask }, is_sent: false }
     }
 
     pub(super) fn barrier() -> Self {
-        Self {
-            question: Question::Barrier,
-            is_sent: false,
-        }
+        Self { question: Question::Barrier, is_sent: false }
     }
 }
 
@@ -101,12 +95,8 @@ impl Replica {
 
     /// Outcomes that only the old leader could tell are unknown now.
     pub(super) fn give_up_sent(&mut self, deeds: &mut Vec<Deed>) {
-        let sent: Vec<_> = self
-            .asked
-            .iter()
-            .filter(|(_, asked)| asked.is_sent)
-            .map(|(&key, _)| key)
-            .collect();
+        let sent: Vec<_> =
+            self.asked.iter().filter(|(_, asked)| asked.is_sent).map(|(&key, _)| key).collect();
         for (core, ticket) in sent {
             self.asked.remove(&(core, ticket));
             let applied = self.state.applied();
@@ -119,10 +109,7 @@ impl Replica {
         if !self.is_mine(origin) || self.asked.remove(&key).is_none() {
             return;
         }
-        let outcome = Outcome::Reply {
-            code: crate::base::error::ErrorCode::Ok,
-            body: Vec::new(),
-        };
+        let outcome = Outcome::Reply { code: crate::base::error::ErrorCode::Ok, body: Vec::new() };
         self.answer_after(zxid, key.0, key.1, outcome, deeds);
     }
 
@@ -138,10 +125,7 @@ impl Replica {
         if zxid <= self.state.applied() {
             self.answer(core, ticket, zxid, outcome, deeds);
         } else {
-            self.after_apply
-                .entry(zxid)
-                .or_default()
-                .push((core, ticket, outcome));
+            self.after_apply.entry(zxid).or_default().push((core, ticket, outcome));
         }
     }
 

@@ -112,11 +112,7 @@ impl Replica {
         now: Now,
         deeds: &mut Vec<Deed>,
     ) -> Self {
-        assert_eq!(
-            state.applied(),
-            restored.base.zxid,
-            "replay begins where the state ends"
-        );
+        assert_eq!(state.applied(), restored.base.zxid, "replay begins where the state ends");
         let mut actions = Vec::new();
         let zab = Zab::new(
             config.membership.clone(),
@@ -175,27 +171,15 @@ impl Replica {
             PeerMessage::TouchAck { origin, expired } => {
                 self.on_touch_ack(origin, &expired, deeds);
             }
-            PeerMessage::SnapshotChunk {
-                epoch,
-                index,
-                last,
-                bytes,
-            } => {
-                let chunk = Chunk {
-                    epoch: Epoch(epoch),
-                    index,
-                    is_last: last,
-                    bytes: &bytes,
-                };
+            PeerMessage::SnapshotChunk { epoch, index, last, bytes } => {
+                let chunk = Chunk { epoch: Epoch(epoch), index, is_last: last, bytes: &bytes };
                 self.on_snapshot_chunk(now, from, &chunk, deeds);
             }
             PeerMessage::SnapshotChunkAck { epoch, index } => {
                 self.on_chunk_ack(now, from, Epoch(epoch), index, deeds);
             }
             PeerMessage::Error { text: _ } => {}
-            protocol => self
-                .zab
-                .on_message(now.instant, from, protocol, &mut self.actions),
+            protocol => self.zab.on_message(now.instant, from, protocol, &mut self.actions),
         }
         self.settle(now, deeds);
     }
@@ -240,11 +224,7 @@ impl Replica {
                 self.asked.insert((core, ticket), Asked::barrier());
                 self.send_asked(now, core, ticket, deeds);
             }
-            What::Read {
-                reader,
-                op_code,
-                body,
-            } => {
+            What::Read { reader, op_code, body } => {
                 self.on_read(core, ticket, &reader, op_code, &body, deeds);
             }
             What::Forget { connection } => self.watches.connection_closed(connection),
@@ -261,10 +241,7 @@ impl Replica {
 
     pub fn deadline(&self) -> Option<Instant> {
         let expiry = self.reign.as_ref().and_then(Reign::deadline);
-        [self.zab.deadline(), expiry, self.sending_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.zab.deadline(), expiry, self.sending_deadline()].into_iter().flatten().min()
     }
 
     pub fn shard(&self) -> ShardId {
@@ -290,8 +267,7 @@ impl Replica {
 
     /// How long this replica has had no leader to serve under.
     pub fn leaderless_for(&self, now: Instant) -> Duration {
-        self.leaderless_since
-            .map_or(Duration::ZERO, |since| now.since(since))
+        self.leaderless_since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
     pub fn peer_state(&self) -> PeerState {
@@ -350,11 +326,7 @@ impl Replica {
             self.give_up_sent(deeds);
         }
         self.served = serving;
-        self.leaderless_since = if serving.is_some() {
-            None
-        } else {
-            Some(now.instant)
-        };
+        self.leaderless_since = if serving.is_some() { None } else { Some(now.instant) };
         if leads && self.reign.is_none() {
             self.begin_reign(now, deeds);
         }
@@ -375,10 +347,7 @@ impl Replica {
                 EntryKind::Txn => self.apply_txn(now, &entry, deeds),
                 EntryKind::SnapshotPoint => {
                     self.state.pass(entry.zxid());
-                    let at = Mark {
-                        zxid: entry.zxid(),
-                        hash: entry.hash(),
-                    };
+                    let at = Mark { zxid: entry.zxid(), hash: entry.hash() };
                     self.on_snapshot_point(at, entry.payload(), deeds);
                 }
                 EntryKind::Admission => self.on_admission(now, &entry),
@@ -439,23 +408,12 @@ impl Replica {
         outcome: Outcome,
         deeds: &mut Vec<Deed>,
     ) {
-        let mail = Mail::Answer {
-            shard: self.shard(),
-            ticket,
-            zxid,
-            outcome,
-        };
-        deeds.push(Deed::Mail {
-            to: Recipient::Core(core),
-            mail,
-        });
+        let mail = Mail::Answer { shard: self.shard(), ticket, zxid, outcome };
+        deeds.push(Deed::Mail { to: Recipient::Core(core), mail });
     }
 
     fn tell_everybody(&self, mail: Mail, deeds: &mut Vec<Deed>) {
-        deeds.push(Deed::Mail {
-            to: Recipient::Cores,
-            mail,
-        });
+        deeds.push(Deed::Mail { to: Recipient::Cores, mail });
     }
 
     fn is_home_of(&self, session: SessionId) -> bool {

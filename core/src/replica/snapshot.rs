@@ -25,12 +25,7 @@ pub struct SnapshotJob {
 
 impl SnapshotJob {
     pub(super) fn new(shard: ShardId, at: Mark, frozen: Frozen) -> Self {
-        Self {
-            shard,
-            zxid: at.zxid,
-            hash: at.hash,
-            frozen,
-        }
+        Self { shard, zxid: at.zxid, hash: at.hash, frozen }
     }
 
     /// The bytes, chunk by chunk. Where there are many sessions this takes a while: it belongs

@@ -56,9 +56,7 @@ impl Replica {
         let hash = hash.expect("what is applied is in memory, or just before it");
         let at = Mark { zxid, hash };
         let mut actions = Vec::new();
-        let begun = self
-            .zab
-            .begin_transfer(now.instant, learner, at, &mut actions);
+        let begun = self.zab.begin_transfer(now.instant, learner, at, &mut actions);
         deeds.extend(actions.into_iter().map(Deed::Zab));
         let Some(epoch) = begun else {
             return;
@@ -168,22 +166,13 @@ impl Replica {
     /// The file of a received image is durable: its state takes the old one's place.
     pub(super) fn install(&mut self, now: Now, digest: u128, deeds: &mut Vec<Deed>) {
         let incoming = self.incoming.take();
-        let Incoming {
-            wanted,
-            chunks,
-            state,
-            ..
-        } = incoming.expect("a received image is there");
+        let Incoming { wanted, chunks, state, .. } = incoming.expect("a received image is there");
         let state = state.expect("a received image is complete");
         assert_eq!(state.applied(), wanted.at.zxid);
         self.zab.install(now.instant, digest, &mut self.actions);
         let (admitted, at) = (state.admitted(), wanted.at.zxid);
-        self.zab
-            .set_admitted(now.instant, admitted, at, &mut self.actions);
-        let ack = PeerMessage::SnapshotChunkAck {
-            epoch: wanted.epoch.0,
-            index: chunks - 1,
-        };
+        self.zab.set_admitted(now.instant, admitted, at, &mut self.actions);
+        let ack = PeerMessage::SnapshotChunkAck { epoch: wanted.epoch.0, index: chunks - 1 };
         self.send(wanted.leader, ack, deeds);
         let before = core::mem::replace(&mut self.state, state);
         // A file of the old state that is still being made says nothing any more.
@@ -198,8 +187,7 @@ impl Replica {
     pub(super) fn drop_stale_transfers(&mut self) {
         if !self.outgoing.is_empty() {
             let zab = &self.zab;
-            self.outgoing
-                .retain(|&learner, it| zab.is_transferring(learner, it.attempt));
+            self.outgoing.retain(|&learner, it| zab.is_transferring(learner, it.attempt));
         }
         if let Some(incoming) = &self.incoming
             && self.zab.wanted_snapshot() != Some(incoming.wanted)
@@ -267,10 +255,7 @@ impl Replica {
                 None => self.tell_everybody(Mail::Ended { session }, deeds),
                 Some(home) if home.generation > known.generation => {
                     let generation = home.generation;
-                    let moved = Mail::Moved {
-                        session,
-                        generation,
-                    };
+                    let moved = Mail::Moved { session, generation };
                     self.tell_everybody(moved, deeds);
                 }
                 Some(_) => {}

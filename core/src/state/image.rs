@@ -64,11 +64,7 @@ pub struct Frozen {
 
 impl Frozen {
     pub(super) fn new(header: ImageHeader, znodes: Znodes, tables: Tables) -> Self {
-        Self {
-            header,
-            znodes,
-            tables,
-        }
+        Self { header, znodes, tables }
     }
 
     /// The image, chunk by chunk. The tables are encoded at once.

@@ -102,17 +102,7 @@ impl State {
             return Err(Malformed);
         }
         index_ephemerals(&tree, &mut sessions)?;
-        Ok(Self {
-            shard,
-            map,
-            tree,
-            tables: Tables {
-                sessions,
-                points,
-                admitted,
-            },
-            applied,
-        })
+        Ok(Self { shard, map, tree, tables: Tables { sessions, points, admitted }, applied })
     }
 
     /// The same from a whole image.
@@ -135,10 +125,7 @@ impl State {
 
     /// Everything as it is now and stays, to be encoded while the state moves on.
     pub fn freeze(&self) -> Frozen {
-        let header = ImageHeader {
-            shard: self.shard,
-            zxid: self.applied,
-        };
+        let header = ImageHeader { shard: self.shard, zxid: self.applied };
         Frozen::new(header, self.tree.freeze(), self.freeze_tables())
     }
 

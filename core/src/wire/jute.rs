@@ -140,14 +140,8 @@ mod tests {
         assert_eq!(read(b"\xff\xff\xff\xfe"), Err(JuteError::NegativeLength));
         assert_eq!(read(b"\x7f\xff\xff\xff"), Err(JuteError::Truncated));
         assert_eq!(read(b"\0\0\0\x02a"), Err(JuteError::Truncated));
-        assert_eq!(
-            Reader::new(b"\xff\xff\xff\xff").text(),
-            Err(JuteError::Null)
-        );
-        assert_eq!(
-            Reader::new(b"\0\0\0\x01\xff").text(),
-            Err(JuteError::NotUtf8)
-        );
+        assert_eq!(Reader::new(b"\xff\xff\xff\xff").text(), Err(JuteError::Null));
+        assert_eq!(Reader::new(b"\0\0\0\x01\xff").text(), Err(JuteError::NotUtf8));
     }
 
     #[test]

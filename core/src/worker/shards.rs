@@ -37,14 +37,12 @@ impl Shards {
     pub(super) fn each(&mut self, mut act: impl FnMut(&mut Replica, &mut Vec<Deed>)) {
         for (&shard, replica) in &mut self.replicas {
             act(replica, &mut self.scratch);
-            self.deeds
-                .extend(self.scratch.drain(..).map(|deed| (shard, deed)));
+            self.deeds.extend(self.scratch.drain(..).map(|deed| (shard, deed)));
         }
     }
 
     pub(super) fn collect(&mut self, shard: ShardId) {
-        self.deeds
-            .extend(self.scratch.drain(..).map(|deed| (shard, deed)));
+        self.deeds.extend(self.scratch.drain(..).map(|deed| (shard, deed)));
     }
 }
 
@@ -58,8 +56,7 @@ impl Replicas for Shards {
     ) -> Option<Result<(), ErrorCode>> {
         let replica = self.replicas.get_mut(&shard)?;
         let result = replica.read(reader, request, body, &mut self.scratch);
-        self.deeds
-            .extend(self.scratch.drain(..).map(|deed| (shard, deed)));
+        self.deeds.extend(self.scratch.drain(..).map(|deed| (shard, deed)));
         Some(result)
     }
 

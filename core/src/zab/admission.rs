@@ -115,12 +115,10 @@ impl Zab {
         let Phase::Leading(leader) = &self.phase else {
             return;
         };
-        let damaged = leader
-            .learners()
-            .filter(|(_, it)| !it.is_whole && it.stage >= LearnerStage::Entered);
-        let judged: Vec<(ServerId, bool)> = damaged
-            .map(|(server, it)| (server, self.counts(server, it.identity)))
-            .collect();
+        let damaged =
+            leader.learners().filter(|(_, it)| !it.is_whole && it.stage >= LearnerStage::Entered);
+        let judged: Vec<(ServerId, bool)> =
+            damaged.map(|(server, it)| (server, self.counts(server, it.identity))).collect();
         let Phase::Leading(leader) = &mut self.phase else {
             unreachable!("it was just looked at");
         };
@@ -152,11 +150,8 @@ impl Zab {
     fn is_replaced(&self, server: ServerId, disk: DiskId) -> bool {
         let later = self.log.entries_after(self.admitted_at);
         let mut admissions = later.filter(|entry| entry.kind() == EntryKind::Admission);
-        admissions.any(|entry| {
-            named(entry)
-                .iter()
-                .any(|&(id, other)| id == server && other != disk)
-        })
+        admissions
+            .any(|entry| named(entry).iter().any(|&(id, other)| id == server && other != disk))
     }
 }
 
@@ -165,7 +160,5 @@ pub fn named(entry: &Entry) -> Vec<(ServerId, DiskId)> {
     let admissions = Admissions::view(entry.payload());
     let admissions = admissions.expect("a hash-checked entry holds admissions");
     let voters = admissions.voters.iter();
-    voters
-        .map(|it| (ServerId(it.server), DiskId(it.disk.to_native())))
-        .collect()
+    voters.map(|it| (ServerId(it.server), DiskId(it.disk.to_native()))).collect()
 }

@@ -43,17 +43,11 @@ impl Election {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let voting = self.voting.as_ref()?;
-        Some(
-            voting
-                .settled_at
-                .map_or(voting.repeat_at, |at| at.min(voting.repeat_at)),
-        )
+        Some(voting.settled_at.map_or(voting.repeat_at, |at| at.min(voting.repeat_at)))
     }
 
     pub(super) fn proposes(&self, server: ServerId) -> bool {
-        self.voting
-            .as_ref()
-            .is_some_and(|voting| voting.proposal.leader == server)
+        self.voting.as_ref().is_some_and(|voting| voting.proposal.leader == server)
     }
 }
 
@@ -72,15 +66,8 @@ impl Zab {
             BTreeMap::new()
         };
         let repeat_at = now + self.periods.vote;
-        let voting = Voting {
-            proposal: own,
-            votes,
-            settled_at: None,
-            repeat_at,
-        };
-        self.phase = Phase::Looking(Election {
-            voting: Some(voting),
-        });
+        let voting = Voting { proposal: own, votes, settled_at: None, repeat_at };
+        self.phase = Phase::Looking(Election { voting: Some(voting) });
         self.broadcast_vote(out);
         self.count_votes(now, out);
     }
@@ -100,10 +87,7 @@ impl Zab {
     }
 
     pub(super) fn on_election_time(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let Phase::Looking(Election {
-            voting: Some(voting),
-        }) = &mut self.phase
-        else {
+        let Phase::Looking(Election { voting: Some(voting) }) = &mut self.phase else {
             return;
         };
         if voting.repeat_at <= now {
@@ -123,10 +107,7 @@ impl Zab {
             self.check_quorum(now, out);
         }
         if let Some(standing) = self.standing_vote() {
-            out.push(Action::Send {
-                to: from,
-                message: PeerMessage::Vote(standing),
-            });
+            out.push(Action::Send { to: from, message: PeerMessage::Vote(standing) });
             return;
         }
         if !self.is_voter(from) || !vote.counts {
@@ -136,10 +117,7 @@ impl Zab {
         let own = self.own_candidate();
         let is_electable = self.is_electable();
         let round = self.round;
-        let Phase::Looking(Election {
-            voting: Some(voting),
-        }) = &mut self.phase
-        else {
+        let Phase::Looking(Election { voting: Some(voting) }) = &mut self.phase else {
             return;
         };
         if vote.round < round {
@@ -184,17 +162,10 @@ impl Zab {
         // Servers whose discovery failed together must not fail together again.
         let settle = self.periods.vote_settle.0;
         let settled_at = now + Duration(settle + self.prng.below(settle / 2 + 1));
-        let Phase::Looking(Election {
-            voting: Some(voting),
-        }) = &mut self.phase
-        else {
+        let Phase::Looking(Election { voting: Some(voting) }) = &mut self.phase else {
             return;
         };
-        let agreeing = voting
-            .votes
-            .values()
-            .filter(|&&vote| vote == voting.proposal)
-            .count();
+        let agreeing = voting.votes.values().filter(|&&vote| vote == voting.proposal).count();
         if agreeing < majority {
             voting.settled_at = None;
             return;
@@ -205,10 +176,7 @@ impl Zab {
             return;
         }
         let leader = voting.proposal.leader;
-        out.push(Action::Event(Event::Elected {
-            leader,
-            round: self.round,
-        }));
+        out.push(Action::Event(Event::Elected { leader, round: self.round }));
         if leader == self.membership.me {
             self.lead(now, out);
         } else {
@@ -224,10 +192,7 @@ impl Zab {
 
     fn reply_vote(&self, to: ServerId, out: &mut Vec<Action>) {
         if let Some(vote) = self.looking_vote() {
-            out.push(Action::Send {
-                to,
-                message: PeerMessage::Vote(vote),
-            });
+            out.push(Action::Send { to, message: PeerMessage::Vote(vote) });
         }
     }
 

@@ -161,9 +161,7 @@ impl Leader {
     }
 
     pub fn learners(&self) -> impl Iterator<Item = (ServerId, &Learner)> {
-        self.learners
-            .iter()
-            .map(|(&server, learner)| (server, learner))
+        self.learners.iter().map(|(&server, learner)| (server, learner))
     }
 
     pub(super) fn credentials(&self) -> (Epoch, Zxid) {
@@ -200,26 +198,16 @@ impl Leader {
     }
 
     pub(super) fn learners_waiting_for_plan(&self) -> Vec<ServerId> {
-        let waiting = self
-            .learners
-            .iter()
-            .filter(|(_, it)| it.stage == LearnerStage::Accepted);
+        let waiting = self.learners.iter().filter(|(_, it)| it.stage == LearnerStage::Accepted);
         waiting.map(|(&server, _)| server).collect()
     }
 
     pub(super) fn highest_accepted(&self, own: Epoch) -> Epoch {
-        self.learners
-            .values()
-            .map(|learner| learner.accepted)
-            .fold(own, Epoch::max)
+        self.learners.values().map(|learner| learner.accepted).fold(own, Epoch::max)
     }
 
     pub(super) fn voters_present(&self) -> usize {
-        1 + self
-            .learners
-            .values()
-            .filter(|learner| learner.voter)
-            .count()
+        1 + self.learners.values().filter(|learner| learner.voter).count()
     }
 
     pub(super) fn voters_accepted(&self) -> usize {
@@ -269,11 +257,7 @@ impl Leader {
         };
         let entry = Entry::new(kind, log.shard(), zxid, tail.hash, payload);
         let (sequence, record) = log.append(entry).expect("a leader continues its own log");
-        out.push(Action::Append {
-            sequence,
-            record,
-            riders: Vec::new(),
-        });
+        out.push(Action::Append { sequence, record, riders: Vec::new() });
         zxid
     }
 
@@ -281,10 +265,7 @@ impl Leader {
         let Some(learner) = self.learners.get(&to) else {
             return;
         };
-        let message = PeerMessage::LeaderInfo {
-            attempt: learner.attempt,
-            epoch: self.epoch.0,
-        };
+        let message = PeerMessage::LeaderInfo { attempt: learner.attempt, epoch: self.epoch.0 };
         out.push(Action::Send { to, message });
     }
 
@@ -299,10 +280,7 @@ impl Leader {
         };
         assert_eq!(learner.stage, LearnerStage::Entered);
         learner.stage = LearnerStage::UpToDate;
-        let message = PeerMessage::UpToDate {
-            epoch: self.epoch.0,
-            committed_zxid: committed.0,
-        };
+        let message = PeerMessage::UpToDate { epoch: self.epoch.0, committed_zxid: committed.0 };
         out.push(Action::Send { to, message });
     }
 
@@ -315,10 +293,7 @@ impl Leader {
         let to = self.learners_from(LearnerStage::Synchronizing);
         if !to.is_empty() {
             for_each_frame(log, self.epoch, self.sent, tail, |message| {
-                out.push(Action::Broadcast {
-                    to: to.clone(),
-                    message,
-                });
+                out.push(Action::Broadcast { to: to.clone(), message });
             });
             self.told = log.committed();
         }
@@ -335,10 +310,7 @@ impl Leader {
             self.told = committed;
             let to = self.learners_from(LearnerStage::Entered);
             if !to.is_empty() {
-                let message = PeerMessage::Commit {
-                    epoch: self.epoch.0,
-                    zxid: committed.0,
-                };
+                let message = PeerMessage::Commit { epoch: self.epoch.0, zxid: committed.0 };
                 out.push(Action::Broadcast { to, message });
             }
         }
@@ -347,10 +319,7 @@ impl Leader {
             let to = self.learners_from(LearnerStage::Synchronizing);
             if !to.is_empty() {
                 let round = self.begun_round;
-                let message = PeerMessage::Confirm {
-                    epoch: self.epoch.0,
-                    round,
-                };
+                let message = PeerMessage::Confirm { epoch: self.epoch.0, round };
                 out.push(Action::Broadcast { to, message });
             }
             self.count_confirmations();
@@ -363,27 +332,17 @@ impl Leader {
         let tail = log.tail().zxid;
         self.is_established()
             && log.committed() == tail
-            && self
-                .learners
-                .values()
-                .any(|it| it.voter && it.acked == tail)
+            && self.learners.values().any(|it| it.voter && it.acked == tail)
     }
 
     fn learners_from(&self, stage: LearnerStage) -> Vec<ServerId> {
-        let in_step = self
-            .learners
-            .iter()
-            .filter(|(_, learner)| learner.stage >= stage);
+        let in_step = self.learners.iter().filter(|(_, learner)| learner.stage >= stage);
         in_step.map(|(&server, _)| server).collect()
     }
 
     /// The newest zxid that a majority of the voters has on disk.
     fn majority_acked(&self) -> Zxid {
-        let own = if self.own_entered {
-            self.own_acked
-        } else {
-            Zxid::ZERO
-        };
+        let own = if self.own_entered { self.own_acked } else { Zxid::ZERO };
         let mut acked: Vec<Zxid> = self
             .voters
             .iter()
@@ -392,10 +351,7 @@ impl Leader {
                     return own;
                 }
                 let entered = |it: &&Learner| it.voter && it.stage >= LearnerStage::Entered;
-                self.learners
-                    .get(&voter)
-                    .filter(entered)
-                    .map_or(Zxid::ZERO, |it| it.acked)
+                self.learners.get(&voter).filter(entered).map_or(Zxid::ZERO, |it| it.acked)
             })
             .collect();
         acked.sort_unstable_by(|left, right| right.cmp(left));
@@ -537,10 +493,7 @@ impl Zab {
             self.admission_due = true;
             leader.give_up_at = None;
             let (epoch, committed) = (leader.epoch, self.log.committed());
-            out.push(Action::Event(Event::Established {
-                epoch,
-                at: committed,
-            }));
+            out.push(Action::Event(Event::Established { epoch, at: committed }));
             for learner in leader.learners_from(LearnerStage::Entered) {
                 leader.bring_up_to_date(learner, committed, out);
             }

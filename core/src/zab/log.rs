@@ -136,19 +136,12 @@ impl Log {
             log.epoch_ends.push(restored.base);
         }
         for entry in restored.entries {
-            log.follows(&entry)
-                .expect("recovery hands over an unbroken chain");
+            log.follows(&entry).expect("recovery hands over an unbroken chain");
             log.push(entry);
         }
         log.durable = log.position();
-        assert!(
-            log.committed <= log.tail().zxid,
-            "the committed past is in the log"
-        );
-        assert!(
-            log.snapshot <= log.committed,
-            "only committed state is in a snapshot"
-        );
+        assert!(log.committed <= log.tail().zxid, "the committed past is in the log");
+        assert!(log.snapshot <= log.committed, "only committed state is in a snapshot");
         assert!(log.accepted_epoch >= log.current_epoch, "EpochMonotone");
         log
     }
@@ -162,65 +155,36 @@ impl Log {
 
     /// Accepts an epoch: no lower one will be listened to again.
     pub fn accept_epoch(&mut self, epoch: Epoch) -> (Sequence, Record) {
-        assert!(
-            epoch >= self.accepted_epoch,
-            "EpochMonotone: accepted epochs never fall"
-        );
+        assert!(epoch >= self.accepted_epoch, "EpochMonotone: accepted epochs never fall");
         self.accepted_epoch = epoch;
-        (
-            self.take_sequence(),
-            Record::Control(Control::AcceptedEpoch { epoch: epoch.0 }),
-        )
+        (self.take_sequence(), Record::Control(Control::AcceptedEpoch { epoch: epoch.0 }))
     }
 
     /// Enters an epoch: the history is that of its leader.
     pub fn enter_epoch(&mut self, epoch: Epoch) -> (Sequence, Record) {
-        assert!(
-            epoch == self.accepted_epoch,
-            "an epoch is accepted before it is entered"
-        );
-        assert!(
-            epoch >= self.current_epoch,
-            "EpochMonotone: current epochs never fall"
-        );
+        assert!(epoch == self.accepted_epoch, "an epoch is accepted before it is entered");
+        assert!(epoch >= self.current_epoch, "EpochMonotone: current epochs never fall");
         self.current_epoch = epoch;
         self.is_unknown = false;
-        (
-            self.take_sequence(),
-            Record::Control(Control::CurrentEpoch { epoch: epoch.0 }),
-        )
+        (self.take_sequence(), Record::Control(Control::CurrentEpoch { epoch: epoch.0 }))
     }
 
     /// Drops every entry after `to`, which must be in the log and not below the commit watermark.
     pub fn truncate(&mut self, to: Mark) -> (Sequence, Record) {
-        assert!(
-            to.zxid >= self.committed,
-            "a committed entry is never truncated"
-        );
-        assert!(
-            to.zxid >= self.snapshot,
-            "no snapshot lies beyond a truncation"
-        );
-        assert_eq!(
-            self.find(to.zxid),
-            Some(to.hash),
-            "a truncation ends at a common entry"
-        );
+        assert!(to.zxid >= self.committed, "a committed entry is never truncated");
+        assert!(to.zxid >= self.snapshot, "no snapshot lies beyond a truncation");
+        assert_eq!(self.find(to.zxid), Some(to.hash), "a truncation ends at a common entry");
         while self.tail().zxid > to.zxid {
             let dropped = self.entries.pop_back().expect("the target is in the log");
             self.entry_bytes -= dropped.bytes().len();
         }
         self.epoch_ends.retain(|end| end.zxid < to.zxid);
         if to.zxid != Zxid::ZERO {
-            self.epoch_ends
-                .retain(|end| end.zxid.epoch() != to.zxid.epoch());
+            self.epoch_ends.retain(|end| end.zxid.epoch() != to.zxid.epoch());
             self.epoch_ends.push(to);
         }
         assert_eq!(self.tail(), to);
-        let control = Control::Truncate {
-            zxid: to.zxid.0,
-            hash: to.hash.0,
-        };
+        let control = Control::Truncate { zxid: to.zxid.0, hash: to.hash.0 };
         let sequence = self.take_sequence();
         self.cut = Some((sequence, to.zxid));
         (sequence, Record::Control(control))
@@ -228,10 +192,7 @@ impl Log {
 
     /// Replaces the whole history by the snapshot at `at`.
     pub fn install(&mut self, at: Mark, digest: u128) -> (Sequence, Record) {
-        assert!(
-            at.zxid >= self.committed,
-            "a snapshot never takes a committed entry away"
-        );
+        assert!(at.zxid >= self.committed, "a snapshot never takes a committed entry away");
         self.entries.clear();
         self.entry_bytes = 0;
         self.base = at;
@@ -240,11 +201,7 @@ impl Log {
         self.committed = at.zxid;
         self.snapshot = at.zxid;
         self.is_unknown = false;
-        let control = Control::Install {
-            zxid: at.zxid.0,
-            hash: at.hash.0,
-            digest,
-        };
+        let control = Control::Install { zxid: at.zxid.0, hash: at.hash.0, digest };
         let sequence = self.take_sequence();
         self.cut = Some((sequence, at.zxid));
         (sequence, Record::Control(control))
@@ -252,27 +209,17 @@ impl Log {
 
     /// Records that a verified snapshot of the state at `at` is on this disk.
     pub fn snapshot_taken(&mut self, at: Mark, digest: u128) -> (Sequence, Record) {
-        assert!(
-            at.zxid <= self.committed,
-            "only committed state is in a snapshot"
-        );
+        assert!(at.zxid <= self.committed, "only committed state is in a snapshot");
         assert!(at.zxid >= self.snapshot, "snapshots are taken in order");
         self.snapshot = at.zxid;
-        let control = Control::SnapshotTaken {
-            zxid: at.zxid.0,
-            hash: at.hash.0,
-            digest,
-        };
+        let control = Control::SnapshotTaken { zxid: at.zxid.0, hash: at.hash.0, digest };
         (self.take_sequence(), Record::Control(control))
     }
 
     pub fn on_durable(&mut self, mark: Durable<LogMark>) {
         let LogMark { shard, sequence } = mark.value();
         assert_eq!(shard, self.shard);
-        assert!(
-            sequence < self.next_sequence,
-            "nothing is durable before it is appended"
-        );
+        assert!(sequence < self.next_sequence, "nothing is durable before it is appended");
         if self.cut.is_some_and(|(cut, _)| cut <= sequence) {
             self.cut = None;
         }
@@ -287,21 +234,14 @@ impl Log {
 
     /// Moves the commit watermark; never back, and never beyond the tail.
     pub fn commit(&mut self, zxid: Zxid) {
-        assert!(
-            zxid <= self.tail().zxid,
-            "only what is in the log can be committed"
-        );
+        assert!(zxid <= self.tail().zxid, "only what is in the log can be committed");
         self.committed = self.committed.max(zxid);
     }
 
     /// Drops entries that nobody needs any more: those up to `until`, which are applied, beyond the
     /// window.
     pub fn trim(&mut self, until: Zxid) {
-        let LogLimits {
-            window_entries,
-            window_bytes,
-            ..
-        } = self.limits;
+        let LogLimits { window_entries, window_bytes, .. } = self.limits;
         while self.entries.len() > window_entries || self.entry_bytes > window_bytes {
             let Some(oldest) = self.entries.front() else {
                 break;
@@ -311,10 +251,7 @@ impl Log {
             }
             let oldest = self.entries.pop_front().expect("it was just looked at");
             self.entry_bytes -= oldest.bytes().len();
-            self.base = Mark {
-                zxid: oldest.zxid(),
-                hash: oldest.hash(),
-            };
+            self.base = Mark { zxid: oldest.zxid(), hash: oldest.hash() };
         }
     }
 
@@ -323,10 +260,9 @@ impl Log {
     }
 
     pub fn tail(&self) -> Mark {
-        self.entries.back().map_or(self.base, |entry| Mark {
-            zxid: entry.zxid(),
-            hash: entry.hash(),
-        })
+        self.entries
+            .back()
+            .map_or(self.base, |entry| Mark { zxid: entry.zxid(), hash: entry.hash() })
     }
 
     pub fn base(&self) -> Mark {
@@ -390,8 +326,7 @@ impl Log {
         let start = if zxid == self.base.zxid {
             0
         } else {
-            self.index_of(zxid)
-                .map_or(self.entries.len(), |index| index + 1)
+            self.index_of(zxid).map_or(self.entries.len(), |index| index + 1)
         };
         self.entries.iter().skip(start)
     }
@@ -415,17 +350,11 @@ impl Log {
 
     /// The last entry of this log whose epoch is `epoch`, or of the newest epoch before it.
     pub fn end_of_epoch(&self, epoch: Epoch) -> Option<Mark> {
-        self.epoch_ends
-            .iter()
-            .rev()
-            .find(|end| end.zxid.epoch() <= epoch)
-            .copied()
+        self.epoch_ends.iter().rev().find(|end| end.zxid.epoch() <= epoch).copied()
     }
 
     fn index_of(&self, zxid: Zxid) -> Option<usize> {
-        self.entries
-            .binary_search_by(|entry| entry.zxid().cmp(&zxid))
-            .ok()
+        self.entries.binary_search_by(|entry| entry.zxid().cmp(&zxid)).ok()
     }
 
     fn follows(&self, entry: &Entry) -> Result<(), Gap> {
@@ -434,10 +363,7 @@ impl Log {
             return Err(Gap::OtherShard);
         }
         if entry.previous() != tail.hash {
-            return Err(Gap::Hash {
-                tail: tail.zxid,
-                entry: entry.zxid(),
-            });
+            return Err(Gap::Hash { tail: tail.zxid, entry: entry.zxid() });
         }
         let same_epoch = entry.zxid().epoch() == tail.zxid.epoch();
         let continues = same_epoch && entry.zxid().counter() == tail.zxid.counter() + 1;
@@ -445,18 +371,12 @@ impl Log {
         if continues || begins {
             Ok(())
         } else {
-            Err(Gap::Zxid {
-                tail: tail.zxid,
-                entry: entry.zxid(),
-            })
+            Err(Gap::Zxid { tail: tail.zxid, entry: entry.zxid() })
         }
     }
 
     fn push(&mut self, entry: Entry) {
-        let mark = Mark {
-            zxid: entry.zxid(),
-            hash: entry.hash(),
-        };
+        let mark = Mark { zxid: entry.zxid(), hash: entry.hash() };
         match self.epoch_ends.last_mut() {
             Some(last) if last.zxid.epoch() == mark.zxid.epoch() => *last = mark,
             _ => self.epoch_ends.push(mark),

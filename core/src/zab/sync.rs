@@ -29,10 +29,7 @@ impl Zab {
         let Some(learner) = leader.learner(to) else {
             return;
         };
-        let history = learner
-            .history
-            .take()
-            .expect("a plan follows the learner's description");
+        let history = learner.history.take().expect("a plan follows the learner's description");
         let attempt = history.attempt;
         let tail = self.log.tail();
         let Some(common) = common_point(&self.log, &history) else {
@@ -40,47 +37,26 @@ impl Zab {
             learner.pin = None;
             let from = history.tail.zxid;
             let plan = Plan::Snapshot;
-            out.push(Action::Event(Event::Plan {
-                learner: to,
-                plan,
-                from,
-                to: tail.zxid,
-            }));
+            out.push(Action::Event(Event::Plan { learner: to, plan, from, to: tail.zxid }));
             let learner = to;
             out.push(Action::Image { learner, attempt });
             return;
         };
         let (plan, message) = if common == history.tail {
-            let message = PeerMessage::SyncDiff {
-                attempt,
-                epoch: epoch.0,
-                tail: common.into(),
-            };
+            let message = PeerMessage::SyncDiff { attempt, epoch: epoch.0, tail: common.into() };
             (Plan::Diff, message)
         } else {
-            let message = PeerMessage::SyncTruncate {
-                attempt,
-                epoch: epoch.0,
-                to: common.into(),
-            };
+            let message = PeerMessage::SyncTruncate { attempt, epoch: epoch.0, to: common.into() };
             (Plan::Truncate, message)
         };
         learner.stage = LearnerStage::Synchronizing;
         let from = common.zxid;
-        out.push(Action::Event(Event::Plan {
-            learner: to,
-            plan,
-            from,
-            to: tail.zxid,
-        }));
+        out.push(Action::Event(Event::Plan { learner: to, plan, from, to: tail.zxid }));
         out.push(Action::Send { to, message });
         for_each_frame(&self.log, epoch, common.zxid, tail.zxid, |message| {
             out.push(Action::Send { to, message });
         });
-        let message = PeerMessage::NewLeader {
-            epoch: epoch.0,
-            tail: tail.into(),
-        };
+        let message = PeerMessage::NewLeader { epoch: epoch.0, tail: tail.into() };
         out.push(Action::Send { to, message });
     }
 
@@ -117,10 +93,7 @@ impl Zab {
         };
         if to.zxid < committed {
             // Somewhere a quorum has lost what it promised. This server keeps its history.
-            out.push(Action::Event(Event::TruncationRefused {
-                to: to.zxid,
-                committed,
-            }));
+            out.push(Action::Event(Event::TruncationRefused { to: to.zxid, committed }));
             self.look(now, "told to truncate what is committed", out);
             return Ok(());
         }
@@ -130,11 +103,7 @@ impl Zab {
         *stage = Stage::Synchronizing { epoch };
         let (sequence, record) = self.log.truncate(to);
         out.push(Action::Event(Event::Truncated { to: to.zxid, from }));
-        out.push(Action::Append {
-            sequence,
-            record,
-            riders: Vec::new(),
-        });
+        out.push(Action::Append { sequence, record, riders: Vec::new() });
         Ok(())
     }
 
@@ -162,15 +131,8 @@ impl Zab {
         follower.stage = Stage::Synchronized { epoch };
         let leader = follower.leader;
         let (sequence, record) = self.log.enter_epoch(epoch);
-        let message = PeerMessage::AckLeader {
-            epoch: epoch.0,
-            zxid: own.zxid.0,
-        };
-        out.push(Action::Append {
-            sequence,
-            record,
-            riders: vec![(leader, message)],
-        });
+        let message = PeerMessage::AckLeader { epoch: epoch.0, zxid: own.zxid.0 };
+        out.push(Action::Append { sequence, record, riders: vec![(leader, message)] });
         Ok(())
     }
 
@@ -277,19 +239,11 @@ pub(super) fn for_each_frame(
     for entry in log.after(after).take_while(|it| it.zxid() <= until) {
         if !entries.is_empty() && entries.len() + entry.bytes().len() > PROPOSE_BYTES_TARGET {
             let entries = core::mem::take(&mut entries);
-            send(PeerMessage::Propose {
-                epoch: epoch.0,
-                committed_zxid,
-                entries,
-            });
+            send(PeerMessage::Propose { epoch: epoch.0, committed_zxid, entries });
         }
         entries.extend_from_slice(entry.bytes());
     }
     if !entries.is_empty() {
-        send(PeerMessage::Propose {
-            epoch: epoch.0,
-            committed_zxid,
-            entries,
-        });
+        send(PeerMessage::Propose { epoch: epoch.0, committed_zxid, entries });
     }
 }

@@ -54,11 +54,8 @@ impl Zab {
             return None;
         }
         learner.pin = Some(at.zxid);
-        let message = PeerMessage::SyncSnapshot {
-            attempt: learner.attempt,
-            epoch: epoch.0,
-            at: at.into(),
-        };
+        let message =
+            PeerMessage::SyncSnapshot { attempt: learner.attempt, epoch: epoch.0, at: at.into() };
         out.push(Action::Send { to, message });
         leader.extend(founding_until);
         Some(epoch)
@@ -117,10 +114,7 @@ impl Zab {
         }
         learner.pin = None;
         learner.stage = LearnerStage::Synchronizing;
-        let message = PeerMessage::NewLeader {
-            epoch: epoch.0,
-            tail: tail.into(),
-        };
+        let message = PeerMessage::NewLeader { epoch: epoch.0, tail: tail.into() };
         out.push(Action::Send { to, message });
     }
 
@@ -158,12 +152,7 @@ impl Zab {
             return None;
         };
         let leader = follower.leader();
-        Some(Wanted {
-            leader,
-            attempt,
-            epoch,
-            at,
-        })
+        Some(Wanted { leader, attempt, epoch, at })
     }
 
     /// A part of the image has come.
@@ -190,31 +179,22 @@ impl Zab {
 
     /// The image is verified and on this disk: one record replaces the history.
     pub fn install(&mut self, now: Instant, digest: u128, out: &mut Vec<Action>) {
-        let Wanted { epoch, at, .. } = self
-            .wanted_snapshot()
-            .expect("only what is waited for is installed");
+        let Wanted { epoch, at, .. } =
+            self.wanted_snapshot().expect("only what is waited for is installed");
         let Phase::Following(follower) = &mut self.phase else {
             unreachable!("only a learner waits for an image");
         };
         follower.stage = Stage::Synchronizing { epoch };
         let (sequence, record) = self.log.install(at, digest);
         out.push(Action::Event(Event::Installed { at: at.zxid }));
-        out.push(Action::Append {
-            sequence,
-            record,
-            riders: Vec::new(),
-        });
+        out.push(Action::Append { sequence, record, riders: Vec::new() });
         self.expect_progress_until(now + self.periods.init_limit);
     }
 
     /// A verified snapshot of the state at `at` is on this disk.
     pub fn snapshot_taken(&mut self, at: Mark, digest: u128, out: &mut Vec<Action>) {
         let (sequence, record) = self.log.snapshot_taken(at, digest);
-        out.push(Action::Append {
-            sequence,
-            record,
-            riders: Vec::new(),
-        });
+        out.push(Action::Append { sequence, record, riders: Vec::new() });
     }
 
     /// Drops applied entries that no learner needs any more. Learners that are being sent a snapshot
@@ -231,8 +211,7 @@ impl Zab {
             }
         }
         let pinned = leader.pinned();
-        self.log
-            .trim(pinned.map_or(applied, |pin| applied.min(pin)));
+        self.log.trim(pinned.map_or(applied, |pin| applied.min(pin)));
     }
 
     /// Gives up on a peer that has broken the protocol.
@@ -258,8 +237,7 @@ impl crate::zab::lead::Leader {
     /// Whether the epoch may be waiting for a learner that is busy with a snapshot.
     pub(super) fn waits_for_snapshot(&self) -> bool {
         let busy = LearnerStage::NeedsSnapshot..=LearnerStage::CatchingUp;
-        self.learners()
-            .any(|(_, learner)| learner.voter && busy.contains(&learner.stage))
+        self.learners().any(|(_, learner)| learner.voter && busy.contains(&learner.stage))
     }
 
     /// What comes after this must stay in memory.

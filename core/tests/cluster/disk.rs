@@ -79,28 +79,17 @@ impl Image {
 impl Disk {
     pub(crate) fn new(map: ShardMap, identity: Identity) -> Self {
         let shards = map.shards().map(|shard| (shard, ShardDisk::default()));
-        Self {
-            identity,
-            map,
-            shards: shards.collect(),
-            files: BTreeMap::new(),
-        }
+        Self { identity, map, shards: shards.collect(), files: BTreeMap::new() }
     }
 
     pub(crate) fn append(&mut self, shard: ShardId, sequence: Sequence, record: Record) {
         let disk = self.shards.get_mut(&shard).expect("a shard of the cluster");
-        let expected = disk
-            .records
-            .last()
-            .map_or(Sequence(1), |(last, _)| last.next());
+        let expected = disk.records.last().map_or(Sequence(1), |(last, _)| last.next());
         assert_eq!(sequence, expected, "records are numbered without a gap");
         if let Record::Control(Control::Truncate { zxid, .. } | Control::Install { zxid, .. }) =
             record
         {
-            assert!(
-                disk.committed.0 <= zxid,
-                "what is committed is never voided"
-            );
+            assert!(disk.committed.0 <= zxid, "what is committed is never voided");
             disk.noted = Zxid::ZERO;
         }
         disk.tail = match &record {
@@ -206,10 +195,7 @@ impl Replay {
             Control::AcceptedEpoch { epoch } => self.accepted = Epoch(epoch),
             Control::CurrentEpoch { epoch } => self.current = Epoch(epoch),
             Control::Truncate { zxid, .. } => {
-                assert!(
-                    self.newest.zxid <= zxid,
-                    "no snapshot lies beyond a truncation"
-                );
+                assert!(self.newest.zxid <= zxid, "no snapshot lies beyond a truncation");
                 self.entries.retain(|entry| entry.zxid().0 <= zxid);
             }
             Control::Install { zxid, hash, digest } => {
@@ -231,24 +217,15 @@ impl Replay {
     }
 
     fn restored(self, shard: ShardId, disk: &ShardDisk, base: SnapshotReference) -> Restored {
-        let next_sequence = disk
-            .records
-            .last()
-            .map_or(Sequence(1), |(last, _)| last.next());
-        let entries = self
-            .entries
-            .into_iter()
-            .filter(|entry| entry.zxid().0 > base.zxid);
+        let next_sequence = disk.records.last().map_or(Sequence(1), |(last, _)| last.next());
+        let entries = self.entries.into_iter().filter(|entry| entry.zxid().0 > base.zxid);
         Restored {
             shard,
             next_sequence,
             accepted_epoch: self.accepted,
             current_epoch: self.current,
             committed: disk.committed.max(Zxid(self.newest.zxid)),
-            base: Mark {
-                zxid: Zxid(base.zxid),
-                hash: ChainHash(base.hash),
-            },
+            base: Mark { zxid: Zxid(base.zxid), hash: ChainHash(base.hash) },
             entries: entries.collect(),
             snapshot: Zxid(self.newest.zxid),
             is_unknown: disk.is_unknown(),

@@ -4,10 +4,7 @@
 //! Whatever is seen on the way is held to what must always be true: two states at one zxid are the
 //! same state, two snapshots of one zxid are the same bytes.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test may panic wherever it finds something wrong"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may panic wherever it finds something wrong")]
 
 mod disk;
 
@@ -97,16 +94,8 @@ struct Client {
 
 impl Default for Options {
     fn default() -> Self {
-        let limits = LogLimits {
-            snapshot_entries: 20,
-            window_entries: 8,
-            ..LogLimits::default()
-        };
-        Self {
-            servers: 3,
-            shards: 1,
-            limits,
-        }
+        let limits = LogLimits { snapshot_entries: 20, window_entries: 8, ..LogLimits::default() };
+        Self { servers: 3, shards: 1, limits }
     }
 }
 
@@ -114,18 +103,12 @@ impl Cluster {
     pub(crate) fn new(options: Options) -> Self {
         let map = ShardMap::new(options.shards);
         let nodes = (0..options.servers).map(|at| {
-            let identity = Identity {
-                disk: DiskId(1000 + u128::from(at)),
-                is_founder: true,
-            };
+            let identity = Identity { disk: DiskId(1000 + u128::from(at)), is_founder: true };
             Node::new(Disk::new(map, identity))
         });
         let mut cluster = Self {
             nodes: nodes.collect(),
-            now: Now {
-                instant: Instant(1_000_000),
-                wall_ms: 1_700_000_000_000,
-            },
+            now: Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 },
             options,
             pipes: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -175,19 +158,15 @@ impl Cluster {
     pub(crate) fn replace_disk(&mut self, at: usize) -> Disk {
         let node = &mut self.nodes[at];
         assert!(node.worker.is_none(), "it stands still");
-        let identity = Identity {
-            disk: DiskId(node.disk.identity.disk.0 + 1_000),
-            is_founder: false,
-        };
+        let identity =
+            Identity { disk: DiskId(node.disk.identity.disk.0 + 1_000), is_founder: false };
         let map = ShardMap::new(self.options.shards);
         core::mem::replace(&mut node.disk, Disk::new(map, identity))
     }
 
     /// Loses whatever is sent between a server and some others. They notice by the silence.
     pub(crate) fn mute(&mut self, at: usize, others: impl IntoIterator<Item = usize>) {
-        let pairs = others
-            .into_iter()
-            .map(|other| (at.min(other), at.max(other)));
+        let pairs = others.into_iter().map(|other| (at.min(other), at.max(other)));
         self.cuts.extend(pairs);
     }
 
@@ -229,10 +208,7 @@ impl Cluster {
             return true;
         }
         let now = self.now.instant;
-        let deadlines = self
-            .nodes
-            .iter()
-            .filter_map(|it| it.worker.as_ref()?.deadline(now));
+        let deadlines = self.nodes.iter().filter_map(|it| it.worker.as_ref()?.deadline(now));
         let Some(next) = deadlines.min().filter(|&at| at <= end) else {
             self.now.instant = end;
             return false;
@@ -242,10 +218,7 @@ impl Cluster {
             let Some(worker) = &mut node.worker else {
                 continue;
             };
-            if worker
-                .deadline(self.now.instant)
-                .is_some_and(|at| at <= self.now.instant)
-            {
+            if worker.deadline(self.now.instant).is_some_and(|at| at <= self.now.instant) {
                 worker.step(self.now, Input::Time, &mut node.effects);
                 node.is_stirred = true;
             }
@@ -257,11 +230,7 @@ impl Cluster {
     pub(crate) fn until(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
         let end = self.now.instant + Duration::from_ms(PATIENCE_MS);
         while !is_so(self) {
-            assert!(
-                self.step(end),
-                "in time: {what}\n{:#?}",
-                self.shards(ShardId(0))
-            );
+            assert!(self.step(end), "in time: {what}\n{:#?}", self.shards(ShardId(0)));
         }
     }
 
@@ -273,9 +242,7 @@ impl Cluster {
     pub(crate) fn await_leader(&mut self) -> usize {
         let shards: Vec<ShardId> = ShardMap::new(self.options.shards).shards().collect();
         self.until("every shard has a leader", |cluster| {
-            shards
-                .iter()
-                .all(|&shard| cluster.leader_of(shard).is_some())
+            shards.iter().all(|&shard| cluster.leader_of(shard).is_some())
         });
         self.leader_of(ShardId(0)).unwrap()
     }
@@ -298,12 +265,8 @@ impl Cluster {
         for (at, node) in self.nodes.iter().enumerate() {
             if let Some(worker) = &node.worker {
                 let shards = worker.report().shards;
-                reports.extend(
-                    shards
-                        .into_iter()
-                        .filter(|it| it.shard == shard)
-                        .map(|it| (at, it)),
-                );
+                reports
+                    .extend(shards.into_iter().filter(|it| it.shard == shard).map(|it| (at, it)));
             }
         }
         reports
@@ -333,11 +296,7 @@ impl Cluster {
         });
         for &shard in &shards {
             let reports = self.shards(shard);
-            assert!(
-                reports
-                    .iter()
-                    .all(|(_, it)| it.digest == reports[0].1.digest)
-            );
+            assert!(reports.iter().all(|(_, it)| it.digest == reports[0].1.digest));
         }
     }
 
@@ -351,11 +310,7 @@ impl Cluster {
         };
         node.clients.insert(connection, Client::default());
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let opened = Input::ClientOpened {
-            connection,
-            address,
-            entropy: [7; 16],
-        };
+        let opened = Input::ClientOpened { connection, address, entropy: [7; 16] };
         self.input(at, opened);
         let request = ConnectRequest {
             protocol_version: 0,
@@ -367,13 +322,7 @@ impl Cluster {
         };
         let mut bytes = vec![];
         client::put_connect(&mut bytes, &request);
-        self.input(
-            at,
-            Input::ClientBytes {
-                connection,
-                bytes: &bytes,
-            },
-        );
+        self.input(at, Input::ClientBytes { connection, bytes: &bytes });
         let frame = self.next_frame(at, connection)?;
         client::parse_connect(&frame).unwrap();
         Some(connection)
@@ -396,13 +345,7 @@ impl Cluster {
         client.xid += 1;
         let mut bytes = vec![];
         client::put_request(&mut bytes, client.xid, request);
-        self.input(
-            at,
-            Input::ClientBytes {
-                connection,
-                bytes: &bytes,
-            },
-        );
+        self.input(at, Input::ClientBytes { connection, bytes: &bytes });
     }
 
     /// A request and its reply: the error code and the body. `None` if the connection is closed.
@@ -428,9 +371,8 @@ impl Cluster {
     ) {
         for name in names {
             let data: Vec<u8> = name.bytes().cycle().take(bytes).collect();
-            let (error, _) = self
-                .ask(at, connection, &create(name, &data))
-                .expect("an open connection");
+            let (error, _) =
+                self.ask(at, connection, &create(name, &data)).expect("an open connection");
             assert_eq!(error, 0, "{name} is created");
         }
     }
@@ -464,25 +406,11 @@ impl Cluster {
         let job = self.nodes[at].jobs.pop_front().expect("a job waits");
         let (shard, zxid, hash) = (job.shard, job.zxid, job.hash);
         let image = Image::write(job);
-        let known = self
-            .images
-            .entry((shard, zxid))
-            .or_insert_with(|| image.bytes());
-        assert!(
-            *known == image.bytes(),
-            "all snapshots of {shard} at {zxid} are the same bytes"
-        );
+        let known = self.images.entry((shard, zxid)).or_insert_with(|| image.bytes());
+        assert!(*known == image.bytes(), "all snapshots of {shard} at {zxid} are the same bytes");
         let digest = xxh3_128(known);
         self.nodes[at].disk.publish(shard, zxid, digest, image);
-        self.input(
-            at,
-            Input::SnapshotTaken {
-                shard,
-                zxid,
-                hash,
-                digest,
-            },
-        );
+        self.input(at, Input::SnapshotTaken { shard, zxid, hash, digest });
     }
 
     pub(crate) fn has_event(&self, at: usize, wanted: impl Fn(&Event) -> bool) -> bool {
@@ -498,10 +426,7 @@ impl Cluster {
         node.carry_out(self.now, &mut sent);
         for (link, frame) in sent {
             let to = usize::from(link.peer.0 - 1);
-            self.pipes
-                .entry((at, to))
-                .or_default()
-                .push_back((link, frame));
+            self.pipes.entry((at, to)).or_default().push_back((link, frame));
         }
         for link in std::mem::take(&mut self.nodes[at].closes) {
             let other = usize::from(link.peer.0 - 1);
@@ -517,27 +442,14 @@ impl Cluster {
     fn observe(&mut self, at: usize) {
         let worker = self.nodes[at].worker.as_ref().expect("it runs");
         for report in worker.report().shards {
-            let seen = self
-                .digests
-                .entry((report.shard, report.zxid))
-                .or_insert(report.digest);
-            assert_eq!(
-                *seen, report.digest,
-                "one state at {} of {}",
-                report.zxid, report.shard
-            );
-            assert!(
-                report.zxid <= report.committed,
-                "only what is committed is applied"
-            );
+            let seen = self.digests.entry((report.shard, report.zxid)).or_insert(report.digest);
+            assert_eq!(*seen, report.digest, "one state at {} of {}", report.zxid, report.shard);
+            assert!(report.zxid <= report.committed, "only what is committed is applied");
         }
     }
 
     fn deliver(&mut self, from: usize, to: usize) {
-        let pipe = self
-            .pipes
-            .get_mut(&(from, to))
-            .expect("something is under way");
+        let pipe = self.pipes.get_mut(&(from, to)).expect("something is under way");
         let (link, frame) = pipe.pop_front().expect("something is under way");
         let pair = (from.min(to), from.max(to));
         let is_lost = self.cuts.contains(&pair);
@@ -550,13 +462,7 @@ impl Cluster {
             self.chunks += 1;
         }
         let link = link_to(from, link.incarnation);
-        self.input(
-            to,
-            Input::LinkBytes {
-                link,
-                bytes: &frame,
-            },
-        );
+        self.input(to, Input::LinkBytes { link, bytes: &frame });
     }
 
     fn connect_peers(&mut self) {
@@ -571,13 +477,7 @@ impl Cluster {
                 self.links.insert(pair, self.links_made);
                 for (at, peer) in [(one, other), (other, one)] {
                     let link = link_to(peer, self.links_made);
-                    self.input(
-                        at,
-                        Input::LinkUp {
-                            link,
-                            peer_cores: 1,
-                        },
-                    );
+                    self.input(at, Input::LinkUp { link, peer_cores: 1 });
                 }
             }
         }
@@ -603,11 +503,7 @@ impl Cluster {
             let client = &cluster.nodes[at].clients[&connection];
             client.is_closed || client.has_frame()
         });
-        self.nodes[at]
-            .clients
-            .get_mut(&connection)
-            .unwrap()
-            .take_frame()
+        self.nodes[at].clients.get_mut(&connection).unwrap().take_frame()
     }
 }
 
@@ -666,12 +562,8 @@ impl Node {
             }
         }
         for append in self.unflushed.drain(..) {
-            let mark = LogMark {
-                shard: append.shard,
-                sequence: append.sequence,
-            };
-            self.disk
-                .append(append.shard, append.sequence, append.record);
+            let mark = LogMark { shard: append.shard, sequence: append.sequence };
+            self.disk.append(append.shard, append.sequence, append.record);
             for rider in append.riders {
                 if let Some(output) = worker.link_output(rider.link) {
                     output.extend_from_slice(&rider.frame);
@@ -700,18 +592,8 @@ impl Client {
 }
 
 pub(crate) fn create<'a>(path: &'a str, data: &'a [u8]) -> Request<'a> {
-    let acl = vec![Acl {
-        permissions: permission::ALL,
-        scheme: "world",
-        id: "anyone",
-    }];
-    Request::Create {
-        path,
-        data,
-        acl,
-        mode: CreateMode::Persistent,
-        with_stat: false,
-    }
+    let acl = vec![Acl { permissions: permission::ALL, scheme: "world", id: "anyone" }];
+    Request::Create { path, data, acl, mode: CreateMode::Persistent, with_stat: false }
 }
 
 fn take_frames(worker: &mut Worker, link: LinkId, sent: &mut Vec<(LinkId, Vec<u8>)>) {
@@ -729,11 +611,7 @@ fn take_frames(worker: &mut Worker, link: LinkId, sent: &mut Vec<(LinkId, Vec<u8
 }
 
 fn link_to(peer: usize, incarnation: u32) -> LinkId {
-    LinkId {
-        peer: server(peer),
-        core: CoreId(0),
-        incarnation,
-    }
+    LinkId { peer: server(peer), core: CoreId(0), incarnation }
 }
 
 pub(crate) fn server(at: usize) -> ServerId {

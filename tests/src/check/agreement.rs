@@ -198,9 +198,8 @@ impl Agreement {
     /// What is durable on a node, and the longest log that ever was.
     pub fn durable(&self, node: u8, shard: ShardId) -> (Place, Zxid) {
         let mirror = self.mirrors.get(&(node, shard));
-        mirror.map_or((Place::default(), Zxid::ZERO), |mirror| {
-            (mirror.durable, mirror.durable_high)
-        })
+        mirror
+            .map_or((Place::default(), Zxid::ZERO), |mirror| (mirror.durable, mirror.durable_high))
     }
 
     /// The end of a node's log, and whether anything of it is not committed there.

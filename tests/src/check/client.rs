@@ -137,8 +137,7 @@ impl<'a> Replay<'a> {
             entry.zxid()
         );
         let operation = &self.history.operations[index];
-        let context =
-            Context { session, zxid: entry.zxid(), time_ms: txn.time_ms.to_native() };
+        let context = Context { session, zxid: entry.zxid(), time_ms: txn.time_ms.to_native() };
         let expected = self.model.write(&operation.ask, context);
         let Ok(answer) = &expected else {
             panic!("{} is committed and should be {expected:?}: {operation:?}", entry.zxid());
@@ -369,7 +368,10 @@ fn is_same(ask: &Ask, txn: &ArchivedTxn) -> bool {
 
 fn is_same_part(ask: &Ask, operation: &ArchivedOperation) -> bool {
     match (ask, operation) {
-        (Ask::Create { path, data, mode }, ArchivedOperation::Create { path: made, data: held, .. }) => {
+        (
+            Ask::Create { path, data, mode },
+            ArchivedOperation::Create { path: made, data: held, .. },
+        ) => {
             let named = if mode.is_sequential() {
                 made.starts_with(path.as_str())
             } else {
