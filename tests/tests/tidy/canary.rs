@@ -305,6 +305,8 @@ fn getters_are_found_unless_they_are_operations() {
         on(check_getters, path, "fn forget_all() { map.get_mut(1) }"),
         []
     );
+    let story = "#[cfg(test)]\nmod tests {\n fn get_name_is_answered() {}\n}";
+    assert_eq!(on(check_getters, path, story), []);
 }
 
 #[test]
