@@ -1,5 +1,5 @@
-//! Bytes change on the disk: what is read is still a true prefix, and a shard that has lost anything
-//! knows it.
+//! Bytes change on the disk: what is read is still a true prefix, and a shard that has lost
+//! anything knows it.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 mod disk;
