@@ -104,8 +104,9 @@ pub(super) enum SlotState {
 
 /// A reply that is known and not yet sent.
 pub(super) struct Done {
-    /// The shard that gave it, and the shard's zxid.
+    /// The shard that executed it; none executed what was refused.
     pub(super) shard: Option<ShardId>,
+    /// The zxid of the state that it speaks of.
     pub(super) zxid: Zxid,
     pub(super) code: ErrorCode,
     pub(super) body: Vec<u8>,
@@ -250,17 +251,11 @@ impl Connection {
         self.zxid_sent
     }
 
-    /// The newest reply of this shard that still waits for others: events come behind it.
-    ///
-    /// Behind an open write there are refusals only. They leave no watch, and an event that waited
-    /// for them would come after the reply to the write, which may show something newer.
+    /// The newest reply of what this shard executed that still waits for others: events come behind
+    /// it. What stands open before it is to be refused, or it would have been answered before.
     pub(super) fn last_done(&mut self, wanted: ShardId) -> Option<&mut Slot> {
-        let open_write =
-            |slot: &Slot| matches!(slot.state, SlotState::Open { kind, .. } if kind != Kind::Read);
-        let end = self.queue.iter().position(open_write);
-        let end = end.unwrap_or(self.queue.len());
         self.queue
-            .range_mut(..end)
+            .iter_mut()
             .rev()
             .find(|slot| matches!(&slot.state, SlotState::Done(done) if done.shard == Some(wanted)))
     }
