@@ -1,0 +1,576 @@
+//! The texts of the four-letter words, as ZooKeeper 3.8 writes them and as tools parse them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use pigeonhole_core::base::id::{ConnectionId, ShardId};
+use pigeonhole_core::base::time::{Instant, Now};
+use pigeonhole_core::peer::message::PeerState;
+use pigeonhole_core::worker::ShardReport;
+
+use crate::client::admin::{Facts, Figures};
+use crate::client::connection::ConnectionLine;
+use crate::client::traffic::Latency;
+use crate::config::Role;
+
+/// The words that this server knows; what it does not know is closed without a word.
+pub(crate) const KNOWN: [&[u8; 4]; 15] = [
+    b"ruok", b"srvr", b"stat", b"mntr", b"isro", b"conf", b"cons", b"crst", b"srst", b"dump",
+    b"envi", b"wchs", b"wchp", b"wchc", b"dirs",
+];
+
+/// Clients look at the version to know what they may send, so it begins as ZooKeeper's.
+pub(crate) const VERSION: &str = concat!("3.8.0-pigeonhole-", env!("CARGO_PKG_VERSION"));
+
+/// The answer to a word that shows figures.
+pub(crate) fn answer(word: &[u8; 4], facts: &Facts, figures: &Figures, now: Now) -> String {
+    let scene = Scene { facts, figures, now };
+    if word == b"isro" {
+        return if scene.serves() { "rw" } else { "null" }.to_owned();
+    }
+    if !scene.serves() {
+        return "This ZooKeeper instance is not currently serving requests\n".to_owned();
+    }
+    let mut out = String::new();
+    let written = match word {
+        b"srvr" => scene.srvr(&mut out, false),
+        b"stat" => scene.srvr(&mut out, true),
+        b"mntr" => scene.mntr(&mut out),
+        b"conf" => scene.conf(&mut out),
+        b"cons" => scene.cons(&mut out),
+        b"dump" => scene.dump(&mut out),
+        b"wchs" => scene.wchs(&mut out),
+        b"wchp" => scene.wchp(&mut out),
+        b"wchc" => scene.wchc(&mut out),
+        b"dirs" => scene.dirs(&mut out),
+        other => panic!("{other:?} has no figures to show"),
+    };
+    written.expect("writing to a string cannot fail");
+    out
+}
+
+pub(crate) fn envi() -> String {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let directory = std::env::current_dir().unwrap_or_default();
+    let lines = [
+        ("zookeeper.version", VERSION.to_owned()),
+        ("pigeonhole.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("host.name", read("/proc/sys/kernel/hostname")),
+        ("os.name", "Linux".to_owned()),
+        ("os.arch", std::env::consts::ARCH.to_owned()),
+        ("os.version", read("/proc/sys/kernel/osrelease")),
+        ("user.name", variable("USER")),
+        ("user.home", variable("HOME")),
+        ("user.dir", directory.display().to_string()),
+    ];
+    let lines = lines.map(|(key, value)| format!("{key}={value}\n"));
+    format!("Environment:\n{}", lines.concat())
+}
+
+struct Scene<'a> {
+    facts: &'a Facts,
+    figures: &'a Figures,
+    now: Now,
+}
+
+type Written = std::fmt::Result;
+
+impl Scene<'_> {
+    fn srvr(&self, out: &mut String, with_clients: bool) -> Written {
+        writeln!(out, "Zookeeper version: {VERSION}")?;
+        if with_clients {
+            writeln!(out, "Clients:")?;
+            for line in &self.figures.connections {
+                writeln!(out, " {})", Brief(line))?;
+            }
+            writeln!(out)?;
+        }
+        let traffic = &self.figures.traffic;
+        let latency = LatencyMs::from(&traffic.latency);
+        writeln!(out, "Latency min/avg/max: {}/{}/{}", latency.min, latency.avg, latency.max)?;
+        writeln!(out, "Received: {}", traffic.received)?;
+        writeln!(out, "Sent: {}", traffic.sent)?;
+        writeln!(out, "Connections: {}", self.figures.connections_count)?;
+        writeln!(out, "Outstanding: {}", self.figures.outstanding)?;
+        writeln!(out, "Zxid: 0x{:x}", self.first_shard().map_or(0, |shard| shard.zxid.0))?;
+        writeln!(out, "Mode: {}", self.mode())?;
+        writeln!(out, "Node count: {}", self.sum(|shard| shard.znodes))?;
+        if self.mode() == "leader" {
+            let sizes = self.figures.proposals;
+            let (last, min, max) = (sizes.last, sizes.min, sizes.max);
+            writeln!(out, "Proposal sizes last/min/max: {last}/{min}/{max}")?;
+        }
+        Ok(())
+    }
+
+    fn mntr(&self, out: &mut String) -> Written {
+        let mut put = |key: &str, value: &dyn std::fmt::Display| writeln!(out, "zk_{key}\t{value}");
+        let figures = self.figures;
+        let traffic = &figures.traffic;
+        let latency = LatencyMs::from(&traffic.latency);
+        put("version", &VERSION)?;
+        put("server_state", &self.mode())?;
+        if !self.facts.config.is_standalone() {
+            put("peer_state", &self.peer_state())?;
+        }
+        put("ephemerals_count", &self.sum(|shard| shard.ephemerals))?;
+        put("num_alive_connections", &figures.connections_count)?;
+        put("avg_latency", &latency.avg)?;
+        put("min_latency", &latency.min)?;
+        put("max_latency", &latency.max)?;
+        put("outstanding_requests", &figures.outstanding)?;
+        put("znode_count", &self.sum(|shard| shard.znodes))?;
+        put("watch_count", &self.sum(|shard| shard.watches))?;
+        put("global_sessions", &self.sum(|shard| shard.sessions))?;
+        put("local_sessions", &0)?;
+        let bytes: u64 = figures.shards.iter().map(|shard| shard.data_bytes).sum();
+        put("approximate_data_size", &bytes)?;
+        put("packets_received", &traffic.received)?;
+        put("packets_sent", &traffic.sent)?;
+        put("last_client_response_size", &traffic.response.last)?;
+        put("min_client_response_size", &traffic.response.min)?;
+        put("max_client_response_size", &traffic.response.max)?;
+        put("open_file_descriptor_count", &entries_count(Path::new("/proc/self/fd")))?;
+        put("max_file_descriptor_count", &self.facts.open_files_max)?;
+        put("uptime", &self.now.instant.since(self.facts.started).as_ms())?;
+        put("connection_drop_probability", &"0.0")?;
+        if !self.facts.config.is_standalone() {
+            put("quorum_size", &self.facts.config.voters().len())?;
+        }
+        if self.mode() == "leader" {
+            self.put_leader(&mut put)?;
+        }
+        put("log_sync_micros_last", &figures.log.sync_micros_last)?;
+        put("log_backlog_bytes", &figures.log.backlog_bytes)?;
+        figures.shards.iter().try_for_each(|shard| put_shard(shard, &mut put))
+    }
+
+    fn put_leader(
+        &self,
+        put: &mut impl FnMut(&str, &dyn std::fmt::Display) -> Written,
+    ) -> Written {
+        let Some(shard) = self.first_shard() else { return Ok(()) };
+        let sizes = self.figures.proposals;
+        put("learners", &shard.learners)?;
+        put("synced_followers", &shard.synced_followers)?;
+        put("synced_non_voting_followers", &0)?;
+        put("synced_observers", &shard.synced_observers)?;
+        put("pending_syncs", &shard.pending_syncs)?;
+        put("last_proposal_size", &sizes.last)?;
+        put("min_proposal_size", &sizes.min)?;
+        put("max_proposal_size", &sizes.max)
+    }
+
+    fn conf(&self, out: &mut String) -> Written {
+        let config = &self.facts.config;
+        let limit = |limit: Option<u32>| limit.unwrap_or(0);
+        writeln!(out, "clientPort={}", config.client_address.port)?;
+        writeln!(out, "secureClientPort=-1")?;
+        writeln!(out, "dataDir={}", config.data_dir.display())?;
+        writeln!(out, "dataDirSize={}", size_of_tree(&config.data_dir))?;
+        writeln!(out, "dataLogDir={}", config.data_log_dir.display())?;
+        writeln!(out, "dataLogSize={}", size_of_tree(&config.data_log_dir))?;
+        writeln!(out, "tickTime={}", config.tick_time_ms)?;
+        writeln!(out, "maxClientCnxns={}", limit(config.connections_per_address_max))?;
+        writeln!(out, "minSessionTimeout={}", config.session_timeout_ms_min)?;
+        writeln!(out, "maxSessionTimeout={}", config.session_timeout_ms_max)?;
+        let backlog = config.client_listen_backlog.map_or(-1, i64::from);
+        writeln!(out, "clientPortListenBacklog={backlog}")?;
+        writeln!(out, "serverId={}", config.id)?;
+        let Some(own) = config.own_server() else { return Ok(()) };
+        writeln!(out, "initLimit={}", config.init_limit_ticks)?;
+        writeln!(out, "syncLimit={}", config.sync_limit_ticks)?;
+        writeln!(out, "electionAlg=3")?;
+        writeln!(out, "electionPort={}", own.election_port)?;
+        writeln!(out, "quorumPort={}", own.peer.port)?;
+        writeln!(out, "peerType={}", u8::from(own.role == Role::Observer))?;
+        writeln!(out, "membership: ")?;
+        for server in &config.servers {
+            let role = match server.role {
+                Role::Participant => "participant",
+                Role::Observer => "observer",
+            };
+            let (peer, election) = (&server.peer, server.election_port);
+            write!(out, "server.{}={peer}:{election}:{role}", server.id)?;
+            match &server.client {
+                Some(client) => writeln!(out, ";{client}")?,
+                None => writeln!(out)?,
+            }
+        }
+        write!(out, "version=0")
+    }
+
+    fn cons(&self, out: &mut String) -> Written {
+        for line in &self.figures.connections {
+            write!(out, " {}", Brief(line))?;
+            let figures = &line.figures;
+            if figures.session != 0 {
+                let last = figures.last;
+                let latency = LatencyMs::from(&figures.latency);
+                write!(out, ",sid=0x{:x}", figures.session)?;
+                write!(out, ",lop={}", last.map_or("NA", |last| operation_name(last.operation)))?;
+                write!(out, ",est={},to={}", line.since_wall_ms, figures.timeout_ms)?;
+                if let Some(last) = last {
+                    write!(out, ",lcxid=0x{:x},lzxid=0x{:x}", last.xid, last.zxid)?;
+                    write!(out, ",lresp={}", last.at.0 / 1000)?;
+                    write!(out, ",llat={}", last.latency_us / 1000)?;
+                }
+                let average = latency.average.trunc();
+                write!(out, ",minlat={},avglat={average},maxlat={}", latency.min, latency.max)?;
+            }
+            writeln!(out, ")")?;
+        }
+        writeln!(out)
+    }
+
+    fn dump(&self, out: &mut String) -> Written {
+        let figures = self.figures;
+        let sessions = figures.sessions.iter();
+        let expiring = sessions.filter_map(|line| Some((line.expires?, line.session)));
+        let sets = Sets::of(expiring, self.now);
+        writeln!(out, "SessionTracker dump:")?;
+        writeln!(out, "Session Sets ({})/({}):", sets.len(), sets.count)?;
+        sets.write(out, |out, session| writeln!(out, "\t0x{:x}", session.0))?;
+        let mut ephemerals: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+        for (session, path) in &figures.ephemerals {
+            ephemerals.entry(session.0).or_default().push(path);
+        }
+        writeln!(out, "ephemeral nodes dump:")?;
+        writeln!(out, "Sessions with Ephemerals ({}):", ephemerals.len())?;
+        for (session, paths) in ephemerals {
+            writeln!(out, "0x{session:x}:")?;
+            paths.iter().try_for_each(|path| writeln!(out, "\t{path}"))?;
+        }
+        let lines = figures.connections.iter();
+        let sets = Sets::of(lines.map(|line| (self.silent_until(line), line)), self.now);
+        writeln!(out, "Connections dump:")?;
+        writeln!(out, "Connections Sets ({})/({}):", sets.len(), sets.count)?;
+        sets.write(out, |out, line| {
+            let session = line.figures.session;
+            writeln!(out, "\tip: {} sessionId: 0x{session:x}", JavaAddress(line.address))
+        })
+    }
+
+    fn wchs(&self, out: &mut String) -> Written {
+        let watches = &self.figures.watches;
+        let connections: BTreeSet<_> = watches.iter().map(|(id, _)| key_of(*id)).collect();
+        let paths: BTreeSet<_> = watches.iter().map(|(_, path)| path).collect();
+        writeln!(out, "{} connections watching {} paths", connections.len(), paths.len())?;
+        writeln!(out, "Total watches:{}", watches.len())
+    }
+
+    fn wchp(&self, out: &mut String) -> Written {
+        let sessions = self.sessions_of_connections();
+        let mut by_path: BTreeMap<&str, BTreeSet<i64>> = BTreeMap::new();
+        for (connection, path) in &self.figures.watches {
+            let session = sessions.get(&key_of(*connection)).copied().unwrap_or(0);
+            by_path.entry(path).or_default().insert(session);
+        }
+        for (path, sessions) in by_path {
+            writeln!(out, "{path}")?;
+            sessions.iter().try_for_each(|session| writeln!(out, "\t0x{session:x}"))?;
+        }
+        writeln!(out)
+    }
+
+    fn wchc(&self, out: &mut String) -> Written {
+        let sessions = self.sessions_of_connections();
+        let mut by_session: BTreeMap<i64, BTreeSet<&str>> = BTreeMap::new();
+        for (connection, path) in &self.figures.watches {
+            let session = sessions.get(&key_of(*connection)).copied().unwrap_or(0);
+            by_session.entry(session).or_default().insert(path);
+        }
+        for (session, paths) in by_session {
+            writeln!(out, "0x{session:x}")?;
+            paths.iter().try_for_each(|path| writeln!(out, "\t{path}"))?;
+        }
+        writeln!(out)
+    }
+
+    fn dirs(&self, out: &mut String) -> Written {
+        let config = &self.facts.config;
+        writeln!(out, "datadir_size: {}", size_of_tree(&config.data_dir))?;
+        writeln!(out, "logdir_size: {}", size_of_tree(&config.data_log_dir))
+    }
+
+    /// A server serves when its part of shard 0 does: tools know one role for a server.
+    fn serves(&self) -> bool {
+        self.first_shard().is_some_and(|shard| shard.established)
+    }
+
+    fn mode(&self) -> &'static str {
+        if self.facts.config.is_standalone() {
+            return "standalone";
+        }
+        match self.first_shard().map(|shard| shard.role) {
+            Some(PeerState::Leading) => "leader",
+            Some(PeerState::Following) => "follower",
+            Some(PeerState::Observing) => "observer",
+            Some(PeerState::Looking) | None => "looking",
+        }
+    }
+
+    fn peer_state(&self) -> &'static str {
+        match self.first_shard().map(|shard| shard.role) {
+            Some(PeerState::Leading) => "leading - broadcast",
+            Some(PeerState::Following) => "following - broadcast",
+            Some(PeerState::Observing) => "observing - broadcast",
+            Some(PeerState::Looking) | None => "looking - election",
+        }
+    }
+
+    fn first_shard(&self) -> Option<&ShardReport> {
+        self.figures.shards.iter().find(|shard| shard.shard == ShardId(0))
+    }
+
+    fn sum(&self, figure: impl Fn(&ShardReport) -> usize) -> usize {
+        self.figures.shards.iter().map(figure).sum()
+    }
+
+    fn sessions_of_connections(&self) -> BTreeMap<(u8, u32, u32), i64> {
+        let lines = self.figures.connections.iter();
+        lines.map(|line| (key_of(line.connection), line.figures.session)).collect()
+    }
+
+    /// When a connection that says nothing more is given up.
+    fn silent_until(&self, line: &ConnectionLine) -> Instant {
+        let heard = line.figures.last.map_or(self.now.instant, |last| last.at);
+        let timeout_ms = u64::try_from(line.figures.timeout_ms).unwrap_or(0);
+        let tick_us = u64::from(self.facts.config.tick_time_ms) * 1000;
+        let until = heard.0 + timeout_ms * 1000;
+        Instant((until / tick_us + 1) * tick_us)
+    }
+}
+
+fn put_shard(
+    shard: &ShardReport,
+    put: &mut impl FnMut(&str, &dyn std::fmt::Display) -> Written,
+) -> Written {
+    let number = shard.shard;
+    let role = match shard.role {
+        PeerState::Looking => "looking",
+        PeerState::Following => "following",
+        PeerState::Leading => "leading",
+        PeerState::Observing => "observing",
+    };
+    put(&format!("shard_{number}_state"), &role)?;
+    put(&format!("shard_{number}_leader"), &shard.leader.map_or(0, |leader| leader.0))?;
+    put(&format!("shard_{number}_epoch"), &shard.epoch)?;
+    put(&format!("shard_{number}_zxid"), &format_args!("0x{:x}", shard.zxid.0))?;
+    put(&format!("shard_{number}_znode_count"), &shard.znodes)?;
+    put(&format!("shard_{number}_digest"), &format_args!("{:032x}", shard.digest))
+}
+
+/// Things that expire, by the second in which they do.
+struct Sets<T> {
+    by_second: BTreeMap<i64, Vec<T>>,
+    count: usize,
+}
+
+impl<T> Sets<T> {
+    fn of(things: impl Iterator<Item = (Instant, T)>, now: Now) -> Self {
+        let mut sets = Self { by_second: BTreeMap::new(), count: 0 };
+        for (at, thing) in things {
+            let away_us = i128::from(at.0) - i128::from(now.instant.0);
+            let wall_ms = i128::from(now.wall_ms) + away_us / 1000;
+            let second = i64::try_from(wall_ms.div_euclid(1000)).unwrap_or(i64::MAX);
+            sets.by_second.entry(second).or_default().push(thing);
+            sets.count += 1;
+        }
+        sets
+    }
+
+    fn len(&self) -> usize {
+        self.by_second.len()
+    }
+
+    fn write(
+        &self,
+        out: &mut String,
+        mut line: impl FnMut(&mut String, &T) -> Written,
+    ) -> Written {
+        for (second, things) in &self.by_second {
+            writeln!(out, "{} expire at {}:", things.len(), JavaDate(*second))?;
+            things.iter().try_for_each(|thing| line(out, thing))?;
+        }
+        Ok(())
+    }
+}
+
+/// Latencies in milliseconds; the average as Java prints it, rounded to four places.
+struct LatencyMs {
+    min: u64,
+    max: u64,
+    average: f64,
+    avg: String,
+}
+
+impl From<&Latency> for LatencyMs {
+    fn from(latency: &Latency) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
+        let average = match latency.count {
+            0 => 0.0,
+            count => latency.sum_us as f64 / count as f64 / 1000.0,
+        };
+        let rounded = (average * 10_000.0).round() / 10_000.0;
+        // Rust's Debug for floats, like Java, always shows a point and no more digits than needed.
+        let avg = format!("{rounded:?}");
+        Self { min: latency.min_us / 1000, max: latency.max_us / 1000, average, avg }
+    }
+}
+
+/// A connection's line without its closing parenthesis.
+struct Brief<'a>(&'a ConnectionLine);
+
+impl std::fmt::Display for Brief<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ConnectionLine { address, reads, outstanding, figures, .. } = self.0;
+        let address = JavaAddress(*address);
+        let interest = u8::from(*reads);
+        let (received, sent) = (figures.received, figures.sent);
+        write!(out, "{address}[{interest}](queued={outstanding},recved={received},sent={sent}")
+    }
+}
+
+/// An address as Java prints one that has no name.
+struct JavaAddress(SocketAddr);
+
+impl std::fmt::Display for JavaAddress {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let port = self.0.port();
+        match self.0.ip().to_canonical() {
+            IpAddr::V4(address) => write!(out, "/{address}:{port}"),
+            IpAddr::V6(address) => {
+                out.write_str("/")?;
+                for (index, group) in address.segments().iter().enumerate() {
+                    write!(out, "{}{group:x}", if index == 0 { "" } else { ":" })?;
+                }
+                write!(out, ":{port}")
+            }
+        }
+    }
+}
+
+/// A second since 1970 as Java prints a date, in UTC.
+struct JavaDate(i64);
+
+impl std::fmt::Display for JavaDate {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        const MONTHS: [&str; 12] = [
+            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+        ];
+        let days = self.0.div_euclid(86_400);
+        let second = self.0.rem_euclid(86_400);
+        let weekday = usize::try_from(days.rem_euclid(7)).expect("below 7");
+        // Years that begin in March have their leap day at the end (Howard Hinnant's algorithm).
+        let shifted = days + 719_468;
+        let era = shifted.div_euclid(146_097);
+        let day_of_era = shifted.rem_euclid(146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 2 } else { month - 10 };
+        let year = year_of_era + era * 400 + i64::from(month < 2);
+        let month = MONTHS[usize::try_from(month).expect("below 12")];
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        let weekday = DAYS[weekday];
+        write!(out, "{weekday} {month} {day:02} {hour:02}:{minute:02}:{second:02} UTC {year}")
+    }
+}
+
+/// Four letters for a request's number.
+fn operation_name(operation: i32) -> &'static str {
+    match operation {
+        -10 => "SESS",
+        -11 => "CLOS",
+        1 | 15 | 19 | 21 => "CREA",
+        2 => "DELE",
+        3 => "EXIS",
+        4 => "GETD",
+        5 => "SETD",
+        6 => "GETA",
+        7 => "SETA",
+        8 | 12 => "GETC",
+        9 => "SYNC",
+        11 => "PING",
+        13 => "CHEC",
+        14 => "MULT",
+        16 => "RECO",
+        17 => "CHKW",
+        18 => "REMW",
+        22 => "MLTR",
+        101 => "SETW",
+        103 => "GETE",
+        104 => "GETACN",
+        105 => "STW2",
+        106 => "ADDW",
+        107 => "HOMI",
+        _ => "NA",
+    }
+}
+
+fn key_of(connection: ConnectionId) -> (u8, u32, u32) {
+    (connection.core.0, connection.slot, connection.generation)
+}
+
+fn entries_count(directory: &Path) -> usize {
+    std::fs::read_dir(directory).map_or(0, Iterator::count)
+}
+
+/// The bytes of all files below a directory, and nothing for what cannot be looked at.
+fn size_of_tree(directory: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(data) if data.is_dir() => size_of_tree(&entry.path()),
+        Ok(data) => data.len(),
+        Err(_) => 0,
+    };
+    entries.filter_map(Result::ok).map(size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{JavaAddress, JavaDate, LatencyMs};
+    use crate::client::traffic::Latency;
+
+    #[test]
+    fn dates_are_javas() {
+        let table = [
+            (0, "Thu Jan 01 00:00:00 UTC 1970"),
+            (951_782_400, "Tue Feb 29 00:00:00 UTC 2000"),
+            (1_795_232_580, "Sat Nov 21 03:43:00 UTC 2026"),
+            (1_798_761_599, "Thu Dec 31 23:59:59 UTC 2026"),
+        ];
+        for (second, expected) in table {
+            assert_eq!(JavaDate(second).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn averages_are_javas() {
+        let latency = |count, sum_us| Latency { count, sum_us, min_us: 1999, max_us: 97_001 };
+        for (count, sum_us, expected) in [(0, 0, "0.0"), (2, 48_000, "24.0"), (3, 47_000, "15.6667")]
+        {
+            let shown = LatencyMs::from(&latency(count, sum_us));
+            assert_eq!((shown.min, shown.avg.as_str(), shown.max), (1, expected, 97));
+        }
+    }
+
+    #[test]
+    fn addresses_are_javas() {
+        let table = [
+            ("127.0.0.1:2181", "/127.0.0.1:2181"),
+            ("[::1]:2181", "/0:0:0:0:0:0:0:1:2181"),
+            ("[::ffff:10.0.0.1]:7", "/10.0.0.1:7"),
+        ];
+        for (address, expected) in table {
+            assert_eq!(JavaAddress(address.parse().unwrap()).to_string(), expected);
+        }
+    }
+}
