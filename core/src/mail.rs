@@ -50,6 +50,27 @@ pub enum Mail {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(pub u64);
 
+impl Ticket {
+    const OF_REPLICA: u64 = 1 << 63;
+    const SHARD_SHIFT: u32 = 44;
+
+    /// The `number`th question of a replica; those of gateways count from 1 without the mark.
+    pub fn of_replica(shard: ShardId, number: u64) -> Self {
+        assert!(
+            number < 1 << Self::SHARD_SHIFT,
+            "questions are numbered for thousands of years"
+        );
+        Self(Self::OF_REPLICA | u64::from(shard.0) << Self::SHARD_SHIFT | number)
+    }
+
+    /// The replica that asked; `None` for a gateway's question.
+    pub fn replica(self) -> Option<ShardId> {
+        let shard = (self.0 & !Self::OF_REPLICA) >> Self::SHARD_SHIFT;
+        (self.0 & Self::OF_REPLICA != 0)
+            .then(|| ShardId(u16::try_from(shard).expect("a shard was put there")))
+    }
+}
+
 /// A question to one shard.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ask {

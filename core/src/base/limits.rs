@@ -10,12 +10,13 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub const PATH_DEPTH_MAX: usize = 256;
 /// Operations of one multi; each costs an entry in the overlay while it is pending.
 pub const MULTI_OPERATIONS_MAX: usize = 1000;
-/// What one reply may hold; clients refuse more than their own `jute.maxbuffer` anyway.
-pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
+/// What one reply may hold: the names of a million children. ZooKeeper has no bound, though its
+/// Java client takes no more than its own `jute.maxbuffer`.
+pub const RESPONSE_BYTES_MAX: usize = 32 << 20;
 /// Beyond it the connection is not read any further; a slow client delays only itself.
 pub const OUTPUT_BYTES_PAUSE: usize = 2 << 20;
 /// Beyond it the connection is closed: nothing else frees the memory it holds.
-pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
+pub const OUTPUT_BYTES_MAX: usize = 40 << 20;
 /// Requests that one connection may have waiting; beyond, its socket is not read.
 pub const REQUESTS_PER_CONNECTION_MAX: usize = 1000;
 /// Requests taken from one connection in one turn, so that a deep pipeline starves nobody.

@@ -241,14 +241,14 @@ pub enum PeerMessage {
         origin: Origin,
         zxid: u64,
     },
-    /// Sessions of the home shard that were heard from; `stamp` is the sender's clock.
+    /// Sessions of the home shard that were heard from; the ticket is the asker's.
     Touch {
-        stamp: u64,
+        origin: Origin,
         sessions: Vec<Touched>,
     },
-    /// The touches with this stamp are recorded, except of those sessions, which are gone.
+    /// The touches are recorded, except of those sessions, which are gone or have moved.
     TouchAck {
-        stamp: u64,
+        origin: Origin,
         expired: Vec<u64>,
     },
 

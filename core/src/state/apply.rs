@@ -278,7 +278,7 @@ impl State {
         };
         let node = self.tree.create(path, new);
         if owner != SessionId(0) {
-            self.sessions.on_ephemeral_created(owner, path);
+            self.tables.sessions.on_ephemeral_created(owner, path);
         }
         let parent = self
             .tree
@@ -302,7 +302,7 @@ impl State {
         let parent = self.tree.parent(node).expect("the root is never deleted");
         let owner = self.tree.ephemeral_owner(node);
         if owner != SessionId(0) {
-            self.sessions.on_ephemeral_deleted(owner, path);
+            self.tables.sessions.on_ephemeral_deleted(owner, path);
         }
         let path = applied.keep(path);
         applied.changes.push(ChangeRecord {
@@ -325,10 +325,10 @@ impl State {
         point_zxid: Zxid,
     ) {
         let index = point_index(path).expect("only points are carried between shards");
-        if point_zxid <= self.points[index] {
+        if point_zxid <= self.tables.points[index] {
             return;
         }
-        self.points[index] = point_zxid;
+        self.tables.points[index] = point_zxid;
         let node = self.tree.find(path).expect("points exist in every shard");
         let stat = self.tree.stat(node);
         let version = stat.version.wrapping_add(1);
@@ -342,7 +342,7 @@ impl State {
         operation: &ArchivedOperation,
         applied: &mut Applied,
     ) {
-        let sessions = &mut self.sessions;
+        let sessions = &mut self.tables.sessions;
         let change = match operation {
             ArchivedOperation::SessionCreate {
                 session,
@@ -396,7 +396,7 @@ impl State {
         operation: &ArchivedOperation,
         applied: &mut Applied,
     ) {
-        let sessions = &mut self.sessions;
+        let sessions = &mut self.tables.sessions;
         let change = match operation {
             ArchivedOperation::SessionOpen {
                 session,
@@ -438,7 +438,9 @@ impl State {
                     self.delete(zxid, path, applied);
                 }
                 if *last {
-                    self.sessions.on_purged(session, self.map.home_of(session));
+                    self.tables
+                        .sessions
+                        .on_purged(session, self.map.home_of(session));
                 }
                 SessionChange::Purged {
                     session,

@@ -6,6 +6,7 @@
 pub mod acl;
 pub mod apply;
 pub mod expiry;
+pub mod image;
 pub mod overlay;
 pub mod prep;
 pub mod session;
@@ -24,15 +25,20 @@ use crate::state::tree::{NewNode, Tree};
 /// The configuration's znode: it lives in shard 0 and, like the points, cannot be deleted.
 pub const CONFIG_PATH: &str = "/zookeeper/config";
 
-/// One shard's state. A clone shares almost everything, so that it can be frozen for a snapshot.
-#[derive(Clone)]
+/// One shard's state.
 pub struct State {
     shard: ShardId,
     map: ShardMap,
     tree: Tree,
-    sessions: Sessions,
+    tables: Tables,
     /// The zxid of the last entry that is reflected here.
     applied: Zxid,
+}
+
+/// Everything but the tree. A clone shares almost all of it: that is how it is frozen.
+#[derive(Clone)]
+pub struct Tables {
+    sessions: Sessions,
     /// For every partition point, the zxid in shard 0 of what was last carried here.
     points: [Zxid; PARTITION_POINTS.len()],
 }
@@ -55,13 +61,15 @@ impl State {
             shard,
             map,
             tree,
-            sessions: Sessions::new(shard),
+            tables: Tables {
+                sessions: Sessions::new(shard),
+                points: [Zxid::ZERO; PARTITION_POINTS.len()],
+            },
             applied: Zxid::ZERO,
-            points: [Zxid::ZERO; PARTITION_POINTS.len()],
         }
     }
 
-    /// Puts a state together from a snapshot: the tree, and what [`Self::encode_tables`] wrote.
+    /// Puts a state together from a snapshot: the tree, and what [`Tables::encode`] wrote.
     pub fn restore(
         shard: ShardId,
         map: ShardMap,
@@ -83,9 +91,8 @@ impl State {
             shard,
             map,
             tree,
-            sessions,
+            tables: Tables { sessions, points },
             applied,
-            points,
         })
     }
 
@@ -95,12 +102,9 @@ impl State {
         self.applied = zxid;
     }
 
-    /// Appends everything but the tree, in canonical order: the same state gives the same bytes.
-    pub fn encode_tables(&self, out: &mut Vec<u8>) {
-        for point in self.points {
-            out.put_u64_le(point.0);
-        }
-        self.sessions.encode(out);
+    /// Everything but the tree, as it is now and stays: to be encoded while the state moves on.
+    pub fn freeze_tables(&self) -> Tables {
+        self.tables.clone()
     }
 
     pub fn shard(&self) -> ShardId {
@@ -116,7 +120,7 @@ impl State {
     }
 
     pub fn sessions(&self) -> &Sessions {
-        &self.sessions
+        &self.tables.sessions
     }
 
     pub fn applied(&self) -> Zxid {
@@ -125,7 +129,17 @@ impl State {
 
     /// The zxid in shard 0 of what this shard knows about a partition point.
     pub fn point_zxid(&self, point: &str) -> Zxid {
-        point_index(point).map_or(Zxid::ZERO, |index| self.points[index])
+        point_index(point).map_or(Zxid::ZERO, |index| self.tables.points[index])
+    }
+}
+
+impl Tables {
+    /// Appends the bytes, in canonical order: the same state gives the same bytes everywhere.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        for point in self.points {
+            out.put_u64_le(point.0);
+        }
+        self.sessions.encode(out);
     }
 }
 

@@ -197,7 +197,7 @@ impl<K: Ord + Clone, V> Layer<K, V> {
     }
 
     fn is_empty(&self) -> bool {
-        self.latest.is_empty()
+        self.latest.is_empty() && self.queue.is_empty()
     }
 
     fn settle(&mut self) {

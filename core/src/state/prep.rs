@@ -60,8 +60,8 @@ pub(super) struct Preparation<'a> {
 impl Overlay {
     /// The operations that carry out a client's write, all in one transaction at `context.zxid`.
     ///
-    /// After `Ok` the overlay counts on them: they must be logged at that zxid, or everything that is
-    /// pending must be given up.
+    /// After `Ok` the overlay counts on them: they must be logged at that zxid, or everything that
+    /// is pending must be given up.
     pub fn prepare(
         &mut self,
         state: &State,

@@ -1,8 +1,8 @@
 //! The two tables of sessions in one shard: those whose home it is, and those attached to it.
 //!
 //! A session lives in its home shard, which keeps its password and the list of shards where it may
-//! write; each of those shards keeps the generation that may write and the session's ephemerals. The
-//! home shard is attached to itself from the session's creation, so nothing is special about a
+//! write; each of those shards keeps the generation that may write and the session's ephemerals.
+//! The home shard is attached to itself from the session's creation, so nothing is special about a
 //! cluster of one shard. How long a session has been silent is not state: see `expiry`.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};

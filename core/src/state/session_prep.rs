@@ -326,8 +326,8 @@ impl Preparation<'_> {
                 if home_zxid < self.floor(home) {
                     return Ok(());
                 }
-                // Its open may still be on its way. Opened and fenced at once, it leaves a tombstone
-                // above its attachment, which stays until the floor has passed both.
+                // Its open may still be on its way. Opened and fenced at once, it leaves a
+                // tombstone above its attachment, which stays until the floor has passed both.
                 self.open(session, FIRST_GENERATION, home_zxid)?;
                 view = self.attached(session);
             }
@@ -378,7 +378,7 @@ impl Preparation<'_> {
             (view.ephemeral_owner == session).then_some(&**path)
         });
         let mut bytes = 0;
-        untouched
+        let mut chunk: Vec<_> = untouched
             .chain(pending)
             .take(PURGE_PATHS_MAX)
             .take_while(|path| {
@@ -386,7 +386,10 @@ impl Preparation<'_> {
                 bytes <= PURGE_BYTES_MAX
             })
             .map(ToOwned::to_owned)
-            .collect()
+            .collect();
+        // One order, however much of it is pending: a story comes out the same at any speed.
+        chunk.sort_unstable();
+        chunk
     }
 
     fn raise_floor(&mut self, home: ShardId, home_zxid: Zxid) -> Result<(), ErrorCode> {

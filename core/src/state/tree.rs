@@ -1,210 +1,309 @@
-//! The tree of znodes: committed state only.
+//! The tree of znodes: found by path in one probe, changed in place, frozen in microseconds.
+//!
+//! Znodes lie in pages that frozen views share (`znodes`, `page`); a segmented hash of whole paths
+//! leads to them (`index`). No path is stored: a hit is verified by comparing names up the parents.
 
-use alloc::borrow::ToOwned;
-use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::String;
+mod acl_table;
+mod children;
+mod index;
+mod page;
+mod znode;
+mod znodes;
+
 use alloc::vec::Vec;
+use core::mem;
+use core::ops::Deref;
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use self::acl_table::{AclTable, OPEN};
+use self::index::Index;
+use self::page::Paged;
+pub(crate) use self::znode::Fields;
+use self::znode::{NONE, PathHash, Slot, position_u32};
+pub use self::znodes::{NodeId, Znodes};
 use crate::base::id::{SessionId, Zxid};
-use crate::op::Stat;
 use crate::path;
-use crate::state::acl;
 use crate::txn::AclEntry;
 
-/// The place of a znode, for as long as it exists.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NodeId(u32);
-
-/// Every znode of one shard.
-#[derive(Clone)]
+/// The live tree of one shard. What reads by id stands in [`Znodes`], which it dereferences to.
 pub struct Tree {
-    paths: BTreeMap<String, NodeId>,
-    nodes: Vec<Option<Node>>,
+    znodes: Znodes,
+    index: Index,
+    index_seed: u64,
+    acls: AclTable,
+    /// The first vacant slot; each names the next.
+    vacant: u32,
+    scratch: Vec<u8>,
 }
 
-/// What a new znode starts with.
+/// What a create brings.
+#[derive(Clone, Copy, Debug)]
 pub struct NewNode<'a> {
     pub data: &'a [u8],
     pub acl: &'a [AclEntry],
+    /// 0 for a persistent znode.
     pub ephemeral_owner: SessionId,
+    /// The parent's count of creations after this one.
     pub parent_creations: i32,
     pub zxid: Zxid,
     pub time_ms: i64,
 }
 
-#[derive(Clone)]
-struct Node {
-    path: String,
-    data: Vec<u8>,
-    acl: Vec<AclEntry>,
-    stat: Stat,
-    creations: i32,
-    children: BTreeSet<String>,
-}
-
 impl Tree {
     pub const ROOT: NodeId = NodeId(0);
 
+    /// Only the root: a stat of zeros, no data, open to everyone.
     pub fn new() -> Self {
-        let root = Node {
-            path: "/".to_owned(),
-            data: Vec::new(),
-            acl: acl::open(),
-            stat: Stat::default(),
-            creations: 0,
-            children: BTreeSet::new(),
+        Self::with_index_seed(0)
+    }
+
+    /// The same; the seed, which nobody outside should know, keeps clients from choosing paths that
+    /// collide in the index. Nothing that can be observed depends on it.
+    pub fn with_index_seed(index_seed: u64) -> Self {
+        let (mut acls, acl_lists) = AclTable::new();
+        let mut scratch = Vec::new();
+        let mut root = Slot::new(NONE, 0, OPEN, &Fields::default());
+        root.set_bytes(b"", b"", &mut scratch);
+        acls.retain(OPEN);
+        let mut znodes = Znodes {
+            slots: Paged::new(),
+            acl_lists,
+            len: 1,
+            approximate_bytes: 1,
+            digest: 0,
         };
+        znodes.slots.push(root);
+        let path = PathHash::of(b"/");
+        znodes.digest = znodes
+            .fields_term(Self::ROOT, path)
+            .wrapping_add(path.data_term(b""));
         Self {
-            paths: [("/".to_owned(), Self::ROOT)].into(),
-            nodes: [Some(root)].into(),
+            znodes,
+            index: Index::new(),
+            index_seed,
+            acls,
+            vacant: NONE,
+            scratch,
         }
+    }
+
+    /// Adds a znode under a parent that exists; the path does not.
+    pub fn create(&mut self, path: &str, new: NewNode<'_>) -> NodeId {
+        let parent_path = path::parent(path).expect("the root is always there");
+        let parent = self
+            .find(parent_path)
+            .expect("the parent of a new znode exists");
+        assert!(
+            self.find(path).is_none(),
+            "a new znode did not exist before"
+        );
+        let parent_hash = PathHash::of(parent_path.as_bytes());
+        self.subtract(self.fields_term(parent, parent_hash));
+        let rare = self.znodes.slots.item_mut(parent.0 as usize).rare_mut();
+        rare.creations = new.parent_creations;
+        rare.pzxid = rare.pzxid.max(new.zxid);
+        self.add(self.fields_term(parent, parent_hash));
+        let fields = Fields {
+            czxid: new.zxid,
+            mzxid: new.zxid,
+            pzxid: new.zxid,
+            ctime_ms: new.time_ms,
+            mtime_ms: new.time_ms,
+            ephemeral_owner: new.ephemeral_owner,
+            ..Fields::default()
+        };
+        let acl = self.acls.intern(&mut self.znodes.acl_lists, new.acl);
+        self.attach(parent, path, &fields, new.data, acl)
+    }
+
+    /// Removes a znode that has no children.
+    pub fn delete(&mut self, node: NodeId, zxid: Zxid) {
+        let parent = self.parent(node).expect("the root stays");
+        assert!(
+            self.children_count(node) == 0,
+            "a deleted znode has no children"
+        );
+        let path = self.take_path(node);
+        let path_hash = PathHash::of(&path);
+        let parent_hash = PathHash::of(parent_of(&path));
+        let data_length = self.data(node).len();
+        self.subtract(self.fields_term(node, path_hash));
+        self.subtract(path_hash.data_term(self.data(node)));
+        self.subtract(self.fields_term(parent, parent_hash));
+        self.index.remove(self.hash(&path), node.0);
+        let slot = mem::take(self.znodes.slots.item_mut(node.0 as usize));
+        self.acls.release(&mut self.znodes.acl_lists, slot.acl);
+        self.detach(parent, slot.position);
+        let rare = self.znodes.slots.item_mut(parent.0 as usize).rare_mut();
+        rare.pzxid = rare.pzxid.max(zxid);
+        self.add(self.fields_term(parent, parent_hash));
+        self.znodes.slots.item_mut(node.0 as usize).parent = self.vacant;
+        self.vacant = node.0;
+        self.znodes.len -= 1;
+        self.znodes.approximate_bytes -= (path.len() + data_length) as u64;
+        self.scratch = path;
+    }
+
+    /// Replaces the data; `version` is the new one.
+    pub fn set_data(&mut self, node: NodeId, data: &[u8], version: i32, zxid: Zxid, time_ms: i64) {
+        let mut path = self.take_path(node);
+        let path_hash = PathHash::of(&path);
+        let data_length = self.data(node).len();
+        self.subtract(self.fields_term(node, path_hash));
+        self.subtract(path_hash.data_term(self.data(node)));
+        let slot = self.znodes.slots.item_mut(node.0 as usize);
+        slot.set_data(data, &mut path);
+        slot.version = version;
+        slot.mzxid = zxid;
+        slot.mtime_ms = time_ms;
+        self.add(self.fields_term(node, path_hash));
+        self.add(path_hash.data_term(data));
+        self.znodes.approximate_bytes += data.len() as u64;
+        self.znodes.approximate_bytes -= data_length as u64;
+        self.scratch = path;
+    }
+
+    /// Replaces the ACL list; `version` is the new one.
+    pub fn set_acl(&mut self, node: NodeId, acl: &[AclEntry], version: i32) {
+        let path = self.take_path(node);
+        let path_hash = PathHash::of(&path);
+        self.subtract(self.fields_term(node, path_hash));
+        let number = self.acls.intern(&mut self.znodes.acl_lists, acl);
+        let slot = self.znodes.slots.item_mut(node.0 as usize);
+        let before = mem::replace(&mut slot.acl, number);
+        slot.rare_mut().aversion = version;
+        self.acls.release(&mut self.znodes.acl_lists, before);
+        self.add(self.fields_term(node, path_hash));
+        self.scratch = path;
     }
 
     pub fn find(&self, path: &str) -> Option<NodeId> {
-        self.paths.get(path).copied()
+        if path == "/" {
+            return Some(Self::ROOT);
+        }
+        let path = path.as_bytes();
+        let is_at_path = |slot| self.is_at(NodeId(slot), path);
+        self.index.find(self.hash(path), is_at_path).map(NodeId)
     }
 
-    pub fn stat(&self, node: NodeId) -> Stat {
-        let node = self.node(node);
-        let children = i32::try_from(node.children.len()).expect("bounded");
-        Stat {
-            cversion: node.creations.wrapping_mul(2).wrapping_sub(children),
-            data_length: i32::try_from(node.data.len()).expect("bounded"),
-            children_count: children,
-            ..node.stat
+    /// The tree of this moment, for reading while this one goes on changing.
+    ///
+    /// It costs one reference count for some thousand znodes. The index stays behind: a snapshot is
+    /// read from the root downwards.
+    pub fn freeze(&self) -> Znodes {
+        self.znodes.clone()
+    }
+
+    /// The number of an ACL list, with a reference that [`Tree::release_acl`] takes back.
+    pub(crate) fn intern_acl(&mut self, acl: &[AclEntry]) -> u32 {
+        self.acls.intern(&mut self.znodes.acl_lists, acl)
+    }
+
+    pub(crate) fn release_acl(&mut self, number: u32) {
+        self.acls.release(&mut self.znodes.acl_lists, number);
+    }
+
+    /// Gives the root the content that an image has for it.
+    pub(crate) fn restore_root(&mut self, fields: &Fields, data: &[u8], acl: u32) {
+        assert!(self.len() == 1, "an image begins with the root");
+        self.acls.retain(acl);
+        let before = mem::replace(
+            self.znodes.slots.item_mut(0),
+            Slot::new(NONE, 0, acl, fields),
+        );
+        self.znodes
+            .slots
+            .item_mut(0)
+            .set_bytes(b"", data, &mut self.scratch);
+        self.acls.release(&mut self.znodes.acl_lists, before.acl);
+        let path = PathHash::of(b"/");
+        self.znodes.digest = self
+            .fields_term(Self::ROOT, path)
+            .wrapping_add(path.data_term(data));
+        self.znodes.approximate_bytes = 1 + data.len() as u64;
+    }
+
+    /// Adds a znode with exactly these fields; those of the parent stay. The path is new.
+    pub(crate) fn restore(
+        &mut self,
+        parent: NodeId,
+        path: &str,
+        fields: &Fields,
+        data: &[u8],
+        acl: u32,
+    ) -> NodeId {
+        self.acls.retain(acl);
+        self.attach(parent, path, fields, data, acl)
+    }
+
+    /// Puts a znode under its parent and into the index; a reference to the ACL list is its own.
+    fn attach(
+        &mut self,
+        parent: NodeId,
+        path: &str,
+        fields: &Fields,
+        data: &[u8],
+        acl: u32,
+    ) -> NodeId {
+        let position = position_u32(self.children_count(parent));
+        let mut slot = Slot::new(parent.0, position, acl, fields);
+        slot.set_bytes(path::name(path).as_bytes(), data, &mut self.scratch);
+        let node = self.place(slot);
+        let rare = self.znodes.slots.item_mut(parent.0 as usize).rare_mut();
+        rare.children.push(node.0);
+        self.index.insert(self.hash(path.as_bytes()), node.0);
+        let path_hash = PathHash::of(path.as_bytes());
+        self.add(self.fields_term(node, path_hash));
+        self.add(path_hash.data_term(data));
+        self.znodes.len += 1;
+        self.znodes.approximate_bytes += (path.len() + data.len()) as u64;
+        node
+    }
+
+    fn place(&mut self, slot: Slot) -> NodeId {
+        let slots = &mut self.znodes.slots;
+        if self.vacant == NONE {
+            let number = position_u32(slots.len());
+            assert!(number < NONE, "more znodes than numbers for them");
+            slots.push(slot);
+            return NodeId(number);
+        }
+        let number = self.vacant;
+        let before = mem::replace(slots.item_mut(number as usize), slot);
+        assert!(
+            before.is_vacant(),
+            "the chain of vacant slots holds no znode"
+        );
+        self.vacant = before.parent;
+        NodeId(number)
+    }
+
+    /// Takes a child out of its parent's list; the last child gets its position.
+    fn detach(&mut self, parent: NodeId, position: u32) {
+        let rare = self.znodes.slots.item_mut(parent.0 as usize).rare_mut();
+        if let Some(moved) = rare.children.remove(position as usize) {
+            self.znodes.slots.item_mut(moved as usize).position = position;
         }
     }
 
-    pub fn data(&self, node: NodeId) -> &[u8] {
-        &self.node(node).data
+    /// The path, in the scratch buffer; whoever takes it puts the buffer back.
+    fn take_path(&mut self, node: NodeId) -> Vec<u8> {
+        let mut path = mem::take(&mut self.scratch);
+        self.write_path(node, &mut path);
+        path
     }
 
-    pub fn acl(&self, node: NodeId) -> &[AclEntry] {
-        &self.node(node).acl
+    fn hash(&self, path: &[u8]) -> u64 {
+        xxh3_64_with_seed(path, self.index_seed)
     }
 
-    pub fn creations(&self, node: NodeId) -> i32 {
-        self.node(node).creations
+    fn add(&mut self, term: u128) {
+        self.znodes.digest = self.znodes.digest.wrapping_add(term);
     }
 
-    pub fn ephemeral_owner(&self, node: NodeId) -> SessionId {
-        self.node(node).stat.ephemeral_owner
-    }
-
-    pub fn children_count(&self, node: NodeId) -> usize {
-        self.node(node).children.len()
-    }
-
-    pub fn children(&self, node: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        self.node(node).children.iter().map(|path| self.paths[path])
-    }
-
-    pub fn name(&self, node: NodeId) -> &str {
-        path::name(&self.node(node).path)
-    }
-
-    pub fn parent(&self, node: NodeId) -> Option<NodeId> {
-        path::parent(&self.node(node).path).map(|parent| self.paths[parent])
-    }
-
-    pub fn path(&self, node: NodeId) -> String {
-        self.node(node).path.clone()
-    }
-
-    pub fn create(&mut self, path: &str, new: NewNode<'_>) -> NodeId {
-        let parent = self.paths[path::parent(path).expect("the root exists")];
-        let parent = self.node_mut(parent);
-        assert!(parent.children.insert(path.to_owned()), "{path} exists");
-        parent.creations = new.parent_creations;
-        parent.stat.pzxid = parent.stat.pzxid.max(new.zxid);
-        let id = NodeId(u32::try_from(self.nodes.len()).expect("bounded"));
-        self.nodes.push(Some(Node {
-            path: path.to_owned(),
-            data: new.data.to_vec(),
-            acl: new.acl.to_vec(),
-            stat: Stat {
-                czxid: new.zxid,
-                mzxid: new.zxid,
-                pzxid: new.zxid,
-                ctime_ms: new.time_ms,
-                mtime_ms: new.time_ms,
-                ephemeral_owner: new.ephemeral_owner,
-                ..Stat::default()
-            },
-            creations: 0,
-            children: BTreeSet::new(),
-        }));
-        self.paths.insert(path.to_owned(), id);
-        id
-    }
-
-    pub fn delete(&mut self, node: NodeId, zxid: Zxid) {
-        let parent = self.parent(node).expect("the root stays");
-        let slot = usize::try_from(node.0).expect("an index fits");
-        let gone = self.nodes[slot].take().expect("a node in use");
-        assert!(gone.children.is_empty(), "only leaves go");
-        self.paths.remove(&gone.path);
-        let parent = self.node_mut(parent);
-        parent.children.remove(&gone.path);
-        parent.stat.pzxid = parent.stat.pzxid.max(zxid);
-    }
-
-    pub fn set_data(&mut self, node: NodeId, data: &[u8], version: i32, zxid: Zxid, time_ms: i64) {
-        let node = self.node_mut(node);
-        node.data = data.to_vec();
-        node.stat.version = version;
-        node.stat.mzxid = zxid;
-        node.stat.mtime_ms = time_ms;
-    }
-
-    pub fn set_acl(&mut self, node: NodeId, acl: &[AclEntry], version: i32) {
-        let node = self.node_mut(node);
-        node.acl = acl.to_vec();
-        node.stat.aversion = version;
-    }
-
-    pub fn len(&self) -> usize {
-        self.paths.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-
-    pub fn approximate_bytes(&self) -> u64 {
-        let bytes: usize = self
-            .nodes
-            .iter()
-            .flatten()
-            .map(|node| node.path.len() + node.data.len())
-            .sum();
-        u64::try_from(bytes).expect("memory fits")
-    }
-
-    pub fn digest(&self) -> u128 {
-        self.nodes
-            .iter()
-            .flatten()
-            .map(|node| {
-                let text = alloc::format!(
-                    "{:?}",
-                    (&node.path, &node.data, &node.acl, node.stat, node.creations)
-                );
-                xxh3_128(text.as_bytes())
-            })
-            .fold(0, |all, one| all ^ one)
-    }
-
-    fn node(&self, node: NodeId) -> &Node {
-        let slot = usize::try_from(node.0).expect("an index fits");
-        self.nodes[slot].as_ref().expect("a node in use")
-    }
-
-    fn node_mut(&mut self, node: NodeId) -> &mut Node {
-        let slot = usize::try_from(node.0).expect("an index fits");
-        self.nodes[slot].as_mut().expect("a node in use")
+    fn subtract(&mut self, term: u128) {
+        self.znodes.digest = self.znodes.digest.wrapping_sub(term);
     }
 }
 
@@ -212,4 +311,18 @@ impl Default for Tree {
     fn default() -> Self {
         Self::new()
     }
+}
+
+impl Deref for Tree {
+    type Target = Znodes;
+
+    fn deref(&self) -> &Znodes {
+        &self.znodes
+    }
+}
+
+fn parent_of(path: &[u8]) -> &[u8] {
+    let cut = path.iter().rposition(|&byte| byte == b'/');
+    let cut = cut.expect("a path begins with a slash");
+    &path[..cut.max(1)]
 }

@@ -190,6 +190,9 @@ impl Zab {
 
     fn count_votes(&mut self, now: Instant, out: &mut Vec<Action>) {
         let majority = self.majority();
+        // Servers whose discovery failed together must not fail together again.
+        let settle = self.periods.vote_settle.0;
+        let settled_at = now + Duration(settle + self.prng.below(settle / 2 + 1));
         let Phase::Looking(Election {
             voting: Some(voting),
         }) = &mut self.phase
@@ -206,9 +209,7 @@ impl Zab {
             return;
         }
         let everybody_spoke = voting.votes.len() == self.membership.voters.len();
-        let settled_at = *voting
-            .settled_at
-            .get_or_insert(now + self.periods.vote_settle);
+        let settled_at = *voting.settled_at.get_or_insert(settled_at);
         if !everybody_spoke && now < settled_at {
             return;
         }

@@ -1,0 +1,478 @@
+//! From bytes to questions: frames are parsed, and issued as soon as their order allows.
+
+use alloc::vec::Vec;
+
+use crate::auth::authenticate;
+use crate::base::error::ErrorCode;
+use crate::base::id::{ConnectionId, ShardId, Zxid};
+use crate::base::limits::{OUTPUT_BYTES_PAUSE, REQUESTS_PER_CONNECTION_MAX, REQUESTS_PER_TURN_MAX};
+use crate::base::time::Instant;
+use crate::gateway::connection::{Kind, Slot, SlotState, Stage};
+use crate::gateway::{Gateway, Purpose, Replicas, Wish};
+use crate::mail::{What, Writer};
+use crate::op::{OpCode, Request};
+use crate::peer::message::WriteAsk;
+use crate::shard::ShardMap;
+use crate::wire::frame::{Deframer, FrameError};
+use crate::wire::reply;
+use crate::wire::request::{RequestError, parse_header, parse_request};
+
+/// Where a request goes.
+enum Route {
+    Read(ShardId),
+    Write(ShardId),
+    Close(ShardId),
+    /// To every shard: what was acknowledged before must be visible after.
+    Barrier,
+    /// Answered by the gateway itself.
+    WhoAmI,
+}
+
+impl Gateway {
+    /// Takes bytes from a connection and acts upon the complete frames, within the bounds on one
+    /// connection in one turn.
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        bytes: &[u8],
+        replicas: &mut impl Replicas,
+    ) {
+        let Some(connection) = self.find(id) else { return };
+        if connection.stage == Stage::Closing {
+            return;
+        }
+        if !bytes.is_empty() {
+            connection.session.heard = now;
+        }
+        let unused = Deframer::for_requests(0);
+        let mut deframer = core::mem::replace(&mut connection.deframer, unused);
+        let mut frames = deframer.split(bytes);
+        let mut taken = 0;
+        let mut is_cut = false;
+        loop {
+            if taken == REQUESTS_PER_TURN_MAX || !self.takes_more(id) {
+                is_cut = true;
+                break;
+            }
+            match frames.next() {
+                None => break,
+                Some(Ok(frame)) => self.on_frame(now, id, frame, replicas),
+                Some(Err(FrameError::Word(word))) => {
+                    self.wishes.push(Wish::Admin { connection: id, word });
+                    if let Some(connection) = self.find(id) {
+                        connection.stage = Stage::Closing;
+                    }
+                    break;
+                }
+                Some(Err(FrameError::NoLength | FrameError::TooLong { .. })) => {
+                    self.close(id);
+                    break;
+                }
+            }
+            taken += 1;
+        }
+        drop(frames);
+        deframer.on_turn_end();
+        self.finish_receiving(now, id, deframer, taken, is_cut);
+    }
+
+    fn finish_receiving(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        deframer: Deframer,
+        taken: usize,
+        is_cut: bool,
+    ) {
+        let takes_more = self.takes_more(id);
+        let Some(connection) = self.find(id) else { return };
+        connection.deframer = deframer;
+        if connection.stage == Stage::Closing {
+            return;
+        }
+        let is_unfinished = is_cut && takes_more && connection.deframer.carried_bytes() > 0;
+        let has_output = !connection.output.is_empty();
+        if is_unfinished {
+            self.unfinished.insert(id);
+        }
+        if taken > 0 {
+            self.hear(now, id);
+            if has_output {
+                self.wishes.push(Wish::Output { connection: id });
+            }
+        }
+        self.limit(id);
+    }
+
+    fn takes_more(&mut self, id: ConnectionId) -> bool {
+        self.find(id).is_some_and(|connection| {
+            connection.stage != Stage::Closing
+                && connection.queue.len() < REQUESTS_PER_CONNECTION_MAX
+                && connection.output.len() + connection.unsent_bytes <= OUTPUT_BYTES_PAUSE
+        })
+    }
+
+    fn on_frame(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        frame: &[u8],
+        replicas: &mut impl Replicas,
+    ) {
+        let Some(connection) = self.find(id) else { return };
+        if connection.stage == Stage::Connecting {
+            self.on_connect_request(now, id, frame);
+            return;
+        }
+        let Ok((header, body)) = parse_header(frame) else {
+            self.close(id);
+            return;
+        };
+        if header.op_code == OpCode::Ping.wire() {
+            self.on_ping(now, id);
+        } else if header.op_code == OpCode::Auth.wire() {
+            self.on_auth(id, header.xid, body);
+        } else if connection.queue.is_empty()
+            && connection.stage == Stage::Attached
+            && self.read_at_once(now, id, header.xid, header.op_code, body, replicas)
+        {
+            // The common case: nothing waits, and the shard is here.
+        } else {
+            let Some(connection) = self.find(id) else { return };
+            let state = SlotState::Waiting { op_code: header.op_code, body: body.to_vec() };
+            connection.queue.push_back(Slot { xid: header.xid, state, events: Vec::new() });
+            self.issue(now, id, replicas);
+        }
+    }
+
+    /// Executes a read of a shard on this core, if it is one; tells whether it was.
+    fn read_at_once(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        xid: i32,
+        op_code: i32,
+        body: &[u8],
+        replicas: &mut impl Replicas,
+    ) -> bool {
+        let Ok(request) = parse_request(op_code, body) else { return false };
+        let map = self.config.map;
+        let Route::Read(shard) = route(map, &request, ShardId(0)) else { return false };
+        let sync_limit = self.config.periods.sync_limit;
+        let Some(connection) = self.find(id) else { return false };
+        if connection.needs_ready(shard) || matches!(request, Request::SetWatches(_)) {
+            return false;
+        }
+        let Some((zxid, leaderless)) = replicas.standing(shard, now) else { return false };
+        if leaderless > sync_limit {
+            return false;
+        }
+        if leaves_watch(&request) {
+            connection.watching.insert(shard);
+        }
+        let reader = connection.reader();
+        let zxid = connection.header_zxid(map, zxid);
+        let mark = reply::begin(&mut connection.output);
+        let result = replicas.read(shard, &reader, &request, &mut connection.output);
+        let code = result.expect("the shard was here").err().unwrap_or(ErrorCode::Ok);
+        reply::finish(&mut connection.output, mark, xid, zxid, code);
+        true
+    }
+
+    /// Issues waiting requests in order, as far as the connection's order allows.
+    pub(super) fn issue(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        replicas: &mut impl Replicas,
+    ) {
+        loop {
+            let Some(connection) = self.find(id) else { return };
+            if connection.stage != Stage::Attached || connection.session.preparing > 0 {
+                break;
+            }
+            let is_waiting = |slot: &Slot| matches!(slot.state, SlotState::Waiting { .. });
+            let Some(index) = connection.queue.iter().position(is_waiting) else { break };
+            let SlotState::Waiting { op_code, body } = &mut connection.queue[index].state else {
+                unreachable!("the slot was chosen for it");
+            };
+            let (op_code, body) = (*op_code, core::mem::take(body));
+            if !self.issue_one(now, id, index, op_code, &body, replicas) {
+                self.put_back(id, index, body);
+                break;
+            }
+        }
+        self.flush(id);
+    }
+
+    /// The request at `index` has to wait: it keeps its body.
+    fn put_back(&mut self, id: ConnectionId, index: usize, waiting: Vec<u8>) {
+        let Some(connection) = self.find(id) else { return };
+        if let Some(Slot { state: SlotState::Waiting { body, .. }, .. }) =
+            connection.queue.get_mut(index)
+        {
+            *body = waiting;
+        }
+    }
+
+    /// Issues the request at `index` of the queue; false if it has to wait.
+    fn issue_one(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        index: usize,
+        op_code: i32,
+        body: &[u8],
+        replicas: &mut impl Replicas,
+    ) -> bool {
+        let map = self.config.map;
+        let Some(connection) = self.find(id) else { return false };
+        let home = map.home_of(connection.session.id);
+        let request = match parse_request(op_code, body) {
+            Ok(request) => request,
+            Err(error) => {
+                self.refuse_at(id, index, error);
+                return true;
+            }
+        };
+        match route(map, &request, home) {
+            Route::WhoAmI => {
+                self.who_am_i(id, index);
+                true
+            }
+            Route::Barrier => self.issue_barriers(id, index),
+            Route::Read(shard) => {
+                if !connection.may_issue(Kind::Read, shard) || !self.make_ready(id, shard, false) {
+                    return false;
+                }
+                self.issue_read(now, id, index, shard, &request, op_code, body, replicas)
+            }
+            Route::Write(shard) => {
+                if matches!(&request, Request::Multi(parts) if spans_shards(map, parts)) {
+                    self.done_at(id, index, None, ErrorCode::BadArguments, &[], false);
+                    return true;
+                }
+                if !connection.may_issue(Kind::Write, shard) || !self.make_ready(id, shard, true) {
+                    return false;
+                }
+                let ask = WriteAsk::Client { op_code, body: body.to_vec() };
+                self.issue_write(id, index, shard, Kind::Write, ask);
+                true
+            }
+            Route::Close(shard) => {
+                if !connection.may_issue(Kind::Close, shard) {
+                    return false;
+                }
+                let session = connection.session.id.0;
+                let generation = connection.session.generation.0;
+                let ask = WriteAsk::SessionClose { session, generation };
+                self.issue_write(id, index, shard, Kind::Close, ask);
+                true
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a request, its place and its surroundings")]
+    fn issue_read(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        index: usize,
+        shard: ShardId,
+        request: &Request<'_>,
+        op_code: i32,
+        body: &[u8],
+        replicas: &mut impl Replicas,
+    ) -> bool {
+        let sync_limit = self.config.periods.sync_limit;
+        let Some(connection) = self.find(id) else { return false };
+        if leaves_watch(request) {
+            connection.watching.insert(shard);
+        }
+        match replicas.standing(shard, now) {
+            Some((_, leaderless)) if leaderless > sync_limit => {
+                // Nobody knows how old this replica's state is by now.
+                self.close(id);
+                false
+            }
+            Some((zxid, _)) => {
+                let reader = connection.reader();
+                let mut reply_body = Vec::new();
+                let result = replicas.read(shard, &reader, request, &mut reply_body);
+                let code = result.expect("the shard was here").err().unwrap_or(ErrorCode::Ok);
+                self.done_at(id, index, Some((shard, zxid)), code, &reply_body, false);
+                true
+            }
+            None => {
+                let reader = connection.reader();
+                let what = What::Read { reader, op_code, body: body.to_vec() };
+                let ticket = self.ask_for(shard, what, Purpose::Request(id));
+                self.open_at(id, index, ticket, shard, 1, Kind::Read);
+                true
+            }
+        }
+    }
+
+    fn issue_write(
+        &mut self,
+        id: ConnectionId,
+        index: usize,
+        shard: ShardId,
+        kind: Kind,
+        ask: WriteAsk,
+    ) {
+        let Some(connection) = self.find(id) else { return };
+        let session = &connection.session;
+        let asker = Writer {
+            session: session.id,
+            generation: session.generation,
+            attachment: session.attached.get(&shard).copied().flatten(),
+            identities: connection.identities.clone(),
+        };
+        let what = What::Write { asker, ask };
+        let ticket = self.ask_for(shard, what, Purpose::Request(id));
+        self.open_at(id, index, ticket, shard, 1, kind);
+    }
+
+    /// One barrier in every shard; the reply follows the last.
+    fn issue_barriers(&mut self, id: ConnectionId, index: usize) -> bool {
+        let map = self.config.map;
+        let Some(connection) = self.find(id) else { return false };
+        if !connection.open.is_empty() {
+            return false;
+        }
+        let ticket = self.ticket(Purpose::Request(id));
+        let core = self.config.core;
+        for shard in map.shards() {
+            let ask = crate::mail::Ask { core, ticket, what: What::Barrier };
+            let mail = crate::mail::Mail::Ask { shard, ask };
+            let to = crate::replica::Recipient::Shard(shard);
+            self.wishes.push(Wish::Mail { to, mail });
+        }
+        self.open_at(id, index, ticket, ShardId(0), map.count(), Kind::Barrier);
+        true
+    }
+
+    fn open_at(
+        &mut self,
+        id: ConnectionId,
+        index: usize,
+        ticket: crate::mail::Ticket,
+        shard: ShardId,
+        answers: u16,
+        kind: Kind,
+    ) {
+        let Some(connection) = self.find(id) else { return };
+        connection.on_issued(kind, shard);
+        let open = SlotState::Open { ticket, shard, answers, kind };
+        connection.queue[index].state = open;
+    }
+
+    fn refuse_at(&mut self, id: ConnectionId, index: usize, error: RequestError) {
+        match error {
+            RequestError::Code(code) => self.done_at(id, index, None, code, &[], false),
+            RequestError::Final(code) => self.done_at(id, index, None, code, &[], true),
+            RequestError::MultiOperation { index: failed, count, code } => {
+                let mut body = Vec::new();
+                reply::multi_failed(&mut body, failed, count, code);
+                self.done_at(id, index, None, ErrorCode::Ok, &body, false);
+            }
+            RequestError::Malformed => self.close(id),
+        }
+    }
+
+    fn who_am_i(&mut self, id: ConnectionId, index: usize) {
+        let Some(connection) = self.find(id) else { return };
+        let mut body = Vec::new();
+        let mut known = reply::begin_vector(&mut body);
+        for identity in connection.identities.iter() {
+            reply::push_identity(&mut body, &mut known, &identity.scheme, identity.user_name());
+        }
+        reply::finish_vector(&mut body, known);
+        self.done_at(id, index, None, ErrorCode::Ok, &body, false);
+    }
+
+    /// addAuth is answered at once, ahead of what waits, as in ZooKeeper. A wrong credential ends
+    /// the connection.
+    fn on_auth(&mut self, id: ConnectionId, xid: i32, body: &[u8]) {
+        let settings = self.config.auth.clone();
+        let Ok(Request::Auth { scheme, credential }) = parse_request(OpCode::Auth.wire(), body)
+        else {
+            self.close(id);
+            return;
+        };
+        let Some(connection) = self.find(id) else { return };
+        let added = authenticate(scheme, credential, connection.address, &settings)
+            .and_then(|added| connection.identities.with(added));
+        let Ok(identities) = added else {
+            let code = ErrorCode::AuthFailed;
+            reply::header_only(&mut connection.output, xid, Zxid::ZERO, code);
+            self.wishes.push(Wish::Output { connection: id });
+            self.close(id);
+            return;
+        };
+        connection.identities = identities;
+        reply::header_only(&mut connection.output, xid, Zxid::ZERO, ErrorCode::Ok);
+        let reader = connection.reader();
+        let watching: Vec<ShardId> = connection.watching.iter().copied().collect();
+        for shard in watching {
+            self.ask(shard, What::Identify { reader: reader.clone() });
+        }
+    }
+}
+
+fn route(map: ShardMap, request: &Request<'_>, home: ShardId) -> Route {
+    match request {
+        Request::GetData { path, .. }
+        | Request::Exists { path, .. }
+        | Request::GetChildren { path, .. }
+        | Request::GetAcl { path }
+        | Request::AddWatch { path, .. }
+        | Request::CheckWatches { path, .. }
+        | Request::RemoveWatches { path, .. }
+        | Request::GetAllChildrenNumber { path } => Route::Read(map.shard_of(path)),
+        Request::Create { path, mode, .. } if mode.is_sequential() => {
+            Route::Write(map.shard_of_sequential(path))
+        }
+        Request::Create { path, .. }
+        | Request::Delete { path, .. }
+        | Request::SetData { path, .. }
+        | Request::SetAcl { path, .. }
+        | Request::Check { path, .. } => Route::Write(map.shard_of(path)),
+        Request::Multi(parts) => Route::Write(first_shard(map, parts, home)),
+        Request::MultiRead(parts) => Route::Read(first_shard(map, parts, home)),
+        Request::SetWatches(_) | Request::GetEphemerals { .. } => Route::Read(ShardId(0)),
+        Request::Sync { .. } => Route::Barrier,
+        Request::CloseSession => Route::Close(home),
+        Request::WhoAmI | Request::Ping | Request::Auth { .. } => Route::WhoAmI,
+    }
+}
+
+fn shard_of_part(map: ShardMap, part: &Request<'_>) -> Option<ShardId> {
+    match route(map, part, ShardId(0)) {
+        Route::Read(shard) | Route::Write(shard) => Some(shard),
+        Route::Close(_) | Route::Barrier | Route::WhoAmI => None,
+    }
+}
+
+fn first_shard(map: ShardMap, parts: &[Request<'_>], otherwise: ShardId) -> ShardId {
+    parts.first().and_then(|part| shard_of_part(map, part)).unwrap_or(otherwise)
+}
+
+fn spans_shards(map: ShardMap, parts: &[Request<'_>]) -> bool {
+    let mut shards = parts.iter().filter_map(|part| shard_of_part(map, part));
+    let first = shards.next();
+    shards.any(|shard| Some(shard) != first)
+}
+
+/// Whether the shard must be told when the connection closes.
+fn leaves_watch(request: &Request<'_>) -> bool {
+    match request {
+        Request::GetData { watch, .. }
+        | Request::Exists { watch, .. }
+        | Request::GetChildren { watch, .. } => *watch,
+        Request::AddWatch { .. } | Request::SetWatches(_) => true,
+        _ => false,
+    }
+}

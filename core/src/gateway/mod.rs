@@ -1,0 +1,309 @@
+//! One core's clients: connections, their sessions, and the order that each is promised.
+//!
+//! A gateway turns frames into questions to shards and answers into replies, in the order of the
+//! requests. Reads of a shard that lives on the same core are executed at once; everything else is
+//! mail.
+
+mod connection;
+mod issuing;
+mod replying;
+mod session;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use crate::auth::AuthSettings;
+use crate::base::error::ErrorCode;
+use crate::base::id::{ConnectionId, CoreId, ServerId, SessionId, ShardId, Zxid};
+use crate::base::limits::{
+    CONNECT_TIME_MS_MAX, OUTPUT_BYTES_MAX, OUTPUT_BYTES_PAUSE, REQUESTS_PER_CONNECTION_MAX,
+};
+use crate::base::time::{Duration, Instant, Periods};
+use crate::gateway::connection::{Connection, Stage};
+use crate::mail::{Ask, Mail, Reader, Ticket, What};
+use crate::op::Request;
+use crate::replica::Recipient;
+use crate::shard::ShardMap;
+
+/// What never changes while the process lives.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    pub server: ServerId,
+    pub core: CoreId,
+    pub cores: u8,
+    pub map: ShardMap,
+    pub periods: Periods,
+    pub client: ClientLimits,
+    pub auth: AuthSettings,
+    /// Milliseconds that no earlier boot of this server has used; session ids begin there.
+    pub session_base_ms: u64,
+}
+
+/// Bounds on clients that are configured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClientLimits {
+    /// `jute.maxbuffer` and what ZooKeeper adds to it.
+    pub frame_bytes_max: usize,
+    /// `maxClientCnxns`; 0 for no limit.
+    pub connections_per_address_max: u32,
+    pub connections_max: usize,
+}
+
+/// What a gateway asks for.
+#[derive(Debug)]
+pub enum Wish {
+    Mail { to: Recipient, mail: Mail },
+    Output { connection: ConnectionId },
+    Pause { connection: ConnectionId, paused: bool },
+    Close { connection: ConnectionId },
+    Admin { connection: ConnectionId, word: [u8; 4] },
+}
+
+/// The replicas that live on the gateway's core.
+pub trait Replicas {
+    /// Reads from a local replica. `None` if the shard lives on another core.
+    fn read(
+        &mut self,
+        shard: ShardId,
+        reader: &Reader,
+        request: &Request<'_>,
+        body: &mut Vec<u8>,
+    ) -> Option<Result<(), ErrorCode>>;
+
+    /// What a read of a local replica would reflect, and how long the replica has had no leader.
+    fn standing(&self, shard: ShardId, now: Instant) -> Option<(Zxid, Duration)>;
+}
+
+pub struct Gateway {
+    config: GatewayConfig,
+    connections: Vec<Option<Connection>>,
+    connections_count: usize,
+    by_address: BTreeMap<IpAddr, u32>,
+    /// The connection of each session that is attached on this core.
+    by_session: BTreeMap<SessionId, ConnectionId>,
+    /// What the answer to each open question is for.
+    questions: BTreeMap<Ticket, Purpose>,
+    next_ticket: u64,
+    next_session: u64,
+    /// Connections whose sessions the home leaders should hear of.
+    touch_queue: Vec<ConnectionId>,
+    /// Connections with complete frames left over from the last turn.
+    unfinished: BTreeSet<ConnectionId>,
+    /// When to look at a connection: it must have connected, or its ping been confirmed.
+    deadlines: BTreeSet<(Instant, ConnectionId)>,
+    wishes: Vec<Wish>,
+}
+
+/// Why a question was asked.
+enum Purpose {
+    /// A request of this connection.
+    Request(ConnectionId),
+    /// Its session.
+    Establish(ConnectionId),
+    /// Its session's attachment to a shard.
+    Attach(ConnectionId, ShardId),
+    /// That a shard shows it nothing old and takes nothing from its predecessor.
+    Ready(ConnectionId, ShardId),
+    /// The sessions of these connections are alive; asked then.
+    Touch(Instant, Vec<ConnectionId>),
+}
+
+impl Gateway {
+    pub fn new(config: GatewayConfig) -> Self {
+        let first = (config.session_base_ms << 24) >> 8;
+        let server = u64::from(config.server.0) << 56;
+        // Cores take every so-many-th id, so that no two ever hand out the same.
+        let next_session = (server | first) + u64::from(config.core.0);
+        Self {
+            config,
+            connections: Vec::new(),
+            connections_count: 0,
+            by_address: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            next_ticket: 1,
+            next_session,
+            touch_queue: Vec::new(),
+            unfinished: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            wishes: Vec::new(),
+        }
+    }
+
+    pub fn on_opened(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        address: IpAddr,
+        entropy: [u8; 16],
+    ) {
+        let slot = usize::try_from(id.slot).expect("a slot is an index");
+        if self.connections.len() <= slot {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        assert!(self.connections[slot].is_none(), "a slot is free before it is used again");
+        let frame_bytes_max = self.config.client.frame_bytes_max;
+        let connection = Connection::new(id, address, entropy, frame_bytes_max, now);
+        self.connections[slot] = Some(connection);
+        self.connections_count += 1;
+        let of_address = self.by_address.entry(address).or_insert(0);
+        *of_address += 1;
+        let limit = self.config.client.connections_per_address_max;
+        let too_many = limit != 0 && *of_address > limit;
+        if too_many || self.connections_count > self.config.client.connections_max {
+            self.close(id);
+            return;
+        }
+        self.deadlines.insert((now + Duration::from_ms(CONNECT_TIME_MS_MAX), id));
+    }
+
+    /// The connection is gone; nothing is known of it afterwards.
+    pub fn on_closed(&mut self, id: ConnectionId) {
+        let Some(slot) = self.slot_mut(id) else { return };
+        let connection = slot.take().expect("the slot was checked");
+        self.connections_count -= 1;
+        let of_address = self.by_address.entry(connection.address).or_insert(1);
+        *of_address -= 1;
+        if *of_address == 0 {
+            self.by_address.remove(&connection.address);
+        }
+        if self.by_session.get(&connection.session.id) == Some(&id) {
+            self.by_session.remove(&connection.session.id);
+        }
+        self.unfinished.remove(&id);
+        for shard in connection.watching {
+            self.ask(shard, What::Forget { connection: id });
+        }
+    }
+
+    /// A send has completed: what was held back for a slow client may go on.
+    pub fn on_sent(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        unsent_bytes: usize,
+        replicas: &mut impl Replicas,
+    ) {
+        let Some(connection) = self.find(id) else { return };
+        connection.unsent_bytes = unsent_bytes;
+        self.limit(id);
+        self.receive(now, id, &[], replicas);
+    }
+
+    pub fn on_time(&mut self, now: Instant, replicas: &mut impl Replicas) {
+        for id in core::mem::take(&mut self.unfinished) {
+            self.receive(now, id, &[], replicas);
+        }
+        while let Some(&(at, id)) = self.deadlines.first() {
+            if at > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.check_deadline(now, id);
+        }
+    }
+
+    pub fn on_turn_end(&mut self, now: Instant) {
+        self.send_touches(now);
+    }
+
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        if !self.unfinished.is_empty() {
+            return Some(now);
+        }
+        self.deadlines.first().map(|&(at, _)| at)
+    }
+
+    /// Takes what has been wished for since the last time, in order.
+    pub fn take_wishes(&mut self) -> Vec<Wish> {
+        core::mem::take(&mut self.wishes)
+    }
+
+    /// Gives the list of wishes back, so that its memory is used again.
+    pub fn give_wishes(&mut self, mut wishes: Vec<Wish>) {
+        wishes.clear();
+        if self.wishes.is_empty() {
+            self.wishes = wishes;
+        }
+    }
+
+    pub fn has_wishes(&self) -> bool {
+        !self.wishes.is_empty()
+    }
+
+    pub fn output(&mut self, id: ConnectionId) -> Option<&mut Vec<u8>> {
+        Some(&mut self.find(id)?.output)
+    }
+
+    pub fn connections_count(&self) -> usize {
+        self.connections_count
+    }
+
+    /// Client requests that have been read and not replied to.
+    pub fn outstanding(&self) -> usize {
+        self.connections.iter().flatten().map(|connection| connection.queue.len()).sum()
+    }
+
+    fn slot_mut(&mut self, id: ConnectionId) -> Option<&mut Option<Connection>> {
+        let slot = self.connections.get_mut(usize::try_from(id.slot).ok()?)?;
+        let known = slot.as_ref().is_some_and(|connection| connection.id == id);
+        known.then_some(slot)
+    }
+
+    fn find(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.slot_mut(id)?.as_mut()
+    }
+
+    fn ticket(&mut self, purpose: Purpose) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.questions.insert(ticket, purpose);
+        ticket
+    }
+
+    /// Asks a shard without expecting an answer.
+    fn ask(&mut self, shard: ShardId, what: What) {
+        let ask = Ask { core: self.config.core, ticket: Ticket(0), what };
+        self.wishes.push(Wish::Mail { to: Recipient::Shard(shard), mail: Mail::Ask { shard, ask } });
+    }
+
+    fn ask_for(&mut self, shard: ShardId, what: What, purpose: Purpose) -> Ticket {
+        let ticket = self.ticket(purpose);
+        let ask = Ask { core: self.config.core, ticket, what };
+        self.wishes.push(Wish::Mail { to: Recipient::Shard(shard), mail: Mail::Ask { shard, ask } });
+        ticket
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        let Some(connection) = self.find(id) else { return };
+        if connection.stage == Stage::Closing {
+            return;
+        }
+        connection.stage = Stage::Closing;
+        connection.queue.clear();
+        self.unfinished.remove(&id);
+        self.wishes.push(Wish::Close { connection: id });
+    }
+
+    /// A slow client delays only itself: beyond a bound nothing more is read from it, and beyond
+    /// another it is closed.
+    fn limit(&mut self, id: ConnectionId) {
+        let Some(connection) = self.find(id) else { return };
+        if connection.stage == Stage::Closing {
+            return;
+        }
+        let waiting = connection.output.len() + connection.unsent_bytes;
+        if waiting > OUTPUT_BYTES_MAX {
+            connection.output.clear();
+            self.close(id);
+            return;
+        }
+        let paused = waiting > OUTPUT_BYTES_PAUSE
+            || connection.queue.len() >= REQUESTS_PER_CONNECTION_MAX;
+        if paused != connection.is_paused {
+            connection.is_paused = paused;
+            self.wishes.push(Wish::Pause { connection: id, paused });
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Sessions as a gateway sees them: established, kept alive, attached to shards, moved.
+
+use alloc::vec::Vec;
+
+use crate::auth::Identities;
+use crate::base::error::ErrorCode;
+use crate::base::id::{ConnectionId, Generation, SessionId, ShardId, Zxid};
+use crate::base::time::{Duration, Instant};
+use crate::gateway::connection::{Connection, Stage};
+use crate::gateway::{Gateway, Purpose, Wish};
+use crate::mail::{Outcome, Ticket, What, Writer};
+use crate::peer::message::{Touched, WriteAsk};
+use crate::wire::reply::{self, ConnectResponse, PASSWORD_BYTES};
+use crate::wire::request::parse_connect;
+
+impl Gateway {
+    /// The home shard creates the session, or gives it to this connection.
+    pub(super) fn on_connect_request(&mut self, now: Instant, id: ConnectionId, frame: &[u8]) {
+        let Ok(request) = parse_connect(frame) else {
+            self.close(id);
+            return;
+        };
+        let timeout = self.negotiate(request.timeout_ms);
+        let is_new = request.session == SessionId(0);
+        let session = if is_new { self.next_session() } else { request.session };
+        let home = self.config.map.home_of(session);
+        let Some(connection) = self.find(id) else { return };
+        let timeout_ms = u32::try_from(timeout.as_ms()).expect("timeouts are bounded");
+        connection.session.id = session;
+        connection.session.timeout = timeout;
+        connection.session.heard = now;
+        let last_zxid_seen = request.last_zxid_seen;
+        connection.stage =
+            Stage::Establishing { read_only: request.read_only, last_zxid_seen, is_new };
+        let ask = if is_new {
+            let password = connection.entropy;
+            WriteAsk::SessionCreate { session: session.0, password, timeout_ms }
+        } else {
+            let password = request.password.to_vec();
+            if let Some(known) = password.first_chunk::<PASSWORD_BYTES>() {
+                connection.entropy = *known;
+            }
+            WriteAsk::SessionRenew { session: session.0, password }
+        };
+        let asker = system_writer();
+        self.ask_for(home, What::Write { asker, ask }, Purpose::Establish(id));
+        self.deadlines.insert((now + timeout, id));
+    }
+
+    pub(super) fn on_established(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        zxid: Zxid,
+        outcome: &Outcome,
+    ) {
+        let map = self.config.map;
+        let Some(connection) = self.find(id) else { return };
+        let Stage::Establishing { read_only, last_zxid_seen, is_new } = connection.stage else {
+            return;
+        };
+        let Outcome::Session { generation, timeout_ms, attached } = outcome else {
+            // Unknown, expired, or the wrong password: the client begins anew.
+            reply::connect(&mut connection.output, &ConnectResponse::refused(read_only));
+            self.wishes.push(Wish::Output { connection: id });
+            self.close(id);
+            return;
+        };
+        if map.count() == 1 && last_zxid_seen > zxid {
+            // The client has seen a future that this ensemble does not have.
+            self.close(id);
+            return;
+        }
+        let session = connection.session.id;
+        connection.stage = Stage::Attached;
+        connection.zxid_sent = if map.count() == 1 { zxid } else { last_zxid_seen };
+        connection.session.generation = *generation;
+        connection.session.timeout = Duration::from_ms(u64::from(*timeout_ms));
+        connection.session.confirmed = now;
+        connection.session.touched = now;
+        connection.session.is_renewed = !is_new;
+        connection.session.attached =
+            attached.iter().map(|&(shard, zxid)| (shard, Some(zxid))).collect();
+        let home = map.home_of(session);
+        connection.session.attached.insert(home, None);
+        connection.session.ready.insert(home);
+        let response = ConnectResponse {
+            protocol_version: 0,
+            timeout_ms: i32::try_from(*timeout_ms).unwrap_or(i32::MAX),
+            session,
+            password: connection.entropy,
+            read_only: read_only.map(|_| false),
+        };
+        reply::connect(&mut connection.output, &response);
+        self.wishes.push(Wish::Output { connection: id });
+        if let Some(before) = self.by_session.insert(session, id)
+            && before != id
+        {
+            self.close(before);
+        }
+    }
+
+    /// Something came from the client. Its home hears of it, though not of every packet.
+    pub(super) fn hear(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.find(id) else { return };
+        if connection.stage != Stage::Attached {
+            return;
+        }
+        let session = &mut connection.session;
+        session.heard = now;
+        let is_due = now.since(session.touched).0 >= session.timeout.0 / TOUCHES_PER_TIMEOUT;
+        if is_due && !session.is_touch_queued {
+            session.is_touch_queued = true;
+            self.touch_queue.push(id);
+        }
+    }
+
+    /// A ping is answered when the home leader is known to have heard of the session lately: an
+    /// answer from a server that is cut off would keep a client from moving to a better one.
+    pub(super) fn on_ping(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.find(id) else { return };
+        let session = &mut connection.session;
+        if now.since(session.confirmed).0 <= session.timeout.0 / TOUCHES_PER_TIMEOUT {
+            let zxid = connection.zxid_sent;
+            reply::header_only(&mut connection.output, reply::XID_PING, zxid, ErrorCode::Ok);
+            return;
+        }
+        if session.pings == 0 {
+            session.pings_since = now;
+        }
+        session.pings += 1;
+        let patience = Duration(session.timeout.0 / 3);
+        if !session.is_touch_queued {
+            session.is_touch_queued = true;
+            self.touch_queue.push(id);
+        }
+        self.deadlines.insert((now + patience, id));
+    }
+
+    /// One question to each home for all sessions that were heard from.
+    pub(super) fn send_touches(&mut self, now: Instant) {
+        if self.touch_queue.is_empty() {
+            return;
+        }
+        let map = self.config.map;
+        let mut queue = core::mem::take(&mut self.touch_queue);
+        queue.sort_unstable_by_key(|id| (id.slot, id.generation));
+        for home in map.shards() {
+            let mut sessions = Vec::new();
+            let mut asked = Vec::new();
+            for &id in &queue {
+                let Some(connection) = self.find(id) else { continue };
+                let session = &mut connection.session;
+                if connection.stage != Stage::Attached || map.home_of(session.id) != home {
+                    continue;
+                }
+                session.is_touch_queued = false;
+                session.touched = now;
+                sessions
+                    .push(Touched { session: session.id.0, generation: session.generation.0 });
+                asked.push(id);
+            }
+            if !sessions.is_empty() {
+                self.ask_for(home, What::Touch { sessions }, Purpose::Touch(now, asked));
+            }
+        }
+        queue.clear();
+        self.touch_queue = queue;
+    }
+
+    /// The home leader has heard of these sessions.
+    pub(super) fn on_touched(&mut self, ticket: Ticket, expired: &[SessionId]) {
+        let Some(Purpose::Touch(asked_at, asked)) = self.questions.remove(&ticket) else {
+            return;
+        };
+        for id in asked {
+            let Some(connection) = self.find(id) else { continue };
+            if expired.contains(&connection.session.id) {
+                self.close(id);
+                continue;
+            }
+            connection.session.confirmed = connection.session.confirmed.max(asked_at);
+            let pings = core::mem::take(&mut connection.session.pings);
+            let zxid = connection.zxid_sent;
+            for _ in 0..pings {
+                reply::header_only(&mut connection.output, reply::XID_PING, zxid, ErrorCode::Ok);
+            }
+            if pings > 0 {
+                self.wishes.push(Wish::Output { connection: id });
+            }
+        }
+    }
+
+    pub(super) fn check_deadline(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.find(id) else { return };
+        let is_late = match connection.stage {
+            Stage::Connecting | Stage::Establishing { .. } => true,
+            Stage::Attached => {
+                let session = &connection.session;
+                let patience = session.timeout.0 / 3;
+                session.pings > 0 && now.since(session.pings_since).0 >= patience
+            }
+            Stage::Closing => false,
+        };
+        if is_late {
+            self.close(id);
+        }
+    }
+
+    /// Sees to it that the session may use the shard: attached before its first write there, and
+    /// nothing of its former connection left. False if that takes a question first.
+    pub(super) fn make_ready(&mut self, id: ConnectionId, shard: ShardId, writes: bool) -> bool {
+        let home = {
+            let map = self.config.map;
+            let Some(connection) = self.find(id) else { return false };
+            map.home_of(connection.session.id)
+        };
+        let Some(connection) = self.find(id) else { return false };
+        if connection.session.is_renewed {
+            let wanted = connection.session.unready(shard, writes);
+            if !wanted.is_empty() {
+                self.ask_ready(id, &wanted);
+                return false;
+            }
+        }
+        let Some(connection) = self.find(id) else { return false };
+        if !writes || connection.session.attached.contains_key(&shard) {
+            return true;
+        }
+        connection.session.preparing += 1;
+        let session = connection.session.id.0;
+        let generation = connection.session.generation.0;
+        let ask = WriteAsk::SessionAttach { session, generation, shard: shard.0 };
+        let asker = system_writer();
+        self.ask_for(home, What::Write { asker, ask }, Purpose::Attach(id, shard));
+        false
+    }
+
+    /// Fences the former connection in shards that the session is attached to; in others a barrier
+    /// is enough, so that nothing older than before is read.
+    fn ask_ready(&mut self, id: ConnectionId, shards: &[ShardId]) {
+        for &shard in shards {
+            let Some(connection) = self.find(id) else { return };
+            connection.session.preparing += 1;
+            let session = connection.session.id.0;
+            let generation = connection.session.generation.0;
+            let what = if connection.session.attached.contains_key(&shard) {
+                let ask = WriteAsk::SessionAdvance { session, generation };
+                What::Write { asker: system_writer(), ask }
+            } else {
+                What::Barrier
+            };
+            self.ask_for(shard, what, Purpose::Ready(id, shard));
+        }
+    }
+
+    pub(super) fn on_attached(
+        &mut self,
+        id: ConnectionId,
+        shard: ShardId,
+        zxid: Zxid,
+        outcome: &Outcome,
+    ) {
+        let Some(connection) = self.find(id) else { return };
+        connection.session.preparing -= 1;
+        if !matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. }) {
+            self.close(id);
+            return;
+        }
+        connection.session.attached.insert(shard, Some(zxid));
+    }
+
+    pub(super) fn on_ready(&mut self, id: ConnectionId, shard: ShardId, outcome: &Outcome) {
+        let Some(connection) = self.find(id) else { return };
+        connection.session.preparing -= 1;
+        if matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. }) {
+            connection.session.ready.insert(shard);
+        } else {
+            self.close(id);
+        }
+    }
+
+    fn negotiate(&self, timeout_ms: i32) -> Duration {
+        let asked = Duration::from_ms(u64::try_from(timeout_ms).unwrap_or(0));
+        let periods = &self.config.periods;
+        asked.clamp(periods.session_timeout_min, periods.session_timeout_max)
+    }
+
+    fn next_session(&mut self) -> SessionId {
+        let session = SessionId(self.next_session);
+        self.next_session += u64::from(self.config.cores);
+        session
+    }
+}
+
+impl Connection {
+    /// Whether a first operation on the shard has to wait for a question.
+    pub(super) fn needs_ready(&self, shard: ShardId) -> bool {
+        self.session.is_renewed && !self.session.ready.contains(&shard)
+    }
+}
+
+impl super::connection::Session {
+    /// The shards to be made ready before an operation on `shard`: for a read that one, for a
+    /// write every shard that the session is attached to.
+    fn unready(&self, shard: ShardId, writes: bool) -> Vec<ShardId> {
+        let mut wanted = Vec::new();
+        if writes {
+            wanted.extend(self.attached.keys().copied());
+        }
+        if !wanted.contains(&shard) {
+            wanted.push(shard);
+        }
+        wanted.retain(|shard| !self.ready.contains(shard));
+        wanted
+    }
+}
+
+/// How many times within its timeout a busy session is reported to its home.
+const TOUCHES_PER_TIMEOUT: u64 = 6;
+
+fn system_writer() -> Writer {
+    Writer {
+        session: SessionId(0),
+        generation: Generation(0),
+        attachment: None,
+        identities: Identities::none(),
+    }
+}

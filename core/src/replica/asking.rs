@@ -1,0 +1,159 @@
+//! This node's questions on their way: to the leader, here or elsewhere, and back.
+
+use alloc::vec::Vec;
+
+use crate::base::id::{CoreId, Zxid};
+use crate::base::time::Now;
+use crate::mail::{Outcome, Ticket, Writer};
+use crate::peer::message::{Forward, PeerMessage, WriteAsk};
+use crate::replica::{Deed, Replica};
+use crate::txn::Origin;
+
+/// A question whose outcome is open.
+pub(super) struct Asked {
+    pub(super) question: Question,
+    /// It has been given to a leader, which may have logged it.
+    pub(super) is_sent: bool,
+}
+
+pub(super) enum Question {
+    Write { asker: Writer, ask: WriteAsk },
+    Barrier,
+}
+
+impl Asked {
+    pub(super) fn write(asker: Writer, ask: WriteAsk) -> Self {
+        Self {
+            question: Question::Write { asker, ask },
+            is_sent: false,
+        }
+    }
+
+    pub(super) fn barrier() -> Self {
+        Self {
+            question: Question::Barrier,
+            is_sent: false,
+        }
+    }
+}
+
+impl Replica {
+    /// Gives a question to the leader, or puts it behind those that wait for one.
+    pub(super) fn send_asked(
+        &mut self,
+        now: Now,
+        core: CoreId,
+        ticket: Ticket,
+        deeds: &mut Vec<Deed>,
+    ) {
+        let origin = self.origin(core, ticket);
+        let leads = self.reign.is_some();
+        let Some(leader) = self.served else {
+            self.unsent.push_back((core, ticket));
+            return;
+        };
+        if !self.unsent.is_empty() {
+            // Those before it wait for another leader; nothing overtakes them.
+            self.unsent.push_back((core, ticket));
+            return;
+        }
+        let Some(asked) = self.asked.get_mut(&(core, ticket)) else {
+            return;
+        };
+        asked.is_sent = true;
+        match &asked.question {
+            Question::Barrier if leads => self.begin_read_index(None, origin),
+            Question::Barrier => self.send(leader, PeerMessage::ReadIndex { origin }, deeds),
+            Question::Write { asker, ask } => {
+                let mut identities = Vec::new();
+                asker.identities.encode(&mut identities);
+                let forward = Forward {
+                    origin,
+                    session: asker.session.0,
+                    generation: asker.generation.0,
+                    attachment_zxid: asker.attachment.unwrap_or(Zxid::ZERO).0,
+                    identities,
+                    ask: ask.clone(),
+                };
+                if leads {
+                    self.lead(now, forward, deeds);
+                } else {
+                    self.send(leader, PeerMessage::Forward(forward), deeds);
+                }
+            }
+        }
+    }
+
+    /// The old leader says that it did not log this: it may be asked again, in its old place.
+    pub(super) fn on_not_proposed(&mut self, origin: Origin) {
+        if !self.is_mine(origin) {
+            return;
+        }
+        let key = (CoreId(origin.core), Ticket(origin.ticket));
+        let Some(asked) = self.asked.get_mut(&key) else {
+            return;
+        };
+        if core::mem::take(&mut asked.is_sent) {
+            let behind = self.unsent.partition_point(|&waiting| waiting < key);
+            self.unsent.insert(behind, key);
+        }
+    }
+
+    /// Outcomes that only the old leader could tell are unknown now.
+    pub(super) fn give_up_sent(&mut self, deeds: &mut Vec<Deed>) {
+        let sent: Vec<_> = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.is_sent)
+            .map(|(&key, _)| key)
+            .collect();
+        for (core, ticket) in sent {
+            self.asked.remove(&(core, ticket));
+            let applied = self.state.applied();
+            self.answer(core, ticket, applied, Outcome::Unknown, deeds);
+        }
+    }
+
+    pub(super) fn on_read_index_at(&mut self, origin: Origin, zxid: Zxid, deeds: &mut Vec<Deed>) {
+        let key = (CoreId(origin.core), Ticket(origin.ticket));
+        if !self.is_mine(origin) || self.asked.remove(&key).is_none() {
+            return;
+        }
+        let outcome = Outcome::Reply {
+            code: crate::base::error::ErrorCode::Ok,
+            body: Vec::new(),
+        };
+        self.answer_after(zxid, key.0, key.1, outcome, deeds);
+    }
+
+    /// Answers as soon as everything up to `zxid` is applied here.
+    pub(super) fn answer_after(
+        &mut self,
+        zxid: Zxid,
+        core: CoreId,
+        ticket: Ticket,
+        outcome: Outcome,
+        deeds: &mut Vec<Deed>,
+    ) {
+        let applied = self.state.applied();
+        if zxid <= applied {
+            self.answer(core, ticket, applied, outcome, deeds);
+        } else {
+            self.after_apply
+                .entry(zxid)
+                .or_default()
+                .push((core, ticket, outcome));
+        }
+    }
+
+    pub(super) fn answer_applied(&mut self, applied: Zxid, deeds: &mut Vec<Deed>) {
+        while let Some(first) = self.after_apply.first_entry() {
+            if *first.key() > applied {
+                return;
+            }
+            for (core, ticket, outcome) in first.remove() {
+                self.answer(core, ticket, applied, outcome, deeds);
+            }
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! What a leader does with requests: prepare, propose, or refuse once the refusal is certain.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use crate::auth::Identities;
+use crate::base::bytes::Reader;
+use crate::base::error::ErrorCode;
+use crate::base::id::{CoreId, Generation, ServerId, SessionId, ShardId, Zxid};
+use crate::base::limits::{PROPOSAL_BYTES_OUTSTANDING_MAX, PROPOSALS_OUTSTANDING_MAX};
+use crate::base::time::{Duration, Instant, Now};
+use crate::entry::EntryKind;
+use crate::mail::{Outcome, Ticket};
+use crate::peer::message::{Forward, PeerMessage, Refused, WriteAsk};
+use crate::replica::session::Closing;
+use crate::replica::{Deed, Replica};
+use crate::state::expiry::ExpiryQueue;
+use crate::state::overlay::Overlay;
+use crate::state::prep::{Context, Refusal};
+use crate::state::session_prep::SessionRequest;
+use crate::txn::{Operation, Origin, Txn};
+use crate::wire::request::{RequestError, parse_request};
+
+/// What exists only while this replica leads; dropped with the role.
+pub(super) struct Reign {
+    pub(super) overlay: Overlay,
+    pub(super) expiry: ExpiryQueue,
+    pub(super) closing: BTreeMap<SessionId, Closing>,
+    /// Zxid and size of what is proposed and not yet applied here.
+    outstanding: VecDeque<(Zxid, usize)>,
+    outstanding_bytes: usize,
+    /// Requests beyond the bounds on proposals, in order.
+    backlog: VecDeque<Forward>,
+    /// Refusals and read indexes that wait for a quorum to confirm the leadership, in order.
+    unconfirmed: VecDeque<Unconfirmed>,
+}
+
+/// An answer that is true only if this leader still led when the question was asked.
+struct Unconfirmed {
+    origin: Origin,
+    /// Confirmed by the quorum round of this number.
+    round: u64,
+    /// Everything up to here must be committed.
+    after: Zxid,
+    answer: Verdict,
+}
+
+enum Verdict {
+    Refused {
+        code: ErrorCode,
+        multi: Vec<i32>,
+    },
+    /// Nothing needed to be logged: it was so already, at this zxid.
+    Already {
+        zxid: Zxid,
+    },
+    ReadIndex {
+        asker: Option<ServerId>,
+    },
+}
+
+impl Reign {
+    fn new(tick: Duration) -> Self {
+        Self {
+            overlay: Overlay::new(),
+            expiry: ExpiryQueue::new(tick),
+            closing: BTreeMap::new(),
+            outstanding: VecDeque::new(),
+            outstanding_bytes: 0,
+            backlog: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.expiry.next_deadline()
+    }
+
+    pub(super) fn on_applied(&mut self, zxid: Zxid) {
+        self.overlay.applied(zxid);
+        while let Some(&(oldest, bytes)) = self.outstanding.front() {
+            if oldest > zxid {
+                break;
+            }
+            self.outstanding.pop_front();
+            self.outstanding_bytes -= bytes;
+        }
+    }
+
+    pub(super) fn outstanding_count(&self) -> usize {
+        self.outstanding.len() + self.backlog.len()
+    }
+
+    fn is_full(&self) -> bool {
+        self.outstanding.len() >= PROPOSALS_OUTSTANDING_MAX
+            || self.outstanding_bytes >= PROPOSAL_BYTES_OUTSTANDING_MAX
+    }
+}
+
+impl Replica {
+    /// A new leader knows nobody's last touch, and finds sessions that its predecessor was closing.
+    pub(super) fn begin_reign(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        let mut reign = Reign::new(self.config.periods.tick);
+        let sessions = self.state.sessions().homes();
+        let alive = sessions
+            .filter(|(_, home)| !home.is_closing)
+            .map(|(id, home)| (id, Duration::from_ms(u64::from(home.timeout_ms))));
+        reign.expiry.reset(alive, now.instant);
+        self.reign = Some(reign);
+        self.resume_closing(now, deeds);
+    }
+
+    /// A write has come to its leader.
+    pub(super) fn lead(&mut self, now: Now, forward: Forward, deeds: &mut Vec<Deed>) {
+        let reign = self.reign.as_mut().expect("only a leader is given writes");
+        if reign.is_full() || !reign.backlog.is_empty() {
+            reign.backlog.push_back(forward);
+            return;
+        }
+        self.prepare(now, forward, deeds);
+    }
+
+    pub(super) fn propose_backlog(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        while let Some(reign) = self.reign.as_mut() {
+            if reign.is_full() {
+                return;
+            }
+            let Some(forward) = reign.backlog.pop_front() else {
+                return;
+            };
+            self.prepare(now, forward, deeds);
+        }
+    }
+
+    fn prepare(&mut self, now: Now, forward: Forward, deeds: &mut Vec<Deed>) {
+        let origin = forward.origin;
+        let session = SessionId(forward.session);
+        if let WriteAsk::Client { op_code, body } = &forward.ask {
+            self.prepare_client(now, &forward, *op_code, body);
+            return;
+        }
+        if let WriteAsk::PointSet {
+            path,
+            data,
+            acl,
+            point_zxid,
+        } = &forward.ask
+        {
+            let zxid = self.zab.next_zxid();
+            let reign = self.reign.as_mut().expect("only a leader prepares");
+            let point_zxid = Zxid(*point_zxid);
+            let operations =
+                reign
+                    .overlay
+                    .prepare_point(&self.state, zxid, path, data, acl, point_zxid);
+            self.log_or_confirm(now, origin, session, operations, zxid);
+            return;
+        }
+        if let WriteAsk::SessionClose {
+            session,
+            generation,
+        } = forward.ask
+        {
+            let generation = (generation != 0).then_some(Generation(generation));
+            self.close_session(now, SessionId(session), generation, Some(origin), deeds);
+            return;
+        }
+        let Some(request) = session_request(&forward.ask) else {
+            self.refuse(origin, ErrorCode::MarshallingError, Zxid::ZERO, Vec::new());
+            return;
+        };
+        self.prepare_session(now, origin, &request);
+    }
+
+    fn prepare_client(&mut self, now: Now, forward: &Forward, op_code: i32, body: &[u8]) {
+        let origin = forward.origin;
+        let request = match parse_request(op_code, body) {
+            Ok(request) if request.is_write() => request,
+            Err(RequestError::MultiOperation { index, count, code }) => {
+                let multi = multi_codes(index, count, code);
+                self.refuse(origin, ErrorCode::Ok, Zxid::ZERO, multi);
+                return;
+            }
+            Ok(_) | Err(_) => {
+                self.refuse(origin, ErrorCode::MarshallingError, Zxid::ZERO, Vec::new());
+                return;
+            }
+        };
+        let Ok(identities) = Identities::decode(&mut Reader::new(&forward.identities)) else {
+            self.refuse(origin, ErrorCode::MarshallingError, Zxid::ZERO, Vec::new());
+            return;
+        };
+        let zxid = self.zab.next_zxid();
+        let attachment = Zxid(forward.attachment_zxid);
+        let context = Context {
+            session: SessionId(forward.session),
+            generation: Generation(forward.generation),
+            identities: &identities,
+            attachment: (attachment != Zxid::ZERO).then_some(attachment),
+            zxid,
+        };
+        let reign = self.reign.as_mut().expect("only a leader prepares");
+        match reign.overlay.prepare(&self.state, &context, &request) {
+            Ok(operations) => {
+                self.log_or_confirm(now, origin, context.session, operations, zxid);
+            }
+            Err(refusal) => self.refuse_as(origin, refusal),
+        }
+    }
+
+    /// Prepares what happens to a session; tells whether something was logged.
+    pub(super) fn prepare_session(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        request: &SessionRequest<'_>,
+    ) -> bool {
+        let zxid = self.zab.next_zxid();
+        let reign = self.reign.as_mut().expect("only a leader prepares");
+        match reign.overlay.prepare_session(&self.state, zxid, request) {
+            Ok(prepared) => {
+                let done_at = prepared.done_at;
+                let operations = prepared.operations;
+                let logs = !operations.is_empty();
+                self.log_or_confirm(now, origin, SessionId(0), operations, done_at);
+                logs
+            }
+            Err(refusal) => {
+                self.refuse_as(origin, refusal);
+                false
+            }
+        }
+    }
+
+    /// Logs the operations, or, if there are none, answers that it has been so since `done_at`.
+    pub(super) fn log_or_confirm(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        session: SessionId,
+        operations: Vec<Operation>,
+        done_at: Zxid,
+    ) {
+        if operations.is_empty() {
+            let answer = Verdict::Already { zxid: done_at };
+            self.confirm_first(origin, done_at, answer);
+            return;
+        }
+        let txn = Txn {
+            origin,
+            session: session.0,
+            time_ms: now.wall_ms,
+            operations,
+        };
+        let payload = txn.to_bytes();
+        let zxid = self
+            .zab
+            .propose(EntryKind::Txn, &payload, &mut self.actions);
+        let reign = self.reign.as_mut().expect("only a leader proposes");
+        reign.outstanding.push_back((zxid, payload.len()));
+        reign.outstanding_bytes += payload.len();
+    }
+
+    pub(super) fn refuse_as(&mut self, origin: Origin, refusal: Refusal) {
+        let codes = refusal.multi.unwrap_or_default();
+        let multi = codes.into_iter().map(ErrorCode::wire).collect();
+        self.refuse(origin, refusal.code, refusal.judged_by, multi);
+    }
+
+    fn refuse(&mut self, origin: Origin, code: ErrorCode, judged_by: Zxid, multi: Vec<i32>) {
+        self.confirm_first(origin, judged_by, Verdict::Refused { code, multi });
+    }
+
+    pub(super) fn on_read_index(&mut self, from: ServerId, origin: Origin, deeds: &mut Vec<Deed>) {
+        if self.reign.is_some() {
+            self.begin_read_index(Some(from), origin);
+        } else {
+            self.send(from, PeerMessage::NotProposed { origin }, deeds);
+        }
+    }
+
+    /// Everything acknowledged before now is at or before the commit watermark of now, provided
+    /// that this server still leads: a quorum will say.
+    pub(super) fn begin_read_index(&mut self, asker: Option<ServerId>, origin: Origin) {
+        let committed = self.zab.log().committed();
+        self.confirm_first(origin, committed, Verdict::ReadIndex { asker });
+    }
+
+    fn confirm_first(&mut self, origin: Origin, after: Zxid, answer: Verdict) {
+        if origin == Origin::default() {
+            return;
+        }
+        let round = self.zab.ask_confirmation();
+        let reign = self.reign.as_mut().expect("only a leader has verdicts");
+        reign.unconfirmed.push_back(Unconfirmed {
+            origin,
+            round,
+            after,
+            answer,
+        });
+    }
+
+    /// Hands out verdicts that are certain by now: what they were judged against is applied, and a
+    /// quorum has confirmed the leadership since.
+    pub(super) fn answer_confirmed(&mut self, deeds: &mut Vec<Deed>) {
+        let confirmed = self.zab.confirmed_round();
+        let applied = self.state.applied();
+        loop {
+            let Some(reign) = self.reign.as_mut() else {
+                return;
+            };
+            let Some(first) = reign.unconfirmed.front() else {
+                return;
+            };
+            if first.round > confirmed || first.after > applied {
+                return;
+            }
+            let first = reign
+                .unconfirmed
+                .pop_front()
+                .expect("it was just looked at");
+            self.hand_out(first, deeds);
+        }
+    }
+
+    fn hand_out(&mut self, verdict: Unconfirmed, deeds: &mut Vec<Deed>) {
+        let origin = verdict.origin;
+        let applied = self.state.applied();
+        let (code, zxid, multi) = match verdict.answer {
+            Verdict::ReadIndex { asker: Some(asker) } => {
+                let zxid = verdict.after.0;
+                self.send(asker, PeerMessage::ReadIndexAt { origin, zxid }, deeds);
+                return;
+            }
+            Verdict::ReadIndex { asker: None } => {
+                self.on_read_index_at(origin, verdict.after, deeds);
+                return;
+            }
+            Verdict::Already { zxid } => (ErrorCode::Ok, zxid, Vec::new()),
+            Verdict::Refused { code, multi } => (code, applied, multi),
+        };
+        let refused = Refused {
+            origin,
+            code: code.wire(),
+            zxid: zxid.0,
+            multi,
+        };
+        if self.is_mine(origin) {
+            self.on_refused(&refused, deeds);
+        } else {
+            let to = ServerId(origin.server);
+            self.send(to, PeerMessage::Refused(refused), deeds);
+        }
+    }
+
+    /// The leader has answered without logging.
+    pub(super) fn on_refused(&mut self, refused: &Refused, deeds: &mut Vec<Deed>) {
+        let key = (CoreId(refused.origin.core), Ticket(refused.origin.ticket));
+        if !self.is_mine(refused.origin) {
+            return;
+        }
+        let Some(asked) = self.asked.remove(&key) else {
+            return;
+        };
+        let code = ErrorCode::from_wire(refused.code).unwrap_or(ErrorCode::SystemError);
+        let outcome = if !refused.multi.is_empty() {
+            super::answer::refused_multi(&refused.multi)
+        } else if code == ErrorCode::Ok {
+            self.done_outcome(&asked)
+        } else {
+            Outcome::refused(code)
+        };
+        self.answer_after(Zxid(refused.zxid), key.0, key.1, outcome, deeds);
+    }
+}
+
+fn session_request(ask: &WriteAsk) -> Option<SessionRequest<'_>> {
+    Some(match ask {
+        WriteAsk::SessionCreate {
+            session,
+            password,
+            timeout_ms,
+        } => SessionRequest::Create {
+            session: SessionId(*session),
+            password: *password,
+            timeout_ms: *timeout_ms,
+        },
+        WriteAsk::SessionRenew { session, password } => SessionRequest::Renew {
+            session: SessionId(*session),
+            password,
+        },
+        WriteAsk::SessionAttach {
+            session,
+            generation,
+            shard,
+        } => SessionRequest::Attach {
+            session: SessionId(*session),
+            generation: Generation(*generation),
+            shard: ShardId(*shard),
+        },
+        WriteAsk::SessionAdvance {
+            session,
+            generation,
+        } => SessionRequest::Advance {
+            session: SessionId(*session),
+            generation: Generation(*generation),
+        },
+        WriteAsk::SessionFence { session, home_zxid } => SessionRequest::Fence {
+            session: SessionId(*session),
+            home_zxid: Zxid(*home_zxid),
+        },
+        WriteAsk::SessionPurge { session } => SessionRequest::Purge {
+            session: SessionId(*session),
+        },
+        WriteAsk::SessionFloor { home, home_zxid } => SessionRequest::Floor {
+            home: ShardId(*home),
+            home_zxid: Zxid(*home_zxid),
+        },
+        WriteAsk::Client { .. } | WriteAsk::SessionClose { .. } | WriteAsk::PointSet { .. } => {
+            return None;
+        }
+    })
+}
+
+fn multi_codes(index: usize, count: usize, code: ErrorCode) -> Vec<i32> {
+    let code_of = |operation: usize| match operation.cmp(&index) {
+        core::cmp::Ordering::Less => ErrorCode::Ok,
+        core::cmp::Ordering::Equal => code,
+        core::cmp::Ordering::Greater => ErrorCode::RuntimeInconsistency,
+    };
+    (0..count)
+        .map(|operation| code_of(operation).wire())
+        .collect()
+}

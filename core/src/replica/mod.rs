@@ -1,0 +1,404 @@
+//! One shard on one node: joins the order of its entries (`zab`) with what they mean (`state`).
+//!
+//! It decides nothing itself: requests become transactions by `state`, transactions become entries
+//! by `zab`, and what is committed and durable here is applied, live and at restart by the same
+//! path.
+
+mod answer;
+mod asking;
+mod leading;
+mod reading;
+mod session;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use crate::base::id::{CoreId, ServerId, SessionId, ShardId, Zxid};
+use crate::base::time::{Duration, Instant, Now, Periods};
+use crate::durable::{Durable, LogMark};
+use crate::entry::EntryKind;
+use crate::mail::{Ask, Mail, Outcome, Ticket, What};
+use crate::peer::message::{Forward, PeerMessage, PeerState};
+use crate::replica::asking::Asked;
+use crate::replica::leading::Reign;
+use crate::shard::ShardMap;
+use crate::state::State;
+use crate::state::apply::Applied;
+use crate::state::watch::{Firing, WatchTable};
+use crate::txn::{Origin, Txn};
+use crate::zab::log::Restored;
+use crate::zab::{Action, Membership, Zab};
+
+/// What a replica asks for. `Zab` actions keep their order.
+#[derive(Debug)]
+pub enum Deed {
+    Zab(Action),
+    /// The commit watermark has moved.
+    Committed(Zxid),
+    /// To a gateway, or to another shard's replica, of this node.
+    Mail {
+        to: Recipient,
+        mail: Mail,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recipient {
+    Core(CoreId),
+    /// Every core of the node.
+    Cores,
+    /// The core that has this shard.
+    Shard(ShardId),
+}
+
+/// What never changes while the process lives.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    pub membership: Membership,
+    pub map: ShardMap,
+    pub periods: Periods,
+    /// The core that this replica lives on.
+    pub core: CoreId,
+    /// Drawn at random by each process; marks the origins that it knows.
+    pub incarnation: u64,
+    pub seed: u64,
+}
+
+pub struct Replica {
+    config: ReplicaConfig,
+    zab: Zab,
+    state: State,
+    watches: WatchTable,
+    /// This node's writes whose outcome is open, by ticket: in the order of their asking.
+    asked: BTreeMap<(CoreId, Ticket), Asked>,
+    /// Questions of this node that wait for a leader to be known, oldest first.
+    unsent: VecDeque<(CoreId, Ticket)>,
+    /// Answers that wait until this replica has applied a zxid.
+    after_apply: BTreeMap<Zxid, Vec<(CoreId, Ticket, Outcome)>>,
+    /// What belongs to leading; empty otherwise.
+    reign: Option<Reign>,
+    /// The leader that this replica served under when it last looked.
+    served: Option<ServerId>,
+    leaderless_since: Option<Instant>,
+    committed_told: Zxid,
+    /// This replica's own questions to other shards, about the sessions that it is the home of.
+    shard_questions: BTreeMap<Ticket, SessionId>,
+    next_question: u64,
+    applied: Applied,
+    actions: Vec<Action>,
+    firings: Vec<Firing>,
+}
+
+impl Replica {
+    /// Takes up what recovery found: the state at the base of the log, and the log after it.
+    pub fn new(
+        config: ReplicaConfig,
+        state: State,
+        restored: Restored,
+        now: Now,
+        deeds: &mut Vec<Deed>,
+    ) -> Self {
+        assert_eq!(
+            state.applied(),
+            restored.base.zxid,
+            "replay begins where the state ends"
+        );
+        let mut actions = Vec::new();
+        let zab = Zab::new(
+            config.membership.clone(),
+            config.periods,
+            restored,
+            config.seed,
+            now.instant,
+            &mut actions,
+        );
+        let mut replica = Self {
+            config,
+            zab,
+            state,
+            watches: WatchTable::new(),
+            asked: BTreeMap::new(),
+            unsent: VecDeque::new(),
+            after_apply: BTreeMap::new(),
+            reign: None,
+            served: None,
+            leaderless_since: Some(now.instant),
+            committed_told: Zxid::ZERO,
+            shard_questions: BTreeMap::new(),
+            next_question: 0,
+            applied: Applied::new(),
+            actions,
+            firings: Vec::new(),
+        };
+        replica.settle(now, deeds);
+        replica
+    }
+
+    pub fn on_peer_message(
+        &mut self,
+        now: Now,
+        from: ServerId,
+        message: PeerMessage,
+        deeds: &mut Vec<Deed>,
+    ) {
+        match message {
+            PeerMessage::Forward(forward) => self.on_forward(now, from, forward, deeds),
+            PeerMessage::Refused(refused) => self.on_refused(&refused, deeds),
+            PeerMessage::NotProposed { origin } => self.on_not_proposed(origin),
+            PeerMessage::ReadIndex { origin } => self.on_read_index(from, origin, deeds),
+            PeerMessage::ReadIndexAt { origin, zxid } => {
+                self.on_read_index_at(origin, Zxid(zxid), deeds);
+            }
+            PeerMessage::Touch { origin, sessions } => {
+                self.on_touch(now.instant, Some(from), origin, &sessions, deeds);
+            }
+            PeerMessage::TouchAck { origin, expired } => {
+                self.on_touch_ack(origin, &expired, deeds);
+            }
+            PeerMessage::Error { text: _ } => {}
+            protocol => self
+                .zab
+                .on_message(now.instant, from, protocol, &mut self.actions),
+        }
+        self.settle(now, deeds);
+    }
+
+    pub fn on_peer_up(&mut self, now: Now, peer: ServerId, deeds: &mut Vec<Deed>) {
+        self.zab.on_peer_up(now.instant, peer, &mut self.actions);
+        self.settle(now, deeds);
+    }
+
+    pub fn on_peer_down(&mut self, now: Now, peer: ServerId, deeds: &mut Vec<Deed>) {
+        self.zab.on_peer_down(now.instant, peer, &mut self.actions);
+        self.settle(now, deeds);
+    }
+
+    pub fn on_durable(&mut self, now: Now, mark: Durable<LogMark>, deeds: &mut Vec<Deed>) {
+        self.zab.on_durable(now.instant, mark, &mut self.actions);
+        self.settle(now, deeds);
+    }
+
+    pub fn on_time(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        self.zab.on_time(now.instant, &mut self.actions);
+        self.expire_sessions(now, deeds);
+        self.settle(now, deeds);
+    }
+
+    /// Proposals, commits and quorum rounds of this turn leave now.
+    pub fn on_turn_end(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        self.zab.on_turn_end(&mut self.actions);
+        self.settle(now, deeds);
+    }
+
+    /// A question of this node, from a gateway or from another shard's replica.
+    pub fn on_ask(&mut self, now: Now, ask: Ask, deeds: &mut Vec<Deed>) {
+        let Ask { core, ticket, what } = ask;
+        match what {
+            What::Write { asker, ask } => {
+                self.asked.insert((core, ticket), Asked::write(asker, ask));
+                self.send_asked(now, core, ticket, deeds);
+            }
+            What::Barrier => {
+                self.asked.insert((core, ticket), Asked::barrier());
+                self.send_asked(now, core, ticket, deeds);
+            }
+            What::Read {
+                reader,
+                op_code,
+                body,
+            } => {
+                self.on_read(core, ticket, &reader, op_code, &body, deeds);
+            }
+            What::Forget { connection } => self.watches.connection_closed(connection),
+            What::Identify { reader } => {
+                self.watches.identify(reader.connection, reader.identities);
+            }
+            What::Touch { sessions } => {
+                let origin = self.origin(core, ticket);
+                self.on_touch(now.instant, None, origin, &sessions, deeds);
+            }
+        }
+        self.settle(now, deeds);
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        let expiry = self.reign.as_ref().and_then(Reign::deadline);
+        [self.zab.deadline(), expiry].into_iter().flatten().min()
+    }
+
+    pub fn shard(&self) -> ShardId {
+        self.config.membership.shard
+    }
+
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub fn zab(&self) -> &Zab {
+        &self.zab
+    }
+
+    pub fn watches(&self) -> &WatchTable {
+        &self.watches
+    }
+
+    /// Questions of this node that have no answer yet.
+    pub fn asked_count(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// How long this replica has had no leader to serve under.
+    pub fn leaderless_for(&self, now: Instant) -> Duration {
+        self.leaderless_since
+            .map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    pub fn peer_state(&self) -> PeerState {
+        self.zab.state()
+    }
+
+    /// Follows whatever changed: roles, the commit watermark, what can be applied and answered.
+    fn settle(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        loop {
+            self.notice_role(now, deeds);
+            deeds.extend(self.actions.drain(..).map(Deed::Zab));
+            self.apply_committed(now, deeds);
+            self.answer_confirmed(deeds);
+            self.propose_backlog(now, deeds);
+            if self.actions.is_empty() {
+                break;
+            }
+        }
+        if self.committed_told < self.zab.log().committed() {
+            self.committed_told = self.zab.log().committed();
+            deeds.push(Deed::Committed(self.committed_told));
+        }
+    }
+
+    /// What belonged to the old role ends with it; what waited for a leader goes to the new one.
+    fn notice_role(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        let leads = self.zab.is_established_leader();
+        if self.reign.is_some() && !leads {
+            self.reign = None;
+        }
+        let serving = self.zab.serving_leader();
+        if serving == self.served {
+            return;
+        }
+        if self.served.is_some() {
+            // The old leader may have logged what was sent to it, or not: nobody here knows.
+            self.give_up_sent(deeds);
+        }
+        self.served = serving;
+        self.leaderless_since = if serving.is_some() {
+            None
+        } else {
+            Some(now.instant)
+        };
+        if leads && self.reign.is_none() {
+            self.begin_reign(now, deeds);
+        }
+        if serving.is_some() {
+            for (core, ticket) in core::mem::take(&mut self.unsent) {
+                self.send_asked(now, core, ticket, deeds);
+            }
+        }
+    }
+
+    fn apply_committed(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        let until = self.zab.applicable();
+        while self.state.applied() < until {
+            let entry = self.zab.log().next_after(self.state.applied());
+            let entry = entry.expect("what is committed is in the log").clone();
+            match entry.kind() {
+                EntryKind::Txn => self.apply_txn(now, &entry, deeds),
+                EntryKind::EpochStart => self.state.pass(entry.zxid()),
+                EntryKind::SnapshotPoint | EntryKind::Admission | EntryKind::Format => {
+                    self.state.pass(entry.zxid());
+                }
+            }
+            let zxid = self.state.applied();
+            if let Some(reign) = &mut self.reign {
+                reign.on_applied(zxid);
+            }
+            self.answer_applied(zxid, deeds);
+        }
+        self.zab.trim(self.state.applied());
+    }
+
+    fn apply_txn(&mut self, now: Now, entry: &crate::entry::Entry, deeds: &mut Vec<Deed>) {
+        let txn = Txn::view(entry.payload()).expect("a hash-checked entry holds a transaction");
+        let zxid = entry.zxid();
+        let mut applied = core::mem::take(&mut self.applied);
+        self.state.apply(zxid, txn, &mut applied);
+        // The reply of the change comes before the events that it causes, and both before anything
+        // newer: gateways keep the order of what they are sent.
+        self.answer_origin(zxid, txn.origin.to_native(), &applied, deeds);
+        for change in applied.changes() {
+            self.watches.fire(&change, &mut self.firings);
+        }
+        self.send_firings(zxid, deeds);
+        for &change in applied.sessions() {
+            self.on_session_change(now, change, deeds);
+        }
+        self.applied = applied;
+    }
+
+    fn origin(&self, core: CoreId, ticket: Ticket) -> Origin {
+        Origin {
+            server: self.config.membership.me.0,
+            core: core.0,
+            incarnation: self.config.incarnation,
+            ticket: ticket.0,
+        }
+    }
+
+    fn is_mine(&self, origin: Origin) -> bool {
+        origin.server == self.config.membership.me.0
+            && origin.incarnation == self.config.incarnation
+    }
+
+    fn send(&mut self, to: ServerId, message: PeerMessage, deeds: &mut Vec<Deed>) {
+        deeds.push(Deed::Zab(Action::Send { to, message }));
+    }
+
+    fn answer(
+        &self,
+        core: CoreId,
+        ticket: Ticket,
+        zxid: Zxid,
+        outcome: Outcome,
+        deeds: &mut Vec<Deed>,
+    ) {
+        let mail = Mail::Answer {
+            shard: self.shard(),
+            ticket,
+            zxid,
+            outcome,
+        };
+        deeds.push(Deed::Mail {
+            to: Recipient::Core(core),
+            mail,
+        });
+    }
+
+    fn tell_everybody(&self, mail: Mail, deeds: &mut Vec<Deed>) {
+        deeds.push(Deed::Mail {
+            to: Recipient::Cores,
+            mail,
+        });
+    }
+
+    fn is_home_of(&self, session: SessionId) -> bool {
+        self.config.map.home_of(session) == self.shard()
+    }
+
+    fn on_forward(&mut self, now: Now, from: ServerId, forward: Forward, deeds: &mut Vec<Deed>) {
+        if self.reign.is_none() {
+            let origin = forward.origin;
+            self.send(from, PeerMessage::NotProposed { origin }, deeds);
+            return;
+        }
+        self.lead(now, forward, deeds);
+    }
+}

@@ -1,0 +1,357 @@
+//! Reads, and what watches do beside them: executed by this node's replica on committed state.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use crate::auth::Identities;
+use crate::base::error::ErrorCode;
+use crate::base::id::{CoreId, SessionId, Zxid};
+use crate::base::limits::RESPONSE_BYTES_MAX;
+use crate::mail::{Mail, Outcome, Reader, Ticket};
+use crate::op::{Acl, AddWatchMode, OpCode, Request, WatcherType, permission};
+use crate::replica::{Deed, Recipient, Replica};
+use crate::state::acl::{masked, permits};
+use crate::state::tree::NodeId;
+use crate::state::watch::WatchKind;
+use crate::txn::AclEntry;
+use crate::wire::reply;
+use crate::wire::request::parse_request;
+
+impl Replica {
+    /// The zxid of the state that a read executed now reflects.
+    pub fn applied(&self) -> Zxid {
+        self.state.applied()
+    }
+
+    /// Executes a read and appends the reply's body; on a refusal nothing is appended.
+    ///
+    /// Events that follow from it (only setWatches has such) go out before its reply.
+    pub fn read(
+        &mut self,
+        reader: &Reader,
+        request: &Request<'_>,
+        body: &mut Vec<u8>,
+        deeds: &mut Vec<Deed>,
+    ) -> Result<(), ErrorCode> {
+        let start = body.len();
+        let result = self.read_into(reader, request, body, deeds);
+        if result.is_err() {
+            body.truncate(start);
+        } else if body.len() - start > RESPONSE_BYTES_MAX {
+            body.truncate(start);
+            return Err(ErrorCode::MarshallingError);
+        }
+        result
+    }
+
+    /// A read that was asked on another core, or after something it had to wait for.
+    pub(super) fn on_read(
+        &mut self,
+        core: CoreId,
+        ticket: Ticket,
+        reader: &Reader,
+        op_code: i32,
+        body: &[u8],
+        deeds: &mut Vec<Deed>,
+    ) {
+        let mut reply_body = Vec::new();
+        let code = match parse_request(op_code, body) {
+            Ok(request) => self
+                .read(reader, &request, &mut reply_body, deeds)
+                .err()
+                .unwrap_or(ErrorCode::Ok),
+            Err(_) => ErrorCode::MarshallingError,
+        };
+        let outcome = Outcome::Reply {
+            code,
+            body: reply_body,
+        };
+        self.answer(core, ticket, self.state.applied(), outcome, deeds);
+    }
+
+    fn read_into(
+        &mut self,
+        reader: &Reader,
+        request: &Request<'_>,
+        body: &mut Vec<u8>,
+        deeds: &mut Vec<Deed>,
+    ) -> Result<(), ErrorCode> {
+        match request {
+            Request::GetData { path, watch } => self.get_data(reader, path, *watch, body),
+            Request::Exists { path, watch } => self.exists(reader, path, *watch, body),
+            Request::GetChildren {
+                path,
+                watch,
+                with_stat,
+            } => self.get_children(reader, path, *watch, *with_stat, body),
+            Request::GetAcl { path } => self.get_acl(reader, path, body),
+            Request::MultiRead(reads) => self.multi_read(reader, reads, body, deeds),
+            Request::SetWatches(_)
+            | Request::AddWatch { .. }
+            | Request::CheckWatches { .. }
+            | Request::RemoveWatches { .. } => self.on_watch_request(reader, request, body, deeds),
+            Request::GetEphemerals { prefix } => {
+                self.get_ephemerals(reader.session, prefix, body);
+                Ok(())
+            }
+            Request::GetAllChildrenNumber { path } => {
+                let node = self.find(path)?;
+                self.check(node, &reader.identities, permission::READ)?;
+                reply::number(body, self.count_below(node));
+                Ok(())
+            }
+            _ => Err(ErrorCode::Unimplemented),
+        }
+    }
+
+    fn get_data(
+        &mut self,
+        reader: &Reader,
+        path: &str,
+        watch: bool,
+        body: &mut Vec<u8>,
+    ) -> Result<(), ErrorCode> {
+        let node = self.find(path)?;
+        self.check(node, &reader.identities, permission::READ)?;
+        self.watch_if(watch, reader, path, WatchKind::Data)?;
+        let tree = self.state.tree();
+        reply::buffer(body, tree.data(node));
+        reply::stat(body, &tree.stat(node));
+        Ok(())
+    }
+
+    fn exists(
+        &mut self,
+        reader: &Reader,
+        path: &str,
+        watch: bool,
+        body: &mut Vec<u8>,
+    ) -> Result<(), ErrorCode> {
+        let found = self.state.tree().find(path);
+        if let Some(node) = found {
+            self.check(node, &reader.identities, permission::READ)?;
+        }
+        self.watch_if(watch, reader, path, WatchKind::Data)?;
+        let node = found.ok_or(ErrorCode::NoNode)?;
+        reply::stat(body, &self.state.tree().stat(node));
+        Ok(())
+    }
+
+    fn get_children(
+        &mut self,
+        reader: &Reader,
+        path: &str,
+        watch: bool,
+        with_stat: bool,
+        body: &mut Vec<u8>,
+    ) -> Result<(), ErrorCode> {
+        let node = self.find(path)?;
+        self.check(node, &reader.identities, permission::READ)?;
+        self.watch_if(watch, reader, path, WatchKind::Child)?;
+        let tree = self.state.tree();
+        let mut names = reply::begin_vector(body);
+        for child in tree.children(node) {
+            reply::push_string(body, &mut names, tree.name(child));
+        }
+        reply::finish_vector(body, names);
+        if with_stat {
+            reply::stat(body, &tree.stat(node));
+        }
+        Ok(())
+    }
+
+    fn get_acl(
+        &mut self,
+        reader: &Reader,
+        path: &str,
+        body: &mut Vec<u8>,
+    ) -> Result<(), ErrorCode> {
+        let node = self.find(path)?;
+        self.check(
+            node,
+            &reader.identities,
+            permission::READ | permission::ADMIN,
+        )?;
+        let tree = self.state.tree();
+        let acl = tree.acl(node);
+        if permits(acl, &reader.identities, permission::ADMIN) {
+            put_acl(body, acl);
+        } else {
+            put_acl(body, &masked(acl));
+        }
+        reply::stat(body, &tree.stat(node));
+        Ok(())
+    }
+
+    /// Every operation has a result of its own. The bound on the whole is checked as it grows, so
+    /// that a small request cannot make a large allocation.
+    fn multi_read(
+        &mut self,
+        reader: &Reader,
+        reads: &[Request<'_>],
+        body: &mut Vec<u8>,
+        deeds: &mut Vec<Deed>,
+    ) -> Result<(), ErrorCode> {
+        let start = body.len();
+        for read in reads {
+            let at = body.len();
+            let code = match read {
+                Request::GetData { .. } => OpCode::GetData,
+                Request::GetChildren { .. } => OpCode::GetChildren,
+                _ => return Err(ErrorCode::MarshallingError),
+            };
+            reply::multi_result(body, code);
+            if let Err(error) = self.read_into(reader, read, body, deeds) {
+                body.truncate(at);
+                reply::multi_error(body, error);
+            }
+            if body.len() - start > RESPONSE_BYTES_MAX {
+                return Err(ErrorCode::MarshallingError);
+            }
+        }
+        reply::multi_end(body);
+        Ok(())
+    }
+
+    fn on_watch_request(
+        &mut self,
+        reader: &Reader,
+        request: &Request<'_>,
+        body: &mut Vec<u8>,
+        deeds: &mut Vec<Deed>,
+    ) -> Result<(), ErrorCode> {
+        let connection = reader.connection;
+        match request {
+            Request::SetWatches(set) => {
+                self.watches.identify(connection, reader.identities.clone());
+                let tree = self.state.tree();
+                let fits = self
+                    .watches
+                    .set_watches(connection, tree, set, &mut self.firings);
+                let zxid = self.state.applied();
+                self.send_firings(zxid, deeds);
+                fits.map_err(|_| ErrorCode::ThrottledOp)
+            }
+            Request::AddWatch { path, mode } => {
+                let kind = match mode {
+                    AddWatchMode::Persistent => WatchKind::Persistent,
+                    AddWatchMode::PersistentRecursive => WatchKind::PersistentRecursive,
+                };
+                self.watch_if(true, reader, path, kind)?;
+                reply::number(body, 0);
+                Ok(())
+            }
+            Request::CheckWatches { path, kind } => self.has_watch(reader, path, *kind),
+            Request::RemoveWatches { path, kind } => {
+                self.has_watch(reader, path, *kind)?;
+                self.watches.remove(connection, path, *kind);
+                Ok(())
+            }
+            _ => Err(ErrorCode::Unimplemented),
+        }
+    }
+
+    pub(super) fn send_firings(&mut self, zxid: Zxid, deeds: &mut Vec<Deed>) {
+        let shard = self.shard();
+        for firing in self.firings.drain(..) {
+            let connection = firing.connection;
+            let path = firing.path.to_string();
+            let mail = Mail::Event {
+                shard,
+                connection,
+                zxid,
+                event: firing.event,
+                path,
+            };
+            deeds.push(Deed::Mail {
+                to: Recipient::Core(connection.core),
+                mail,
+            });
+        }
+    }
+
+    fn has_watch(&self, reader: &Reader, path: &str, kind: WatcherType) -> Result<(), ErrorCode> {
+        let known = self.watches.contains(reader.connection, path, kind);
+        if known {
+            Ok(())
+        } else {
+            Err(ErrorCode::NoWatcher)
+        }
+    }
+
+    fn watch_if(
+        &mut self,
+        watch: bool,
+        reader: &Reader,
+        path: &str,
+        kind: WatchKind,
+    ) -> Result<(), ErrorCode> {
+        if !watch {
+            return Ok(());
+        }
+        self.watches
+            .identify(reader.connection, reader.identities.clone());
+        self.watches
+            .add(reader.connection, path, kind)
+            .map_err(|_| ErrorCode::ThrottledOp)
+    }
+
+    fn get_ephemerals(&self, session: SessionId, prefix: &str, body: &mut Vec<u8>) {
+        let mut paths = reply::begin_vector(body);
+        if let Some(attached) = self.state.sessions().attached(session) {
+            for path in attached
+                .ephemerals()
+                .filter(|path| path.starts_with(prefix))
+            {
+                reply::push_string(body, &mut paths, path);
+            }
+        }
+        reply::finish_vector(body, paths);
+    }
+
+    fn count_below(&self, top: NodeId) -> i32 {
+        let tree = self.state.tree();
+        let mut count: i32 = 0;
+        let mut waiting = Vec::from([top]);
+        while let Some(node) = waiting.pop() {
+            for child in tree.children(node) {
+                count = count.saturating_add(1);
+                if tree.children_count(child) > 0 {
+                    waiting.push(child);
+                }
+            }
+        }
+        count
+    }
+
+    fn find(&self, path: &str) -> Result<NodeId, ErrorCode> {
+        self.state.tree().find(path).ok_or(ErrorCode::NoNode)
+    }
+
+    fn check(
+        &self,
+        node: NodeId,
+        identities: &Identities,
+        permissions: u32,
+    ) -> Result<(), ErrorCode> {
+        let allowed = permits(self.state.tree().acl(node), identities, permissions);
+        if allowed {
+            Ok(())
+        } else {
+            Err(ErrorCode::NoAuth)
+        }
+    }
+}
+
+fn put_acl(body: &mut Vec<u8>, acl: &[AclEntry]) {
+    let mut entries = reply::begin_vector(body);
+    for entry in acl {
+        let entry = Acl {
+            permissions: entry.permissions,
+            scheme: &entry.scheme,
+            id: &entry.id,
+        };
+        reply::push_acl(body, &mut entries, &entry);
+    }
+    reply::finish_vector(body, entries);
+}

@@ -1,0 +1,345 @@
+//! Sessions as their home shard's leader sees them: alive, expired, closing, ended.
+//!
+//! Closing takes two rounds, so that nothing of a session vanishes while it can still write: every
+//! attached shard fences it, and only then each deletes its ephemerals. A home with no other shard
+//! attached does both at once.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use crate::base::error::ErrorCode;
+use crate::base::id::{CoreId, Generation, ServerId, SessionId, ShardId};
+use crate::base::time::{Duration, Instant, Now};
+use crate::mail::{Ask, Mail, Outcome, Ticket, What, Writer};
+use crate::peer::message::{PeerMessage, Touched, WriteAsk};
+use crate::replica::{Deed, Recipient, Replica};
+use crate::state::apply::SessionChange;
+use crate::state::session_prep::SessionRequest;
+use crate::txn::{Operation, Origin};
+
+/// How far the end of one session has come; rebuilt by a new leader from what is logged.
+#[derive(Default)]
+pub(super) struct Closing {
+    /// Whose closeSession this is; nobody's for an expiry.
+    closer: Option<Origin>,
+    fenced: BTreeSet<ShardId>,
+    over: BTreeSet<ShardId>,
+    /// Attached shards that have been asked for the next step and have not answered.
+    asked: BTreeSet<ShardId>,
+    /// The own shard's purge or end is proposed and not yet applied.
+    is_proposed: bool,
+}
+
+impl Replica {
+    /// A client, or its silence, ends the session.
+    pub(super) fn close_session(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        generation: Option<Generation>,
+        closer: Option<Origin>,
+        deeds: &mut Vec<Deed>,
+    ) {
+        let zxid = self.zab.next_zxid();
+        let reign = self.reign.as_mut().expect("only a leader closes sessions");
+        reign.expiry.forget(session);
+        let request = SessionRequest::Close {
+            session,
+            generation,
+        };
+        let prepared = match reign.overlay.prepare_session(&self.state, zxid, &request) {
+            Ok(prepared) => prepared,
+            Err(refusal) => {
+                self.refuse_as(closer.unwrap_or_default(), refusal);
+                return;
+            }
+        };
+        let ends = |operation: &Operation| matches!(operation, Operation::SessionEnd { .. });
+        if prepared.operations.iter().any(ends) {
+            let origin = closer.unwrap_or_default();
+            self.log_or_confirm(now, origin, session, prepared.operations, prepared.done_at);
+            return;
+        }
+        // Other shards are attached, or there are too many ephemerals for one entry: whoever
+        // closes the session hears of it when it has ended.
+        let closing = reign.closing.entry(session).or_default();
+        closing.closer = closing.closer.or(closer);
+        let origin = Origin::default();
+        self.log_or_confirm(now, origin, session, prepared.operations, prepared.done_at);
+        self.drive_closing(now, session, deeds);
+    }
+
+    /// A new leader takes up what its predecessor was closing.
+    pub(super) fn resume_closing(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        let homes = self.state.sessions().homes();
+        let closing: Vec<SessionId> = homes
+            .filter(|(_, home)| home.is_closing)
+            .map(|(id, _)| id)
+            .collect();
+        for session in closing {
+            let reign = self.reign.as_mut().expect("a reign has just begun");
+            reign.closing.entry(session).or_default();
+            self.drive_closing(now, session, deeds);
+        }
+    }
+
+    pub(super) fn expire_sessions(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        let Some(reign) = self.reign.as_mut() else {
+            return;
+        };
+        let due: Vec<SessionId> = reign.expiry.due(now.instant).collect();
+        for session in due {
+            self.close_session(now, session, None, None, deeds);
+        }
+    }
+
+    /// Takes the next step that is possible towards the end of a closing session.
+    fn drive_closing(&mut self, now: Now, session: SessionId, deeds: &mut Vec<Deed>) {
+        let own = self.shard();
+        let Some(home) = self.state.sessions().home(session) else {
+            return;
+        };
+        if !home.is_closing {
+            return;
+        }
+        let attached: Vec<ShardId> = home.attachments().iter().map(|&(shard, _)| shard).collect();
+        let own_part = self.state.sessions().attached(session);
+        let own_fenced = own_part.is_none_or(|part| part.is_fenced);
+        let own_over = own_part.is_none();
+        let home_zxid = self.state.applied();
+        let Some(reign) = self.reign.as_mut() else {
+            return;
+        };
+        let Some(closing) = reign.closing.get_mut(&session) else {
+            return;
+        };
+        let others = || attached.iter().copied().filter(|&shard| shard != own);
+        let all_fenced = own_fenced && others().all(|shard| closing.fenced.contains(&shard));
+        let mut asks = Vec::new();
+        for shard in others() {
+            if closing.asked.contains(&shard) || closing.over.contains(&shard) {
+                continue;
+            }
+            let ask = if !closing.fenced.contains(&shard) {
+                WriteAsk::SessionFence {
+                    session: session.0,
+                    home_zxid: home_zxid.0,
+                }
+            } else if all_fenced {
+                WriteAsk::SessionPurge { session: session.0 }
+            } else {
+                continue;
+            };
+            closing.asked.insert(shard);
+            asks.push((shard, ask));
+        }
+        let all_over = all_fenced && others().all(|shard| closing.over.contains(&shard));
+        if all_fenced && !closing.is_proposed && (!own_over || all_over) {
+            let closer = closing.closer.unwrap_or_default();
+            let (origin, request) = if own_over {
+                (closer, SessionRequest::End { session })
+            } else {
+                (Origin::default(), SessionRequest::Purge { session })
+            };
+            let logged = self.prepare_session(now, origin, &request);
+            if let Some(closing) = self
+                .reign
+                .as_mut()
+                .and_then(|reign| reign.closing.get_mut(&session))
+            {
+                closing.is_proposed = logged;
+            }
+        }
+        for (shard, ask) in asks {
+            self.ask_shard(shard, session, ask, deeds);
+        }
+    }
+
+    /// Asks another shard on behalf of a session's home; the answer comes to
+    /// [`Self::on_shard_answer`].
+    fn ask_shard(
+        &mut self,
+        shard: ShardId,
+        session: SessionId,
+        ask: WriteAsk,
+        deeds: &mut Vec<Deed>,
+    ) {
+        let asker = Writer {
+            session: SessionId(0),
+            generation: Generation(0),
+            attachment: None,
+            identities: crate::auth::Identities::none(),
+        };
+        let ticket = self.shard_ticket(session);
+        let core = self.config.core;
+        let what = What::Write { asker, ask };
+        let mail = Mail::Ask {
+            shard,
+            ask: Ask { core, ticket, what },
+        };
+        deeds.push(Deed::Mail {
+            to: Recipient::Shard(shard),
+            mail,
+        });
+    }
+
+    /// Another shard has done, or not done, what this home asked for a session.
+    pub fn on_shard_answer(
+        &mut self,
+        now: Now,
+        shard: ShardId,
+        ticket: Ticket,
+        outcome: &Outcome,
+        deeds: &mut Vec<Deed>,
+    ) {
+        let Some(session) = self.shard_questions.remove(&ticket) else {
+            return;
+        };
+        let Some(reign) = self.reign.as_mut() else {
+            return;
+        };
+        let Some(closing) = reign.closing.get_mut(&session) else {
+            return;
+        };
+        closing.asked.remove(&shard);
+        if let Outcome::Reply {
+            code: ErrorCode::Ok,
+            body,
+        } = outcome
+        {
+            if closing.fenced.contains(&shard) {
+                if body.first() == Some(&1) {
+                    closing.over.insert(shard);
+                }
+            } else {
+                closing.fenced.insert(shard);
+            }
+        }
+        self.drive_closing(now, session, deeds);
+        self.settle(now, deeds);
+    }
+
+    fn shard_ticket(&mut self, session: SessionId) -> Ticket {
+        self.next_question += 1;
+        let ticket = Ticket::of_replica(self.shard(), self.next_question);
+        self.shard_questions.insert(ticket, session);
+        ticket
+    }
+
+    pub(super) fn on_session_change(
+        &mut self,
+        now: Now,
+        change: SessionChange,
+        deeds: &mut Vec<Deed>,
+    ) {
+        match change {
+            SessionChange::Created {
+                session,
+                timeout_ms,
+            } => {
+                if let Some(reign) = self.reign.as_mut() {
+                    let timeout = Duration::from_ms(u64::from(timeout_ms));
+                    reign.expiry.touch(session, timeout, now.instant);
+                }
+            }
+            SessionChange::Renewed {
+                session,
+                generation,
+            } => {
+                self.touch_alive(session, now.instant);
+                self.tell_everybody(
+                    Mail::Moved {
+                        session,
+                        generation,
+                    },
+                    deeds,
+                );
+            }
+            SessionChange::Closing { session }
+            | SessionChange::Fenced { session }
+            | SessionChange::Purged { session, .. } => {
+                if self.is_home_of(session)
+                    && let Some(reign) = self.reign.as_mut()
+                {
+                    reign.expiry.forget(session);
+                    reign.closing.entry(session).or_default().is_proposed = false;
+                    self.drive_closing(now, session, deeds);
+                }
+            }
+            SessionChange::Ended { session } => {
+                if let Some(reign) = self.reign.as_mut() {
+                    reign.closing.remove(&session);
+                }
+                self.tell_everybody(Mail::Ended { session }, deeds);
+            }
+            SessionChange::Attached { .. }
+            | SessionChange::Opened { .. }
+            | SessionChange::Advanced { .. } => {}
+        }
+    }
+
+    fn touch_alive(&mut self, session: SessionId, now: Instant) -> bool {
+        let Some(home) = self.state.sessions().home(session) else {
+            return false;
+        };
+        if home.is_closing {
+            return false;
+        }
+        let timeout = Duration::from_ms(u64::from(home.timeout_ms));
+        if let Some(reign) = self.reign.as_mut() {
+            reign.expiry.touch(session, timeout, now);
+        }
+        true
+    }
+
+    /// Sessions were heard from, by a gateway of this node or of another.
+    pub(super) fn on_touch(
+        &mut self,
+        now: Instant,
+        from: Option<ServerId>,
+        origin: Origin,
+        sessions: &[Touched],
+        deeds: &mut Vec<Deed>,
+    ) {
+        if self.reign.is_none() {
+            if from.is_none()
+                && let Some(leader) = self.served
+            {
+                let sessions = sessions.to_vec();
+                self.send(leader, PeerMessage::Touch { origin, sessions }, deeds);
+            }
+            return;
+        }
+        let mut expired = Vec::new();
+        for touched in sessions {
+            let session = SessionId(touched.session);
+            let moved = self
+                .state
+                .sessions()
+                .home(session)
+                .is_some_and(|home| home.generation > Generation(touched.generation));
+            if moved || !self.touch_alive(session, now) {
+                expired.push(touched.session);
+            }
+        }
+        match from {
+            Some(from) => self.send(from, PeerMessage::TouchAck { origin, expired }, deeds),
+            None => self.on_touch_ack(origin, &expired, deeds),
+        }
+    }
+
+    pub(super) fn on_touch_ack(&mut self, origin: Origin, expired: &[u64], deeds: &mut Vec<Deed>) {
+        if !self.is_mine(origin) {
+            return;
+        }
+        let mail = Mail::Touched {
+            shard: self.shard(),
+            ticket: Ticket(origin.ticket),
+            expired: expired.iter().copied().map(SessionId).collect(),
+        };
+        deeds.push(Deed::Mail {
+            to: Recipient::Core(CoreId(origin.core)),
+            mail,
+        });
+    }
+}
