@@ -43,6 +43,9 @@ pub struct Checkpoint {
     pub snapshot: SnapshotReference,
     /// The one before it, kept until the newest has a successor.
     pub snapshot_before: SnapshotReference,
+    /// Records after this point were lost to corruption: the replica must not be taken for one that
+    /// never had them until a leader's history (CurrentEpoch) or snapshot (Install) has settled it.
+    pub unknown: bool,
 }
 
 /// A snapshot file by its content.

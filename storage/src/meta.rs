@@ -1,0 +1,152 @@
+//! The `meta` file: whose data a directory holds. Written when it is formatted, and when the cluster
+//! that it belongs to has formed.
+//!
+//! | offset | bytes | field                                                               |
+//! |-------:|------:|---------------------------------------------------------------------|
+//! |      0 |     6 | magic `pgnmet`                                                      |
+//! |      6 |     2 | format                                                              |
+//! |      8 |    16 | cluster: the members' common nonce                                  |
+//! |     24 |    16 | disk: drawn when it was formatted                                   |
+//! |     40 |     8 | milliseconds since 1970 from which session ids are counted          |
+//! |     48 |     2 | count of shards                                                     |
+//! |     50 |     1 | server: the number in `myid`                                        |
+//! |     51 |     1 | state: 0 forming, 1 formed                                          |
+//! |     52 |    12 | zeros                                                               |
+//! |     64 |    16 | xxh3-128 of the 64 bytes before                                     |
+//!
+//! All numbers are little endian. The file is one block of 4096 bytes, zeros behind these 80, and is
+//! replaced by rename. Every later format keeps magic, format and hash where they are.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use pigeonhole_core::base::bytes::{Put, Reader, Truncated};
+use pigeonhole_core::base::id::{ClusterId, DiskId, ServerId};
+use pigeonhole_core::base::limits::{LOG_BLOCK_BYTES, SHARDS_MAX};
+use xxhash_rust::xxh3::xxh3_128;
+
+pub const META_FILE_NAME: &str = "meta";
+pub const META_FORMAT: u16 = 1;
+
+/// The identity of a data directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Meta {
+    pub cluster: ClusterId,
+    pub state: Formation,
+    pub server: ServerId,
+    pub disk: DiskId,
+    pub shards: u16,
+    pub session_base_ms: u64,
+}
+
+/// Whether the cluster exists yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Formation {
+    /// The members have agreed on a nonce and not yet elected anyone; it still counts as empty.
+    Forming = 0,
+    Formed = 1,
+}
+
+/// Why a file is not the identity of a data directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetaError {
+    /// Something else's file.
+    Foreign,
+    Newer {
+        found: u16,
+        supported: u16,
+    },
+    /// It is incomplete, or not what was written.
+    Damaged,
+}
+
+impl Meta {
+    /// The whole content of the file.
+    pub fn encode(&self) -> Vec<u8> {
+        assert!(
+            (1..=SHARDS_MAX).contains(&self.shards),
+            "a cluster has a bounded count of shards"
+        );
+        let mut bytes = Vec::with_capacity(LOG_BLOCK_BYTES);
+        bytes.put(&MAGIC);
+        bytes.put_u16_le(META_FORMAT);
+        bytes.put_u128_le(self.cluster.0);
+        bytes.put_u128_le(self.disk.0);
+        bytes.put_u64_le(self.session_base_ms);
+        bytes.put_u16_le(self.shards);
+        bytes.put_u8(self.server.0);
+        bytes.put_u8(self.state as u8);
+        bytes.put(&[0; ZEROS_BYTES]);
+        assert_eq!(bytes.len(), HASH_AT, "the fields are those of the table");
+        bytes.put_u128_le(xxh3_128(&bytes));
+        bytes.resize(LOG_BLOCK_BYTES, 0);
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, MetaError> {
+        let mut reader = Reader::new(bytes);
+        if reader.array()? != MAGIC {
+            return Err(MetaError::Foreign);
+        }
+        let format = reader.u16_le()?;
+        let covered = bytes.get(..HASH_AT).ok_or(MetaError::Damaged)?;
+        let hash = Reader::new(&bytes[HASH_AT..]).u128_le()?;
+        if hash != xxh3_128(covered) {
+            return Err(MetaError::Damaged);
+        }
+        if format > META_FORMAT {
+            return Err(MetaError::Newer {
+                found: format,
+                supported: META_FORMAT,
+            });
+        }
+        let meta = Self {
+            cluster: ClusterId(reader.u128_le()?),
+            disk: DiskId(reader.u128_le()?),
+            session_base_ms: reader.u64_le()?,
+            shards: reader.u16_le()?,
+            server: ServerId(reader.u8()?),
+            state: match reader.u8()? {
+                0 => Formation::Forming,
+                1 => Formation::Formed,
+                _ => return Err(MetaError::Damaged),
+            },
+        };
+        // Written back it must be the same: that covers the zeros, and leaves no field unchecked.
+        let known = (1..=SHARDS_MAX).contains(&meta.shards) && meta.encode() == bytes;
+        if known {
+            Ok(meta)
+        } else {
+            Err(MetaError::Damaged)
+        }
+    }
+}
+
+impl From<Truncated> for MetaError {
+    fn from(_: Truncated) -> Self {
+        Self::Damaged
+    }
+}
+
+impl fmt::Display for MetaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign => f.write_str("this is not the meta file of a data directory"),
+            Self::Newer { found, supported } => write!(
+                f,
+                "meta has format {found}; this program reads formats up to {supported}"
+            ),
+            Self::Damaged => f.write_str("meta is damaged"),
+        }
+    }
+}
+
+impl core::error::Error for MetaError {}
+
+const MAGIC: [u8; 6] = *b"pgnmet";
+const ZEROS_BYTES: usize = 12;
+const HASH_AT: usize = MAGIC.len() + 2 + 16 + 16 + 8 + 2 + 1 + 1 + ZEROS_BYTES;
+
+const _: () = assert!(HASH_AT == 64);
+const _: () = assert!(HASH_AT + 16 <= LOG_BLOCK_BYTES);
