@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use pigeonhole_core::base::id::{ConnectionId, SessionId};
 use pigeonhole_core::base::time::{Instant, Now};
-use pigeonhole_core::worker::{ShardReport, Worker};
+use pigeonhole_core::report::ShardReport;
+use pigeonhole_core::worker::Worker;
 
 use crate::client::connection::{Clients, ConnectionLine};
 use crate::client::traffic::{CoreTraffic, Sizes};
@@ -40,7 +41,7 @@ pub(crate) struct Figures {
 #[derive(Clone)]
 pub(crate) struct SessionLine {
     pub(crate) session: SessionId,
-    pub(crate) expires: Option<Instant>,
+    pub(crate) timeout_ms: u32,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -60,7 +61,7 @@ pub(crate) struct Admin {
 pub(crate) enum Reply {
     Words(Vec<u8>),
     /// Ask this many other cores with this ticket.
-    Ask { ticket: u64 },
+    Ask { ticket: u64, detailed: bool },
     /// Tell every core to begin its figures anew, then say so.
     Reset { connections: bool, words: Vec<u8> },
 }
@@ -80,6 +81,7 @@ impl Figures {
         clients: &Clients,
         proposals: Sizes,
         log: LogFigures,
+        detailed: bool,
     ) -> Self {
         let report = worker.report();
         let mut figures = Self {
@@ -89,19 +91,23 @@ impl Figures {
             traffic: clients.traffic,
             proposals,
             log,
-            connections: clients.lines().collect(),
+            connections: Vec::new(),
             watches: Vec::new(),
             ephemerals: Vec::new(),
             sessions: Vec::new(),
         };
+        if !detailed {
+            return figures;
+        }
+        figures.connections.extend(clients.lines());
         worker.watches(&mut |_, connection, path| {
             figures.watches.push((connection, path.to_owned()));
         });
         worker.ephemerals(&mut |session, path| {
             figures.ephemerals.push((session, path.to_owned()));
         });
-        worker.sessions(&mut |session, _, expires| {
-            figures.sessions.push(SessionLine { session, expires });
+        worker.sessions(&mut |session, timeout_ms| {
+            figures.sessions.push(SessionLine { session, timeout_ms });
         });
         figures
     }
@@ -134,7 +140,7 @@ impl Admin {
         word: [u8; 4],
         other_cores: usize,
         now: Now,
-        collect: impl FnOnce() -> Figures,
+        collect: impl FnOnce(bool) -> Figures,
     ) -> Reply {
         let text = String::from_utf8_lossy(&word);
         if !words::KNOWN.contains(&&word) {
@@ -149,7 +155,6 @@ impl Admin {
             b"envi" => return Reply::Words(words::envi().into_bytes()),
             _ => {}
         }
-        let figures = collect();
         let reset = match &word {
             b"crst" => Some((true, b"Connection stats reset.\n".to_vec())),
             b"srst" => Some((false, b"Server stats reset.\n".to_vec())),
@@ -158,6 +163,8 @@ impl Admin {
         if let Some((connections, words)) = reset {
             return Reply::Reset { connections, words };
         }
+        let detailed = words::is_detailed(&word);
+        let figures = collect(detailed);
         if other_cores == 0 {
             return Reply::Words(words::answer(&word, &self.facts, &figures, now).into_bytes());
         }
@@ -165,7 +172,7 @@ impl Admin {
         self.next_ticket += 1;
         let question = Question { ticket, connection, word, figures, missing: other_cores };
         self.questions.push(question);
-        Reply::Ask { ticket }
+        Reply::Ask { ticket, detailed }
     }
 
     /// Another core has answered. If it was the last one, here is what the client is told.

@@ -8,7 +8,7 @@ use std::path::Path;
 use pigeonhole_core::base::id::{ConnectionId, ShardId};
 use pigeonhole_core::base::time::{Instant, Now};
 use pigeonhole_core::peer::message::PeerState;
-use pigeonhole_core::worker::ShardReport;
+use pigeonhole_core::report::ShardReport;
 
 use crate::client::admin::{Facts, Figures};
 use crate::client::connection::ConnectionLine;
@@ -23,6 +23,11 @@ pub(crate) const KNOWN: [&[u8; 4]; 15] = [
 
 /// Clients look at the version to know what they may send, so it begins as ZooKeeper's.
 pub(crate) const VERSION: &str = concat!("3.8.0-pigeonhole-", env!("CARGO_PKG_VERSION"));
+
+/// Whether a word shows connections, sessions or watches one by one.
+pub(crate) fn is_detailed(word: &[u8; 4]) -> bool {
+    [b"stat", b"cons", b"dump", b"wchs", b"wchp", b"wchc"].contains(&word)
+}
 
 /// The answer to a word that shows figures.
 pub(crate) fn answer(word: &[u8; 4], facts: &Facts, figures: &Figures, now: Now) -> String {
@@ -228,8 +233,11 @@ impl Scene<'_> {
 
     fn dump(&self, out: &mut String) -> Written {
         let figures = self.figures;
-        let sessions = figures.sessions.iter();
-        let expiring = sessions.filter_map(|line| Some((line.expires?, line.session)));
+        let heard = self.heard_by_session();
+        let expiring = figures.sessions.iter().map(|line| {
+            let heard = heard.get(&line.session.0).copied().unwrap_or(self.now.instant);
+            (self.silent_until(heard, u64::from(line.timeout_ms)), line.session)
+        });
         let sets = Sets::of(expiring, self.now);
         writeln!(out, "SessionTracker dump:")?;
         writeln!(out, "Session Sets ({})/({}):", sets.len(), sets.count)?;
@@ -245,7 +253,11 @@ impl Scene<'_> {
             paths.iter().try_for_each(|path| writeln!(out, "\t{path}"))?;
         }
         let lines = figures.connections.iter();
-        let sets = Sets::of(lines.map(|line| (self.silent_until(line), line)), self.now);
+        let until = |line: &ConnectionLine| {
+            let heard = line.figures.last.map_or(self.now.instant, |last| last.at);
+            self.silent_until(heard, u64::try_from(line.figures.timeout_ms).unwrap_or(0))
+        };
+        let sets = Sets::of(lines.map(|line| (until(line), line)), self.now);
         writeln!(out, "Connections dump:")?;
         writeln!(out, "Connections Sets ({})/({}):", sets.len(), sets.count)?;
         sets.write(out, |out, line| {
@@ -335,13 +347,19 @@ impl Scene<'_> {
         lines.map(|line| (key_of(line.connection), line.figures.session)).collect()
     }
 
-    /// When a connection that says nothing more is given up.
-    fn silent_until(&self, line: &ConnectionLine) -> Instant {
-        let heard = line.figures.last.map_or(self.now.instant, |last| last.at);
-        let timeout_ms = u64::try_from(line.figures.timeout_ms).unwrap_or(0);
+    /// When each session that is connected here was heard from.
+    fn heard_by_session(&self) -> BTreeMap<u64, Instant> {
+        let lines = self.figures.connections.iter();
+        let heard = lines.filter_map(|line| {
+            Some((line.figures.session.cast_unsigned(), line.figures.last?.at))
+        });
+        heard.collect()
+    }
+
+    /// When something that says nothing more is given up: ZooKeeper rounds up to a tick.
+    fn silent_until(&self, heard: Instant, timeout_ms: u64) -> Instant {
         let tick_us = u64::from(self.facts.config.tick_time_ms) * 1000;
-        let until = heard.0 + timeout_ms * 1000;
-        Instant((until / tick_us + 1) * tick_us)
+        Instant(((heard.0 + timeout_ms * 1000) / tick_us + 1) * tick_us)
     }
 }
 
@@ -358,7 +376,7 @@ fn put_shard(
     };
     put(&format!("shard_{number}_state"), &role)?;
     put(&format!("shard_{number}_leader"), &shard.leader.map_or(0, |leader| leader.0))?;
-    put(&format!("shard_{number}_epoch"), &shard.epoch)?;
+    put(&format!("shard_{number}_epoch"), &shard.current_epoch)?;
     put(&format!("shard_{number}_zxid"), &format_args!("0x{:x}", shard.zxid.0))?;
     put(&format!("shard_{number}_znode_count"), &shard.znodes)?;
     put(&format!("shard_{number}_digest"), &format_args!("{:032x}", shard.digest))

@@ -29,7 +29,7 @@ pub(crate) enum Letter {
     /// A link whose peer has said whom it wants, and what it said after that.
     Link { stream: OwnedFd, hello: Hello, rest: Vec<u8> },
     /// The figures of this core are wanted.
-    FiguresAsked { ticket: u64 },
+    FiguresAsked { ticket: u64, detailed: bool },
     Figures { ticket: u64, figures: Box<Figures> },
     /// A client has asked for the figures to begin anew.
     Reset { connections: bool },

@@ -7,7 +7,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use pigeonhole_core::base::id::{CoreId, LinkId, ServerId};
-use pigeonhole_core::base::limits::LINK_OUTPUT_BYTES_MAX;
 use pigeonhole_core::base::time::{Duration, Instant};
 use pigeonhole_core::peer::hello::Hello;
 use pigeonhole_core::worker::Worker;
@@ -66,8 +65,7 @@ struct Link {
     /// Until then the greeting has to be over.
     deadline: Option<Instant>,
     receiving: Option<Operation>,
-    /// Bytes that the ring has.
-    sending_bytes: usize,
+    sending: bool,
     spare: Vec<u8>,
     /// What was received before the greeting was over.
     early: Vec<u8>,
@@ -259,7 +257,7 @@ impl Links {
         news: &mut Vec<LinkNews>,
     ) {
         let Some(link) = self.find(slot, token) else { return };
-        link.sending_bytes = 0;
+        link.sending = false;
         if buffer.capacity() <= SPARE_BYTES_MAX {
             buffer.clear();
             link.spare = buffer;
@@ -287,13 +285,7 @@ impl Links {
     }
 
     /// Sends, receives and closes as the links need it.
-    pub(crate) fn settle(
-        &mut self,
-        ring: &mut Ring,
-        worker: &mut Worker,
-        now: Instant,
-        news: &mut Vec<LinkNews>,
-    ) {
+    pub(crate) fn settle(&mut self, ring: &mut Ring, worker: &mut Worker) {
         for (slot, generation) in std::mem::take(&mut self.restless) {
             let place = &mut self.slots[slot as usize];
             let Some(link) = place.link.as_mut().filter(|_| place.generation == generation) else {
@@ -308,15 +300,7 @@ impl Links {
             }
             let token = Subject::Link(slot).token(generation);
             link.settle_receiving(token, ring);
-            if !link.settle_sending(token, ring, worker) {
-                let Stage::Up { id, .. } = link.stage else { continue };
-                tracing::warn!(
-                    "dropped the link to core {} of server {}: it takes less than it is sent",
-                    id.core.0,
-                    id.peer
-                );
-                self.end(slot, now, news);
-            }
+            link.settle_sending(token, ring, worker);
         }
     }
 
@@ -327,11 +311,6 @@ impl Links {
         });
         let links = self.slots.iter().filter_map(|slot| slot.link.as_ref()?.deadline);
         dials.chain(links).min()
-    }
-
-    /// Whether links were lost or begun since the last [`Self::settle`].
-    pub(crate) fn is_restless(&self) -> bool {
-        !self.restless.is_empty()
     }
 
     fn dial(&mut self, index: usize, address: SocketAddr, ring: &mut Ring, now: Instant) {
@@ -501,7 +480,7 @@ impl Links {
             stage,
             deadline: Some(now + GREETING_TIME_MAX),
             receiving: None,
-            sending_bytes: 0,
+            sending: false,
             spare: Vec::new(),
             early: Vec::new(),
             greeting: Vec::new(),
@@ -556,21 +535,19 @@ impl Link {
         }
     }
 
-    /// Sends what there is. False if there is too much.
-    fn settle_sending(&mut self, token: Token, ring: &mut Ring, worker: &mut Worker) -> bool {
+    /// Sends what there is. How much may wait is for the worker to judge.
+    fn settle_sending(&mut self, token: Token, ring: &mut Ring, worker: &mut Worker) {
+        if self.sending {
+            return;
+        }
         let up = match self.stage {
             Stage::Up { id, .. } => Some(id),
             Stage::Greeting { .. } => None,
-            Stage::Connecting { .. } | Stage::Leaving { .. } | Stage::Gone => return true,
+            Stage::Connecting { .. } | Stage::Leaving { .. } | Stage::Gone => return,
         };
-        let output = up.and_then(|id| worker.link_output(id));
-        if self.sending_bytes > 0 {
-            let waiting = output.map_or(0, |output| output.len());
-            return self.sending_bytes + waiting <= LINK_OUTPUT_BYTES_MAX;
-        }
         let mut buffer = std::mem::take(&mut self.greeting);
         if buffer.is_empty()
-            && let Some(output) = output
+            && let Some(output) = up.and_then(|id| worker.link_output(id))
         {
             buffer = std::mem::take(&mut self.spare);
             std::mem::swap(output, &mut buffer);
@@ -578,10 +555,9 @@ impl Link {
         if buffer.is_empty() {
             self.spare = buffer;
         } else {
-            self.sending_bytes = buffer.len();
+            self.sending = true;
             ring.send(self.stream.as_fd(), token, buffer);
         }
-        true
     }
 }
 
