@@ -128,6 +128,8 @@ pub enum Outcome {
     Session {
         generation: Generation,
         timeout_ms: u32,
+        /// The shards that it is attached to, and the zxid of each attachment in its home.
+        attached: Vec<(ShardId, Zxid)>,
     },
     /// Nobody here knows whether it happened, or nobody can answer in time.
     Unknown,

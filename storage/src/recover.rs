@@ -487,6 +487,11 @@ impl core::error::Error for RecoverError {}
 fn sort<'a>(files: &[(SegmentId, &'a [u8])]) -> Result<Streams<'a>, RecoverError> {
     let mut streams = Streams::new();
     for &(id, bytes) in files {
+        // Boots and segments count from 1; the ends of the range would leave no room for the next.
+        let counted = 1..u64::MAX;
+        if !counted.contains(&id.boot) || !counted.contains(&id.number) {
+            return Err(RecoverError::Foreign { segment: id });
+        }
         let stream = streams.entry((id.boot, id.core)).or_default();
         stream.push(SegmentFile { id, bytes });
     }

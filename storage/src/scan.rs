@@ -237,7 +237,8 @@ impl<'a> Scan<'a> {
         let number = header.place.number;
         let expected = match self.expected {
             Expected::Next => {
-                number == self.last.batch + 1 && header.place.previous == self.last.hash
+                number == self.last.batch.saturating_add(1)
+                    && header.place.previous == self.last.hash
             }
             Expected::From(first) => number >= first,
         };
@@ -275,7 +276,7 @@ impl<'a> Scan<'a> {
     fn look_beyond(&self) -> Beyond {
         let mut beyond = Beyond::default();
         let wanted = match self.expected {
-            Expected::Next => self.last.batch + 1,
+            Expected::Next => self.last.batch.saturating_add(1),
             Expected::From(first) => first,
         };
         for file in self.file..self.files.len() {

@@ -1,5 +1,4 @@
 //! Snapshots, the identity of a directory, and what may be removed.
-#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::collections::BTreeMap;
 

@@ -296,6 +296,24 @@ fn a_newer_log_is_refused_with_both_versions() {
 }
 
 #[test]
+fn ids_that_no_boot_has_used_are_refused() {
+    for (boot, number) in [(0, 1), (1, 0), (u64::MAX, 1), (1, u64::MAX)] {
+        let id = SegmentId {
+            boot,
+            number,
+            ..first()
+        };
+        let error = recover(RecoverConfig::default(), &[(id, &[])], &[SHARD]).unwrap_err();
+        assert_eq!(error, RecoverError::Foreign { segment: id });
+    }
+    let twice: [(SegmentId, &[u8]); 2] = [(first(), &[]), (first(), &[])];
+    assert!(recover(RecoverConfig::default(), &twice, &[SHARD]).is_err());
+    let nothing = recover(RecoverConfig::default(), &[], &[SHARD]).unwrap();
+    assert_eq!(nothing.next_boot, 1);
+    assert_eq!(nothing.shards[&SHARD].checkpoint, Checkpoint::empty(SHARD));
+}
+
+#[test]
 fn file_names_are_ids_and_nothing_else_is() {
     let id = SegmentId {
         boot: 0x1f,

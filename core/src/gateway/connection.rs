@@ -43,7 +43,11 @@ pub(super) enum Stage {
     /// Nothing, or a part of the ConnectRequest, has come.
     Connecting,
     /// The home shard is asked for the session.
-    Establishing { read_only: Option<bool>, last_zxid_seen: Zxid, is_new: bool },
+    Establishing {
+        read_only: Option<bool>,
+        last_zxid_seen: Zxid,
+        is_new: bool,
+    },
     /// The session is this connection's.
     Attached,
     /// The driver is told to close it; nothing is read from it any more.
@@ -87,7 +91,11 @@ pub(super) enum SlotState {
     /// Not issued: it waits for what came before it.
     Waiting { op_code: i32, body: Vec<u8> },
     /// Issued, with answers to come from so many shards.
-    Open { ticket: Ticket, shard: ShardId, answers: u16, kind: Kind },
+    Open {
+        ticket: Ticket,
+        answers: u16,
+        kind: Kind,
+    },
     /// The reply is ready, and waits for those before it.
     Done(Done),
 }
@@ -158,9 +166,9 @@ impl Connection {
 
     /// The place of the request that this question was asked for.
     pub(super) fn slot_of(&mut self, wanted: Ticket) -> Option<&mut Slot> {
-        self.queue.iter_mut().find(
-            |slot| matches!(slot.state, SlotState::Open { ticket, .. } if ticket == wanted),
-        )
+        self.queue
+            .iter_mut()
+            .find(|slot| matches!(slot.state, SlotState::Open { ticket, .. } if ticket == wanted))
     }
 
     /// Whether a request may be issued now, by the order that a connection is promised.
@@ -200,9 +208,15 @@ impl Connection {
 
     /// Moves replies that are next in order to the output; tells whether the connection ends.
     pub(super) fn flush(&mut self, map: ShardMap) -> bool {
-        while let Some(Slot { state: SlotState::Done(_), .. }) = self.queue.front() {
+        while let Some(Slot {
+            state: SlotState::Done(_),
+            ..
+        }) = self.queue.front()
+        {
             let slot = self.queue.pop_front().expect("it was just looked at");
-            let SlotState::Done(done) = slot.state else { unreachable!("it was just looked at") };
+            let SlotState::Done(done) = slot.state else {
+                unreachable!("it was just looked at")
+            };
             let zxid = if done.closes && done.code == ErrorCode::Unimplemented {
                 // ZooKeeper answers an unknown operation so, before it closes.
                 reply::ZXID_NONE
@@ -236,9 +250,10 @@ impl Connection {
 
     /// The newest reply of this shard that still waits for others: events come behind it.
     pub(super) fn last_done(&mut self, wanted: ShardId) -> Option<&mut Slot> {
-        self.queue.iter_mut().rev().find(
-            |slot| matches!(&slot.state, SlotState::Done(done) if done.shard == Some(wanted)),
-        )
+        self.queue
+            .iter_mut()
+            .rev()
+            .find(|slot| matches!(&slot.state, SlotState::Done(done) if done.shard == Some(wanted)))
     }
 }
 

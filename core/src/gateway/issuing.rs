@@ -38,7 +38,9 @@ impl Gateway {
         bytes: &[u8],
         replicas: &mut impl Replicas,
     ) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         if connection.stage == Stage::Closing {
             return;
         }
@@ -59,7 +61,10 @@ impl Gateway {
                 None => break,
                 Some(Ok(frame)) => self.on_frame(now, id, frame, replicas),
                 Some(Err(FrameError::Word(word))) => {
-                    self.wishes.push(Wish::Admin { connection: id, word });
+                    self.wishes.push(Wish::Admin {
+                        connection: id,
+                        word,
+                    });
                     if let Some(connection) = self.find(id) {
                         connection.stage = Stage::Closing;
                     }
@@ -86,7 +91,9 @@ impl Gateway {
         is_cut: bool,
     ) {
         let takes_more = self.takes_more(id);
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         connection.deframer = deframer;
         if connection.stage == Stage::Closing {
             return;
@@ -120,7 +127,9 @@ impl Gateway {
         frame: &[u8],
         replicas: &mut impl Replicas,
     ) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         if connection.stage == Stage::Connecting {
             self.on_connect_request(now, id, frame);
             return;
@@ -139,9 +148,18 @@ impl Gateway {
         {
             // The common case: nothing waits, and the shard is here.
         } else {
-            let Some(connection) = self.find(id) else { return };
-            let state = SlotState::Waiting { op_code: header.op_code, body: body.to_vec() };
-            connection.queue.push_back(Slot { xid: header.xid, state, events: Vec::new() });
+            let Some(connection) = self.find(id) else {
+                return;
+            };
+            let state = SlotState::Waiting {
+                op_code: header.op_code,
+                body: body.to_vec(),
+            };
+            connection.queue.push_back(Slot {
+                xid: header.xid,
+                state,
+                events: Vec::new(),
+            });
             self.issue(now, id, replicas);
         }
     }
@@ -156,15 +174,23 @@ impl Gateway {
         body: &[u8],
         replicas: &mut impl Replicas,
     ) -> bool {
-        let Ok(request) = parse_request(op_code, body) else { return false };
+        let Ok(request) = parse_request(op_code, body) else {
+            return false;
+        };
         let map = self.config.map;
-        let Route::Read(shard) = route(map, &request, ShardId(0)) else { return false };
+        let Route::Read(shard) = route(map, &request, ShardId(0)) else {
+            return false;
+        };
         let sync_limit = self.config.periods.sync_limit;
-        let Some(connection) = self.find(id) else { return false };
+        let Some(connection) = self.find(id) else {
+            return false;
+        };
         if connection.needs_ready(shard) || matches!(request, Request::SetWatches(_)) {
             return false;
         }
-        let Some((zxid, leaderless)) = replicas.standing(shard, now) else { return false };
+        let Some((zxid, leaderless)) = replicas.standing(shard, now) else {
+            return false;
+        };
         if leaderless > sync_limit {
             return false;
         }
@@ -175,25 +201,27 @@ impl Gateway {
         let zxid = connection.header_zxid(map, zxid);
         let mark = reply::begin(&mut connection.output);
         let result = replicas.read(shard, &reader, &request, &mut connection.output);
-        let code = result.expect("the shard was here").err().unwrap_or(ErrorCode::Ok);
+        let code = result
+            .expect("the shard was here")
+            .err()
+            .unwrap_or(ErrorCode::Ok);
         reply::finish(&mut connection.output, mark, xid, zxid, code);
         true
     }
 
     /// Issues waiting requests in order, as far as the connection's order allows.
-    pub(super) fn issue(
-        &mut self,
-        now: Instant,
-        id: ConnectionId,
-        replicas: &mut impl Replicas,
-    ) {
+    pub(super) fn issue(&mut self, now: Instant, id: ConnectionId, replicas: &mut impl Replicas) {
         loop {
-            let Some(connection) = self.find(id) else { return };
+            let Some(connection) = self.find(id) else {
+                return;
+            };
             if connection.stage != Stage::Attached || connection.session.preparing > 0 {
                 break;
             }
             let is_waiting = |slot: &Slot| matches!(slot.state, SlotState::Waiting { .. });
-            let Some(index) = connection.queue.iter().position(is_waiting) else { break };
+            let Some(index) = connection.queue.iter().position(is_waiting) else {
+                break;
+            };
             let SlotState::Waiting { op_code, body } = &mut connection.queue[index].state else {
                 unreachable!("the slot was chosen for it");
             };
@@ -208,9 +236,13 @@ impl Gateway {
 
     /// The request at `index` has to wait: it keeps its body.
     fn put_back(&mut self, id: ConnectionId, index: usize, waiting: Vec<u8>) {
-        let Some(connection) = self.find(id) else { return };
-        if let Some(Slot { state: SlotState::Waiting { body, .. }, .. }) =
-            connection.queue.get_mut(index)
+        let Some(connection) = self.find(id) else {
+            return;
+        };
+        if let Some(Slot {
+            state: SlotState::Waiting { body, .. },
+            ..
+        }) = connection.queue.get_mut(index)
         {
             *body = waiting;
         }
@@ -227,7 +259,9 @@ impl Gateway {
         replicas: &mut impl Replicas,
     ) -> bool {
         let map = self.config.map;
-        let Some(connection) = self.find(id) else { return false };
+        let Some(connection) = self.find(id) else {
+            return false;
+        };
         let home = map.home_of(connection.session.id);
         let request = match parse_request(op_code, body) {
             Ok(request) => request,
@@ -256,7 +290,10 @@ impl Gateway {
                 if !connection.may_issue(Kind::Write, shard) || !self.make_ready(id, shard, true) {
                     return false;
                 }
-                let ask = WriteAsk::Client { op_code, body: body.to_vec() };
+                let ask = WriteAsk::Client {
+                    op_code,
+                    body: body.to_vec(),
+                };
                 self.issue_write(id, index, shard, Kind::Write, ask);
                 true
             }
@@ -266,14 +303,20 @@ impl Gateway {
                 }
                 let session = connection.session.id.0;
                 let generation = connection.session.generation.0;
-                let ask = WriteAsk::SessionClose { session, generation };
+                let ask = WriteAsk::SessionClose {
+                    session,
+                    generation,
+                };
                 self.issue_write(id, index, shard, Kind::Close, ask);
                 true
             }
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a request, its place and its surroundings")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a request, its place and its surroundings"
+    )]
     fn issue_read(
         &mut self,
         now: Instant,
@@ -286,7 +329,9 @@ impl Gateway {
         replicas: &mut impl Replicas,
     ) -> bool {
         let sync_limit = self.config.periods.sync_limit;
-        let Some(connection) = self.find(id) else { return false };
+        let Some(connection) = self.find(id) else {
+            return false;
+        };
         if leaves_watch(request) {
             connection.watching.insert(shard);
         }
@@ -300,13 +345,20 @@ impl Gateway {
                 let reader = connection.reader();
                 let mut reply_body = Vec::new();
                 let result = replicas.read(shard, &reader, request, &mut reply_body);
-                let code = result.expect("the shard was here").err().unwrap_or(ErrorCode::Ok);
+                let code = result
+                    .expect("the shard was here")
+                    .err()
+                    .unwrap_or(ErrorCode::Ok);
                 self.done_at(id, index, Some((shard, zxid)), code, &reply_body, false);
                 true
             }
             None => {
                 let reader = connection.reader();
-                let what = What::Read { reader, op_code, body: body.to_vec() };
+                let what = What::Read {
+                    reader,
+                    op_code,
+                    body: body.to_vec(),
+                };
                 let ticket = self.ask_for(shard, what, Purpose::Request(id));
                 self.open_at(id, index, ticket, shard, 1, Kind::Read);
                 true
@@ -322,7 +374,9 @@ impl Gateway {
         kind: Kind,
         ask: WriteAsk,
     ) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         let session = &connection.session;
         let asker = Writer {
             session: session.id,
@@ -338,14 +392,20 @@ impl Gateway {
     /// One barrier in every shard; the reply follows the last.
     fn issue_barriers(&mut self, id: ConnectionId, index: usize) -> bool {
         let map = self.config.map;
-        let Some(connection) = self.find(id) else { return false };
+        let Some(connection) = self.find(id) else {
+            return false;
+        };
         if !connection.open.is_empty() {
             return false;
         }
         let ticket = self.ticket(Purpose::Request(id));
         let core = self.config.core;
         for shard in map.shards() {
-            let ask = crate::mail::Ask { core, ticket, what: What::Barrier };
+            let ask = crate::mail::Ask {
+                core,
+                ticket,
+                what: What::Barrier,
+            };
             let mail = crate::mail::Mail::Ask { shard, ask };
             let to = crate::replica::Recipient::Shard(shard);
             self.wishes.push(Wish::Mail { to, mail });
@@ -363,9 +423,15 @@ impl Gateway {
         answers: u16,
         kind: Kind,
     ) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         connection.on_issued(kind, shard);
-        let open = SlotState::Open { ticket, shard, answers, kind };
+        let open = SlotState::Open {
+            ticket,
+            answers,
+            kind,
+        };
         connection.queue[index].state = open;
     }
 
@@ -373,7 +439,11 @@ impl Gateway {
         match error {
             RequestError::Code(code) => self.done_at(id, index, None, code, &[], false),
             RequestError::Final(code) => self.done_at(id, index, None, code, &[], true),
-            RequestError::MultiOperation { index: failed, count, code } => {
+            RequestError::MultiOperation {
+                index: failed,
+                count,
+                code,
+            } => {
                 let mut body = Vec::new();
                 reply::multi_failed(&mut body, failed, count, code);
                 self.done_at(id, index, None, ErrorCode::Ok, &body, false);
@@ -383,11 +453,18 @@ impl Gateway {
     }
 
     fn who_am_i(&mut self, id: ConnectionId, index: usize) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         let mut body = Vec::new();
         let mut known = reply::begin_vector(&mut body);
         for identity in connection.identities.iter() {
-            reply::push_identity(&mut body, &mut known, &identity.scheme, identity.user_name());
+            reply::push_identity(
+                &mut body,
+                &mut known,
+                &identity.scheme,
+                identity.user_name(),
+            );
         }
         reply::finish_vector(&mut body, known);
         self.done_at(id, index, None, ErrorCode::Ok, &body, false);
@@ -402,7 +479,9 @@ impl Gateway {
             self.close(id);
             return;
         };
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         let added = authenticate(scheme, credential, connection.address, &settings)
             .and_then(|added| connection.identities.with(added));
         let Ok(identities) = added else {
@@ -417,7 +496,12 @@ impl Gateway {
         let reader = connection.reader();
         let watching: Vec<ShardId> = connection.watching.iter().copied().collect();
         for shard in watching {
-            self.ask(shard, What::Identify { reader: reader.clone() });
+            self.ask(
+                shard,
+                What::Identify {
+                    reader: reader.clone(),
+                },
+            );
         }
     }
 }
@@ -457,7 +541,10 @@ fn shard_of_part(map: ShardMap, part: &Request<'_>) -> Option<ShardId> {
 }
 
 fn first_shard(map: ShardMap, parts: &[Request<'_>], otherwise: ShardId) -> ShardId {
-    parts.first().and_then(|part| shard_of_part(map, part)).unwrap_or(otherwise)
+    parts
+        .first()
+        .and_then(|part| shard_of_part(map, part))
+        .unwrap_or(otherwise)
 }
 
 fn spans_shards(map: ShardMap, parts: &[Request<'_>]) -> bool {

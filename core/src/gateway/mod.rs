@@ -53,11 +53,24 @@ pub struct ClientLimits {
 /// What a gateway asks for.
 #[derive(Debug)]
 pub enum Wish {
-    Mail { to: Recipient, mail: Mail },
-    Output { connection: ConnectionId },
-    Pause { connection: ConnectionId, paused: bool },
-    Close { connection: ConnectionId },
-    Admin { connection: ConnectionId, word: [u8; 4] },
+    Mail {
+        to: Recipient,
+        mail: Mail,
+    },
+    Output {
+        connection: ConnectionId,
+    },
+    Pause {
+        connection: ConnectionId,
+        paused: bool,
+    },
+    Close {
+        connection: ConnectionId,
+    },
+    Admin {
+        connection: ConnectionId,
+        word: [u8; 4],
+    },
 }
 
 /// The replicas that live on the gateway's core.
@@ -90,6 +103,8 @@ pub struct Gateway {
     touch_queue: Vec<ConnectionId>,
     /// Connections with complete frames left over from the last turn.
     unfinished: BTreeSet<ConnectionId>,
+    /// Connections that have had an answer: what waited for it may be issued.
+    answered: Vec<ConnectionId>,
     /// When to look at a connection: it must have connected, or its ping been confirmed.
     deadlines: BTreeSet<(Instant, ConnectionId)>,
     wishes: Vec<Wish>,
@@ -104,7 +119,7 @@ enum Purpose {
     /// Its session's attachment to a shard.
     Attach(ConnectionId, ShardId),
     /// That a shard shows it nothing old and takes nothing from its predecessor.
-    Ready(ConnectionId, ShardId),
+    Ready(ConnectionId),
     /// The sessions of these connections are alive; asked then.
     Touch(Instant, Vec<ConnectionId>),
 }
@@ -126,6 +141,7 @@ impl Gateway {
             next_session,
             touch_queue: Vec::new(),
             unfinished: BTreeSet::new(),
+            answered: Vec::new(),
             deadlines: BTreeSet::new(),
             wishes: Vec::new(),
         }
@@ -142,7 +158,10 @@ impl Gateway {
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
-        assert!(self.connections[slot].is_none(), "a slot is free before it is used again");
+        assert!(
+            self.connections[slot].is_none(),
+            "a slot is free before it is used again"
+        );
         let frame_bytes_max = self.config.client.frame_bytes_max;
         let connection = Connection::new(id, address, entropy, frame_bytes_max, now);
         self.connections[slot] = Some(connection);
@@ -155,12 +174,15 @@ impl Gateway {
             self.close(id);
             return;
         }
-        self.deadlines.insert((now + Duration::from_ms(CONNECT_TIME_MS_MAX), id));
+        self.deadlines
+            .insert((now + Duration::from_ms(CONNECT_TIME_MS_MAX), id));
     }
 
     /// The connection is gone; nothing is known of it afterwards.
     pub fn on_closed(&mut self, id: ConnectionId) {
-        let Some(slot) = self.slot_mut(id) else { return };
+        let Some(slot) = self.slot_mut(id) else {
+            return;
+        };
         let connection = slot.take().expect("the slot was checked");
         self.connections_count -= 1;
         let of_address = self.by_address.entry(connection.address).or_insert(1);
@@ -185,7 +207,9 @@ impl Gateway {
         unsent_bytes: usize,
         replicas: &mut impl Replicas,
     ) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         connection.unsent_bytes = unsent_bytes;
         self.limit(id);
         self.receive(now, id, &[], replicas);
@@ -242,7 +266,11 @@ impl Gateway {
 
     /// Client requests that have been read and not replied to.
     pub fn outstanding(&self) -> usize {
-        self.connections.iter().flatten().map(|connection| connection.queue.len()).sum()
+        self.connections
+            .iter()
+            .flatten()
+            .map(|connection| connection.queue.len())
+            .sum()
     }
 
     fn slot_mut(&mut self, id: ConnectionId) -> Option<&mut Option<Connection>> {
@@ -264,19 +292,35 @@ impl Gateway {
 
     /// Asks a shard without expecting an answer.
     fn ask(&mut self, shard: ShardId, what: What) {
-        let ask = Ask { core: self.config.core, ticket: Ticket(0), what };
-        self.wishes.push(Wish::Mail { to: Recipient::Shard(shard), mail: Mail::Ask { shard, ask } });
+        let ask = Ask {
+            core: self.config.core,
+            ticket: Ticket(0),
+            what,
+        };
+        self.wishes.push(Wish::Mail {
+            to: Recipient::Shard(shard),
+            mail: Mail::Ask { shard, ask },
+        });
     }
 
     fn ask_for(&mut self, shard: ShardId, what: What, purpose: Purpose) -> Ticket {
         let ticket = self.ticket(purpose);
-        let ask = Ask { core: self.config.core, ticket, what };
-        self.wishes.push(Wish::Mail { to: Recipient::Shard(shard), mail: Mail::Ask { shard, ask } });
+        let ask = Ask {
+            core: self.config.core,
+            ticket,
+            what,
+        };
+        self.wishes.push(Wish::Mail {
+            to: Recipient::Shard(shard),
+            mail: Mail::Ask { shard, ask },
+        });
         ticket
     }
 
     fn close(&mut self, id: ConnectionId) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         if connection.stage == Stage::Closing {
             return;
         }
@@ -289,7 +333,9 @@ impl Gateway {
     /// A slow client delays only itself: beyond a bound nothing more is read from it, and beyond
     /// another it is closed.
     fn limit(&mut self, id: ConnectionId) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         if connection.stage == Stage::Closing {
             return;
         }
@@ -299,11 +345,14 @@ impl Gateway {
             self.close(id);
             return;
         }
-        let paused = waiting > OUTPUT_BYTES_PAUSE
-            || connection.queue.len() >= REQUESTS_PER_CONNECTION_MAX;
+        let paused =
+            waiting > OUTPUT_BYTES_PAUSE || connection.queue.len() >= REQUESTS_PER_CONNECTION_MAX;
         if paused != connection.is_paused {
             connection.is_paused = paused;
-            self.wishes.push(Wish::Pause { connection: id, paused });
+            self.wishes.push(Wish::Pause {
+                connection: id,
+                paused,
+            });
         }
     }
 }

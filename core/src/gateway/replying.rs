@@ -10,23 +10,41 @@ use crate::op::EventType;
 use crate::wire::reply;
 
 impl Gateway {
-    pub fn on_mail(&mut self, now: Instant, mail: Mail, replicas: &mut impl Replicas) {
+    pub fn on_mail(&mut self, now: Instant, mail: Mail) {
         match mail {
-            Mail::Answer { shard, ticket, zxid, outcome } => {
-                self.on_answer(now, shard, ticket, zxid, outcome, replicas);
+            Mail::Answer {
+                shard,
+                ticket,
+                zxid,
+                outcome,
+            } => {
+                self.on_answer(now, shard, ticket, zxid, &outcome);
             }
-            Mail::Event { shard, connection, zxid, event, path } => {
+            Mail::Event {
+                shard,
+                connection,
+                zxid,
+                event,
+                path,
+            } => {
                 self.on_event(shard, connection, zxid, event, &path);
             }
-            Mail::Moved { session, generation } => {
+            Mail::Moved {
+                session,
+                generation,
+            } => {
                 if let Some(&id) = self.by_session.get(&session)
-                    && self.find(id).is_some_and(|it| it.session.generation < generation)
+                    && self
+                        .find(id)
+                        .is_some_and(|it| it.session.generation < generation)
                 {
                     self.close(id);
                 }
             }
             Mail::Ended { session } => self.on_ended(session),
-            Mail::Touched { ticket, expired, .. } => self.on_touched(ticket, &expired),
+            Mail::Touched {
+                ticket, expired, ..
+            } => self.on_touched(ticket, &expired),
             Mail::Ask { .. } => unreachable!("questions go to replicas"),
         }
     }
@@ -37,8 +55,7 @@ impl Gateway {
         shard: ShardId,
         ticket: Ticket,
         zxid: Zxid,
-        outcome: Outcome,
-        replicas: &mut impl Replicas,
+        outcome: &Outcome,
     ) {
         let id = match self.questions.get(&ticket) {
             None | Some(Purpose::Touch(..)) => return,
@@ -46,26 +63,43 @@ impl Gateway {
                 Purpose::Request(id)
                 | Purpose::Establish(id)
                 | Purpose::Attach(id, _)
-                | Purpose::Ready(id, _),
+                | Purpose::Ready(id),
             ) => *id,
         };
-        if outcome == Outcome::Unknown {
+        if *outcome == Outcome::Unknown {
             self.questions.remove(&ticket);
             self.close(id);
             return;
         }
         if let Some(Purpose::Request(_)) = self.questions.get(&ticket) {
-            self.on_request_answer(id, shard, ticket, zxid, &outcome);
-            self.issue(now, id, replicas);
+            self.on_request_answer(id, shard, ticket, zxid, outcome);
+            self.flush(id);
+            self.answered.push(id);
             return;
         }
         match self.questions.remove(&ticket) {
-            Some(Purpose::Establish(_)) => self.on_established(now, id, zxid, &outcome),
-            Some(Purpose::Attach(_, shard)) => self.on_attached(id, shard, zxid, &outcome),
-            Some(Purpose::Ready(..)) => self.on_ready(id, shard, &outcome),
+            Some(Purpose::Establish(_)) => self.on_established(now, id, zxid, outcome),
+            Some(Purpose::Attach(_, shard)) => self.on_attached(id, shard, zxid, outcome),
+            Some(Purpose::Ready(_)) => self.on_ready(id, shard, outcome),
             Some(Purpose::Request(_) | Purpose::Touch(..)) | None => {}
         }
-        self.issue(now, id, replicas);
+        self.answered.push(id);
+    }
+
+    /// Goes on with the requests of connections that have had answers; false if there are none.
+    ///
+    /// To be called when no mail is waiting: what an answered write fired must be in the output
+    /// before a read behind it sees the change.
+    pub fn go_on(&mut self, now: Instant, replicas: &mut impl Replicas) -> bool {
+        let mut answered = core::mem::take(&mut self.answered);
+        let some = !answered.is_empty();
+        for id in answered.drain(..) {
+            self.issue(now, id, replicas);
+        }
+        if self.answered.is_empty() {
+            self.answered = answered;
+        }
+        some
     }
 
     /// One answer to a request has come; its reply is ready when the last has.
@@ -94,7 +128,9 @@ impl Gateway {
         }
         let kind = *kind;
         self.questions.remove(&ticket);
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         connection.on_answered(kind);
         if kind == Kind::Write
             && answered_ok(outcome)
@@ -105,9 +141,9 @@ impl Gateway {
         let index = connection
             .queue
             .iter()
-            .position(|slot| {
-                matches!(slot.state, SlotState::Open { ticket: open, .. } if open == ticket)
-            })
+            .position(
+                |slot| matches!(slot.state, SlotState::Open { ticket: open, .. } if open == ticket),
+            )
             .expect("the slot was just found");
         let (code, body): (ErrorCode, &[u8]) = match outcome {
             Outcome::Reply { code, body } => (*code, body),
@@ -128,17 +164,27 @@ impl Gateway {
         body: &[u8],
         closes: bool,
     ) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         let slot = &mut connection.queue[index];
         let (shard, zxid) = from.map_or((None, Zxid::ZERO), |(shard, zxid)| (Some(shard), zxid));
-        let done = Done { shard, zxid, code, body: body.to_vec(), closes };
+        let done = Done {
+            shard,
+            zxid,
+            code,
+            body: body.to_vec(),
+            closes,
+        };
         slot.state = SlotState::Done(done);
     }
 
     /// Sends what is next in order.
     pub(super) fn flush(&mut self, id: ConnectionId) {
         let map = self.config.map;
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         if connection.stage == Stage::Closing {
             return;
         }
@@ -165,7 +211,9 @@ impl Gateway {
         path: &str,
     ) {
         let map = self.config.map;
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         if connection.stage == Stage::Closing {
             return;
         }
@@ -180,11 +228,19 @@ impl Gateway {
     }
 
     fn on_ended(&mut self, session: SessionId) {
-        let Some(&id) = self.by_session.get(&session) else { return };
+        let Some(&id) = self.by_session.get(&session) else {
+            return;
+        };
         self.close(id);
     }
 }
 
 fn answered_ok(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. })
+    matches!(
+        outcome,
+        Outcome::Reply {
+            code: ErrorCode::Ok,
+            ..
+        }
+    )
 }

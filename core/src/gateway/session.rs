@@ -22,25 +22,41 @@ impl Gateway {
         };
         let timeout = self.negotiate(request.timeout_ms);
         let is_new = request.session == SessionId(0);
-        let session = if is_new { self.next_session() } else { request.session };
+        let session = if is_new {
+            self.next_session()
+        } else {
+            request.session
+        };
         let home = self.config.map.home_of(session);
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         let timeout_ms = u32::try_from(timeout.as_ms()).expect("timeouts are bounded");
         connection.session.id = session;
         connection.session.timeout = timeout;
         connection.session.heard = now;
         let last_zxid_seen = request.last_zxid_seen;
-        connection.stage =
-            Stage::Establishing { read_only: request.read_only, last_zxid_seen, is_new };
+        connection.stage = Stage::Establishing {
+            read_only: request.read_only,
+            last_zxid_seen,
+            is_new,
+        };
         let ask = if is_new {
             let password = connection.entropy;
-            WriteAsk::SessionCreate { session: session.0, password, timeout_ms }
+            WriteAsk::SessionCreate {
+                session: session.0,
+                password,
+                timeout_ms,
+            }
         } else {
             let password = request.password.to_vec();
             if let Some(known) = password.first_chunk::<PASSWORD_BYTES>() {
                 connection.entropy = *known;
             }
-            WriteAsk::SessionRenew { session: session.0, password }
+            WriteAsk::SessionRenew {
+                session: session.0,
+                password,
+            }
         };
         let asker = system_writer();
         self.ask_for(home, What::Write { asker, ask }, Purpose::Establish(id));
@@ -55,11 +71,23 @@ impl Gateway {
         outcome: &Outcome,
     ) {
         let map = self.config.map;
-        let Some(connection) = self.find(id) else { return };
-        let Stage::Establishing { read_only, last_zxid_seen, is_new } = connection.stage else {
+        let Some(connection) = self.find(id) else {
             return;
         };
-        let Outcome::Session { generation, timeout_ms, attached } = outcome else {
+        let Stage::Establishing {
+            read_only,
+            last_zxid_seen,
+            is_new,
+        } = connection.stage
+        else {
+            return;
+        };
+        let Outcome::Session {
+            generation,
+            timeout_ms,
+            attached,
+        } = outcome
+        else {
             // Unknown, expired, or the wrong password: the client begins anew.
             reply::connect(&mut connection.output, &ConnectResponse::refused(read_only));
             self.wishes.push(Wish::Output { connection: id });
@@ -73,14 +101,20 @@ impl Gateway {
         }
         let session = connection.session.id;
         connection.stage = Stage::Attached;
-        connection.zxid_sent = if map.count() == 1 { zxid } else { last_zxid_seen };
+        connection.zxid_sent = if map.count() == 1 {
+            zxid
+        } else {
+            last_zxid_seen
+        };
         connection.session.generation = *generation;
         connection.session.timeout = Duration::from_ms(u64::from(*timeout_ms));
         connection.session.confirmed = now;
         connection.session.touched = now;
         connection.session.is_renewed = !is_new;
-        connection.session.attached =
-            attached.iter().map(|&(shard, zxid)| (shard, Some(zxid))).collect();
+        connection.session.attached = attached
+            .iter()
+            .map(|&(shard, zxid)| (shard, Some(zxid)))
+            .collect();
         let home = map.home_of(session);
         connection.session.attached.insert(home, None);
         connection.session.ready.insert(home);
@@ -102,7 +136,9 @@ impl Gateway {
 
     /// Something came from the client. Its home hears of it, though not of every packet.
     pub(super) fn hear(&mut self, now: Instant, id: ConnectionId) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         if connection.stage != Stage::Attached {
             return;
         }
@@ -118,7 +154,9 @@ impl Gateway {
     /// A ping is answered when the home leader is known to have heard of the session lately: an
     /// answer from a server that is cut off would keep a client from moving to a better one.
     pub(super) fn on_ping(&mut self, now: Instant, id: ConnectionId) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         let session = &mut connection.session;
         if now.since(session.confirmed).0 <= session.timeout.0 / TOUCHES_PER_TIMEOUT {
             let zxid = connection.zxid_sent;
@@ -149,15 +187,19 @@ impl Gateway {
             let mut sessions = Vec::new();
             let mut asked = Vec::new();
             for &id in &queue {
-                let Some(connection) = self.find(id) else { continue };
+                let Some(connection) = self.find(id) else {
+                    continue;
+                };
                 let session = &mut connection.session;
                 if connection.stage != Stage::Attached || map.home_of(session.id) != home {
                     continue;
                 }
                 session.is_touch_queued = false;
                 session.touched = now;
-                sessions
-                    .push(Touched { session: session.id.0, generation: session.generation.0 });
+                sessions.push(Touched {
+                    session: session.id.0,
+                    generation: session.generation.0,
+                });
                 asked.push(id);
             }
             if !sessions.is_empty() {
@@ -174,7 +216,9 @@ impl Gateway {
             return;
         };
         for id in asked {
-            let Some(connection) = self.find(id) else { continue };
+            let Some(connection) = self.find(id) else {
+                continue;
+            };
             if expired.contains(&connection.session.id) {
                 self.close(id);
                 continue;
@@ -192,7 +236,9 @@ impl Gateway {
     }
 
     pub(super) fn check_deadline(&mut self, now: Instant, id: ConnectionId) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         let is_late = match connection.stage {
             Stage::Connecting | Stage::Establishing { .. } => true,
             Stage::Attached => {
@@ -212,10 +258,14 @@ impl Gateway {
     pub(super) fn make_ready(&mut self, id: ConnectionId, shard: ShardId, writes: bool) -> bool {
         let home = {
             let map = self.config.map;
-            let Some(connection) = self.find(id) else { return false };
+            let Some(connection) = self.find(id) else {
+                return false;
+            };
             map.home_of(connection.session.id)
         };
-        let Some(connection) = self.find(id) else { return false };
+        let Some(connection) = self.find(id) else {
+            return false;
+        };
         if connection.session.is_renewed {
             let wanted = connection.session.unready(shard, writes);
             if !wanted.is_empty() {
@@ -223,14 +273,20 @@ impl Gateway {
                 return false;
             }
         }
-        let Some(connection) = self.find(id) else { return false };
+        let Some(connection) = self.find(id) else {
+            return false;
+        };
         if !writes || connection.session.attached.contains_key(&shard) {
             return true;
         }
         connection.session.preparing += 1;
         let session = connection.session.id.0;
         let generation = connection.session.generation.0;
-        let ask = WriteAsk::SessionAttach { session, generation, shard: shard.0 };
+        let ask = WriteAsk::SessionAttach {
+            session,
+            generation,
+            shard: shard.0,
+        };
         let asker = system_writer();
         self.ask_for(home, What::Write { asker, ask }, Purpose::Attach(id, shard));
         false
@@ -240,17 +296,25 @@ impl Gateway {
     /// is enough, so that nothing older than before is read.
     fn ask_ready(&mut self, id: ConnectionId, shards: &[ShardId]) {
         for &shard in shards {
-            let Some(connection) = self.find(id) else { return };
+            let Some(connection) = self.find(id) else {
+                return;
+            };
             connection.session.preparing += 1;
             let session = connection.session.id.0;
             let generation = connection.session.generation.0;
             let what = if connection.session.attached.contains_key(&shard) {
-                let ask = WriteAsk::SessionAdvance { session, generation };
-                What::Write { asker: system_writer(), ask }
+                let ask = WriteAsk::SessionAdvance {
+                    session,
+                    generation,
+                };
+                What::Write {
+                    asker: system_writer(),
+                    ask,
+                }
             } else {
                 What::Barrier
             };
-            self.ask_for(shard, what, Purpose::Ready(id, shard));
+            self.ask_for(shard, what, Purpose::Ready(id));
         }
     }
 
@@ -261,9 +325,17 @@ impl Gateway {
         zxid: Zxid,
         outcome: &Outcome,
     ) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         connection.session.preparing -= 1;
-        if !matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. }) {
+        if !matches!(
+            outcome,
+            Outcome::Reply {
+                code: ErrorCode::Ok,
+                ..
+            }
+        ) {
             self.close(id);
             return;
         }
@@ -271,9 +343,17 @@ impl Gateway {
     }
 
     pub(super) fn on_ready(&mut self, id: ConnectionId, shard: ShardId, outcome: &Outcome) {
-        let Some(connection) = self.find(id) else { return };
+        let Some(connection) = self.find(id) else {
+            return;
+        };
         connection.session.preparing -= 1;
-        if matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. }) {
+        if matches!(
+            outcome,
+            Outcome::Reply {
+                code: ErrorCode::Ok,
+                ..
+            }
+        ) {
             connection.session.ready.insert(shard);
         } else {
             self.close(id);

@@ -87,10 +87,6 @@ impl Reign {
         }
     }
 
-    pub(super) fn outstanding_count(&self) -> usize {
-        self.outstanding.len() + self.backlog.len()
-    }
-
     fn is_full(&self) -> bool {
         self.outstanding.len() >= PROPOSALS_OUTSTANDING_MAX
             || self.outstanding_bytes >= PROPOSAL_BYTES_OUTSTANDING_MAX

@@ -63,8 +63,6 @@ pub(crate) struct Node {
 #[derive(Default, Debug, Clone, Copy)]
 pub(crate) struct Counters {
     pub(crate) crashes: u64,
-    pub(crate) torn: u64,
-    pub(crate) cut_records: u64,
     pub(crate) rolled: u64,
     pub(crate) seals: u64,
     pub(crate) spilled: u64,

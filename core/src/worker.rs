@@ -1,0 +1,596 @@
+//! One core's share of one node: its clients, its replicas, its links, and the routes between them.
+//!
+//! A driver feeds inputs and carries out effects; it decides nothing. The simulator and the real
+//! engine are two drivers of this same machine.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use crate::auth::AuthSettings;
+use crate::base::error::ErrorCode;
+use crate::base::id::{
+    ClusterId, ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId, Zxid,
+};
+use crate::base::prng::Prng;
+use crate::base::time::{Duration, Instant, Now, Periods};
+use crate::durable::{Append, Rider};
+use crate::effect::{Effect, Effects, Input};
+use crate::gateway::{ClientLimits, Gateway, GatewayConfig, Replicas, Wish};
+use crate::links::{Links, core_of};
+use crate::mail::{Mail, Reader};
+use crate::op::Request;
+use crate::peer::codec;
+use crate::peer::hello::{Hello, HelloError};
+use crate::peer::message::PeerMessage;
+use crate::replica::{Deed, Recipient, Replica, ReplicaConfig};
+use crate::report::{Report, ShardReport};
+use crate::shard::ShardMap;
+use crate::state::State;
+use crate::zab::log::Restored;
+use crate::zab::{Action, Membership};
+
+/// What never changes while the process lives.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    pub server: ServerId,
+    pub core: CoreId,
+    pub cores: u8,
+    pub shards: ShardMap,
+    /// Ascending; this server is one of them or of the observers.
+    pub voters: Vec<ServerId>,
+    pub observers: Vec<ServerId>,
+    pub cluster: ClusterId,
+    pub disk: DiskId,
+    /// Drawn at random by each process.
+    pub incarnation: u64,
+    pub periods: Periods,
+    /// Milliseconds that no earlier boot of this server has used; session ids begin there.
+    pub session_base_ms: u64,
+    pub client: ClientLimits,
+    pub auth: AuthSettings,
+    pub seed: u64,
+}
+
+pub struct Worker {
+    config: WorkerConfig,
+    gateway: Gateway,
+    shards: Shards,
+    links: Links,
+    /// Mail to this core itself, in order.
+    inbox: VecDeque<Mail>,
+}
+
+/// The replicas of this core, with what they have asked for.
+struct Shards {
+    replicas: BTreeMap<ShardId, Replica>,
+    deeds: Vec<(ShardId, Deed)>,
+    scratch: Vec<Deed>,
+}
+
+impl Worker {
+    /// Takes up one shard after the other as recovery found it.
+    pub fn new(
+        config: WorkerConfig,
+        restored: Vec<(State, Restored)>,
+        now: Now,
+        effects: &mut Effects,
+    ) -> Self {
+        let gateway = Gateway::new(GatewayConfig {
+            server: config.server,
+            core: config.core,
+            cores: config.cores,
+            map: config.shards,
+            periods: config.periods,
+            client: config.client,
+            auth: config.auth.clone(),
+            session_base_ms: config.session_base_ms,
+        });
+        let links = Links::new(config.periods.heartbeat, config.periods.silence);
+        let mut shards = Shards {
+            replicas: BTreeMap::new(),
+            deeds: Vec::new(),
+            scratch: Vec::new(),
+        };
+        for (state, restored) in restored {
+            let shard = restored.shard;
+            assert_eq!(
+                core_of(shard, config.cores),
+                config.core,
+                "a shard has one core"
+            );
+            let replica = Replica::new(
+                replica_config(&config, shard),
+                state,
+                restored,
+                now,
+                &mut shards.scratch,
+            );
+            shards.replicas.insert(shard, replica);
+            shards.collect(shard);
+        }
+        let mut worker = Self {
+            config,
+            gateway,
+            shards,
+            links,
+            inbox: VecDeque::new(),
+        };
+        worker.route(now, effects);
+        worker
+    }
+
+    pub fn step(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) {
+        let instant = now.instant;
+        match input {
+            Input::ClientOpened {
+                connection,
+                address,
+                entropy,
+            } => {
+                self.gateway
+                    .on_opened(instant, connection, address, entropy);
+            }
+            Input::ClientBytes { connection, bytes } => {
+                self.gateway
+                    .receive(instant, connection, bytes, &mut self.shards);
+            }
+            Input::ClientSent {
+                connection,
+                unsent_bytes,
+            } => {
+                self.gateway
+                    .on_sent(instant, connection, unsent_bytes, &mut self.shards);
+            }
+            Input::ClientClosed { connection } => self.gateway.on_closed(connection),
+            Input::LinkUp { link, peer_cores } => self.on_link_up(now, link, peer_cores),
+            Input::LinkBytes { link, bytes } => self.on_link_bytes(now, link, bytes, effects),
+            Input::LinkDown { link } => self.on_link_down(now, link),
+            Input::Durable(mark) => {
+                let shard = mark.value().shard;
+                self.shards
+                    .with(shard, |replica, deeds| replica.on_durable(now, mark, deeds));
+            }
+            Input::Mail { from: _, mail } => self.inbox.push_back(mail),
+            Input::Time => self.on_time(now, effects),
+            Input::TurnEnd => {
+                self.gateway.on_turn_end(instant);
+                self.route(now, effects);
+                self.shards
+                    .each(|replica, deeds| replica.on_turn_end(now, deeds));
+            }
+        }
+        self.route(now, effects);
+    }
+
+    /// When [`Input::Time`] is due, as of `now`.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let replicas = self
+            .shards
+            .replicas
+            .values()
+            .filter_map(Replica::deadline)
+            .min();
+        [replicas, self.links.deadline(), self.gateway.deadline(now)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// What is ready to be sent to a client. The driver takes it when it sends.
+    pub fn client_output(&mut self, connection: ConnectionId) -> Option<&mut Vec<u8>> {
+        self.gateway.output(connection)
+    }
+
+    /// What is ready to be sent to a peer; riders are put behind it.
+    pub fn link_output(&mut self, link: LinkId) -> Option<&mut Vec<u8>> {
+        self.links.output(link)
+    }
+
+    /// The hello that this core sends on a link to a peer's core.
+    pub fn hello(&self, to: ServerId, to_core: CoreId) -> Hello {
+        Hello {
+            version_min: crate::peer::hello::PROTOCOL_VERSION_MIN,
+            version_max: crate::peer::hello::PROTOCOL_VERSION_MAX,
+            from: self.config.server,
+            to,
+            from_core: self.config.core,
+            to_core,
+            cores: self.config.cores,
+            formation: crate::peer::hello::Formation::Formed,
+            shards: self.config.shards.count(),
+            cluster: self.config.cluster,
+            disk: self.config.disk,
+            incarnation: self.config.incarnation,
+        }
+    }
+
+    /// Whether a peer that said hello may talk to this node.
+    pub fn check_hello(&self, hello: &Hello) -> Result<(), HelloError> {
+        if hello.to != self.config.server {
+            return Err(HelloError::NotForMe { meant: hello.to });
+        }
+        let known = self.config.voters.iter().chain(&self.config.observers);
+        if !known.into_iter().any(|&id| id == hello.from) || hello.from == self.config.server {
+            return Err(HelloError::UnknownServer {
+                claimed: hello.from,
+            });
+        }
+        if hello.cluster != self.config.cluster {
+            return Err(HelloError::OtherCluster {
+                theirs: hello.cluster,
+            });
+        }
+        if hello.shards != self.config.shards.count() {
+            return Err(HelloError::OtherShardCount {
+                theirs: hello.shards,
+            });
+        }
+        if hello.to_core.0 >= self.config.cores {
+            return Err(HelloError::NoSuchCore {
+                wanted: hello.to_core,
+            });
+        }
+        Ok(())
+    }
+
+    /// Figures for four-letter words and tests.
+    pub fn report(&self) -> Report {
+        let shards = self.shards.replicas.values().map(ShardReport::of).collect();
+        Report {
+            shards,
+            outstanding: self.gateway.outstanding(),
+        }
+    }
+
+    /// Every watch of this core's replicas; the connection may be another core's.
+    pub fn watches(&self, visit: &mut dyn FnMut(ShardId, ConnectionId, &str)) {
+        for (&shard, replica) in &self.shards.replicas {
+            for (connection, path) in replica.watches().by_connection() {
+                visit(shard, connection, path);
+            }
+        }
+    }
+
+    /// Every ephemeral znode of this core's replicas, by session.
+    pub fn ephemerals(&self, visit: &mut dyn FnMut(SessionId, &str)) {
+        for replica in self.shards.replicas.values() {
+            for (session, attached) in replica.state().sessions().all_attached() {
+                for path in attached.ephemerals() {
+                    visit(session, path);
+                }
+            }
+        }
+    }
+
+    /// Every session whose home is on this core, and its timeout in milliseconds.
+    pub fn sessions(&self, visit: &mut dyn FnMut(SessionId, u32)) {
+        for replica in self.shards.replicas.values() {
+            for (session, home) in replica.state().sessions().homes() {
+                visit(session, home.timeout_ms);
+            }
+        }
+    }
+
+    /// The replicas of this core, for checkers.
+    pub fn replicas(&self) -> impl Iterator<Item = &Replica> {
+        self.shards.replicas.values()
+    }
+
+    fn on_link_up(&mut self, now: Now, link: LinkId, peer_cores: u8) {
+        self.links.on_up(now.instant, link, peer_cores);
+        self.tell_replicas(link, |replica, deeds| {
+            replica.on_peer_up(now, link.peer, deeds)
+        });
+    }
+
+    fn on_link_down(&mut self, now: Now, link: LinkId) {
+        if self.links.on_down(link) {
+            self.tell_replicas(link, |replica, deeds| {
+                replica.on_peer_down(now, link.peer, deeds)
+            });
+        }
+    }
+
+    /// The replicas whose shards live on the peer's core at the other end of the link.
+    fn tell_replicas(&mut self, link: LinkId, mut tell: impl FnMut(&mut Replica, &mut Vec<Deed>)) {
+        let concerned: Vec<ShardId> = self
+            .shards
+            .replicas
+            .keys()
+            .copied()
+            .filter(|&shard| self.links.core_of_peer(link.peer, shard) == Some(link.core))
+            .collect();
+        for shard in concerned {
+            self.shards.with(shard, &mut tell);
+        }
+    }
+
+    fn on_link_bytes(&mut self, now: Now, link: LinkId, bytes: &[u8], effects: &mut Effects) {
+        let mut messages: Vec<(ShardId, PeerMessage)> = Vec::new();
+        let result = self
+            .links
+            .receive(now.instant, link, bytes, |shard, message| {
+                messages.push((shard, message));
+            });
+        for (shard, message) in messages {
+            let known = self.shards.with(shard, |replica, deeds| {
+                replica.on_peer_message(now, link.peer, message, deeds);
+            });
+            if !known {
+                self.close_link(
+                    link,
+                    "a message about a shard that is not on this core",
+                    effects,
+                );
+                return;
+            }
+            self.route(now, effects);
+        }
+        if let Err(why) = result {
+            self.close_link(link, why, effects);
+        }
+    }
+
+    fn on_time(&mut self, now: Now, effects: &mut Effects) {
+        self.gateway.on_time(now.instant, &mut self.shards);
+        self.route(now, effects);
+        let due = |replica: &Replica| replica.deadline().is_some_and(|at| at <= now.instant);
+        self.shards.each(|replica, deeds| {
+            if due(replica) {
+                replica.on_time(now, deeds);
+            }
+        });
+        let mut silent = Vec::new();
+        self.links.on_time(
+            now.instant,
+            |link| effects.push(Effect::LinkOutput { link }),
+            |link| silent.push(link),
+        );
+        for link in silent {
+            self.close_link(link, "silent for too long", effects);
+        }
+    }
+
+    fn close_link(&mut self, link: LinkId, why: &'static str, effects: &mut Effects) {
+        self.links.closing(link);
+        effects.push(Effect::LinkClose { link, why });
+    }
+
+    /// Carries everything that was asked for to where it belongs, until nothing is left to carry.
+    fn route(&mut self, now: Now, effects: &mut Effects) {
+        loop {
+            let mut deeds = core::mem::take(&mut self.shards.deeds);
+            for (shard, deed) in deeds.drain(..) {
+                self.route_deed(shard, deed, effects);
+            }
+            if self.shards.deeds.is_empty() {
+                self.shards.deeds = deeds;
+            }
+            let mut wishes = self.gateway.take_wishes();
+            for wish in wishes.drain(..) {
+                self.route_wish(wish, effects);
+            }
+            self.gateway.give_wishes(wishes);
+            if let Some(mail) = self.inbox.pop_front() {
+                self.open(now, mail);
+                continue;
+            }
+            let is_settled = self.shards.deeds.is_empty() && !self.gateway.has_wishes();
+            if is_settled && !self.gateway.go_on(now.instant, &mut self.shards) {
+                return;
+            }
+        }
+    }
+
+    fn open(&mut self, now: Now, mail: Mail) {
+        match mail {
+            Mail::Ask { shard, ask } => {
+                let known = self.shards.with(shard, |replica, deeds| {
+                    replica.on_ask(now, ask, deeds);
+                });
+                assert!(known, "mail about a shard goes to its core");
+            }
+            Mail::Answer {
+                shard,
+                ticket,
+                zxid,
+                outcome,
+            } => match ticket.replica() {
+                Some(asker) => {
+                    self.shards.with(asker, |replica, deeds| {
+                        replica.on_shard_answer(now, shard, ticket, &outcome, deeds);
+                    });
+                }
+                None => {
+                    let mail = Mail::Answer {
+                        shard,
+                        ticket,
+                        zxid,
+                        outcome,
+                    };
+                    self.gateway.on_mail(now.instant, mail);
+                }
+            },
+            other => self.gateway.on_mail(now.instant, other),
+        }
+    }
+
+    fn route_deed(&mut self, shard: ShardId, deed: Deed, effects: &mut Effects) {
+        match deed {
+            Deed::Zab(Action::Append {
+                sequence,
+                record,
+                riders,
+            }) => {
+                let riders = self.address_riders(shard, riders);
+                effects.push(Effect::Append(Append {
+                    shard,
+                    sequence,
+                    record,
+                    riders,
+                }));
+            }
+            Deed::Zab(Action::Send { to, message }) => {
+                let mut frame = Vec::new();
+                codec::encode_message(shard, &message, &mut frame);
+                self.send(shard, to, &frame, effects);
+            }
+            Deed::Zab(Action::Broadcast { to, message }) => {
+                let mut frame = Vec::new();
+                codec::encode_message(shard, &message, &mut frame);
+                for to in to {
+                    self.send(shard, to, &frame, effects);
+                }
+            }
+            Deed::Zab(Action::Disconnect { peer, why }) => {
+                if let Some(link) = self.links.link_for(peer, shard) {
+                    self.close_link(link, why, effects);
+                }
+            }
+            Deed::Zab(Action::Event(event)) => effects.push(Effect::Event { shard, event }),
+            Deed::Committed(zxid) => effects.push(Effect::Committed { shard, zxid }),
+            Deed::Mail { to, mail } => self.post(to, mail, effects),
+        }
+    }
+
+    /// Riders are encoded when the append is made: they say what is true at its position.
+    fn address_riders(&self, shard: ShardId, riders: Vec<(ServerId, PeerMessage)>) -> Vec<Rider> {
+        let mut addressed = Vec::with_capacity(riders.len());
+        for (to, message) in riders {
+            let Some(link) = self.links.link_for(to, shard) else {
+                continue;
+            };
+            let cumulative = matches!(message, PeerMessage::Ack { .. });
+            let mut frame = Vec::new();
+            codec::encode_message(shard, &message, &mut frame);
+            addressed.push(Rider {
+                link,
+                cumulative,
+                frame,
+            });
+        }
+        addressed
+    }
+
+    fn send(&mut self, shard: ShardId, to: ServerId, frame: &[u8], effects: &mut Effects) {
+        let Some(link) = self.links.link_for(to, shard) else {
+            return;
+        };
+        match self.links.send(link, frame) {
+            Ok(()) => effects.push(Effect::LinkOutput { link }),
+            Err(why) => self.close_link(link, why, effects),
+        }
+    }
+
+    fn route_wish(&mut self, wish: Wish, effects: &mut Effects) {
+        match wish {
+            Wish::Mail { to, mail } => self.post(to, mail, effects),
+            Wish::Output { connection } => effects.push(Effect::ClientOutput { connection }),
+            Wish::Pause { connection, paused } => {
+                effects.push(Effect::ClientPause { connection, paused });
+            }
+            Wish::Close { connection } => effects.push(Effect::ClientClose { connection }),
+            Wish::Admin { connection, word } => effects.push(Effect::Admin { connection, word }),
+        }
+    }
+
+    fn post(&mut self, to: Recipient, mail: Mail, effects: &mut Effects) {
+        let core = match to {
+            Recipient::Core(core) => core,
+            Recipient::Shard(shard) => core_of(shard, self.config.cores),
+            Recipient::Cores => {
+                for core in (0..self.config.cores).map(CoreId) {
+                    if core != self.config.core {
+                        effects.push(Effect::Mail {
+                            to: core,
+                            mail: mail.clone(),
+                        });
+                    }
+                }
+                self.config.core
+            }
+        };
+        if core == self.config.core {
+            self.inbox.push_back(mail);
+        } else {
+            effects.push(Effect::Mail { to: core, mail });
+        }
+    }
+}
+
+impl Shards {
+    /// Lets a replica act, if it is here; tells whether it is.
+    fn with(&mut self, shard: ShardId, act: impl FnOnce(&mut Replica, &mut Vec<Deed>)) -> bool {
+        let Some(replica) = self.replicas.get_mut(&shard) else {
+            return false;
+        };
+        act(replica, &mut self.scratch);
+        self.collect(shard);
+        true
+    }
+
+    fn each(&mut self, mut act: impl FnMut(&mut Replica, &mut Vec<Deed>)) {
+        for (&shard, replica) in &mut self.replicas {
+            act(replica, &mut self.scratch);
+            self.deeds
+                .extend(self.scratch.drain(..).map(|deed| (shard, deed)));
+        }
+    }
+
+    fn collect(&mut self, shard: ShardId) {
+        self.deeds
+            .extend(self.scratch.drain(..).map(|deed| (shard, deed)));
+    }
+}
+
+impl Replicas for Shards {
+    fn read(
+        &mut self,
+        shard: ShardId,
+        reader: &Reader,
+        request: &Request<'_>,
+        body: &mut Vec<u8>,
+    ) -> Option<Result<(), ErrorCode>> {
+        let replica = self.replicas.get_mut(&shard)?;
+        let result = replica.read(reader, request, body, &mut self.scratch);
+        self.deeds
+            .extend(self.scratch.drain(..).map(|deed| (shard, deed)));
+        Some(result)
+    }
+
+    fn standing(&self, shard: ShardId, now: Instant) -> Option<(Zxid, Duration)> {
+        let replica = self.replicas.get(&shard)?;
+        Some((replica.applied(), replica.leaderless_for(now)))
+    }
+}
+
+fn replica_config(config: &WorkerConfig, shard: ShardId) -> ReplicaConfig {
+    let seed = config.seed ^ (u64::from(shard.0) << 32) ^ u64::from(config.server.0);
+    ReplicaConfig {
+        membership: Membership {
+            me: config.server,
+            shard,
+            voters: preference(shard, &config.voters),
+            observers: config.observers.clone(),
+            disk: config.disk,
+        },
+        map: config.shards,
+        periods: config.periods,
+        core: config.core,
+        incarnation: config.incarnation,
+        seed,
+    }
+}
+
+/// The voters in the order in which they are preferred as leaders of a shard.
+///
+/// A permutation that depends on the shard spreads the leaders over the servers. Shard 0 prefers
+/// the highest id, as ZooKeeper does.
+pub fn preference(shard: ShardId, voters: &[ServerId]) -> Vec<ServerId> {
+    let mut order = voters.to_vec();
+    order.sort_unstable_by(|left, right| right.cmp(left));
+    if shard != ShardId(0) {
+        Prng::new(u64::from(shard.0)).shuffle(&mut order);
+    }
+    order
+}

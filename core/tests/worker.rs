@@ -1,0 +1,346 @@
+//! A worker alone: a shard with one voter, a disk that is always done, a client that speaks bytes.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use pigeonhole_core::auth::AuthSettings;
+use pigeonhole_core::base::id::{
+    ClusterId, ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, SessionId, ShardId, Zxid,
+};
+use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
+use pigeonhole_core::durable::{Durable, LogMark};
+use pigeonhole_core::effect::{Effect, Effects, Input};
+use pigeonhole_core::gateway::ClientLimits;
+use pigeonhole_core::op::Acl;
+use pigeonhole_core::op::{ConnectRequest, CreateMode, Request, permission};
+use pigeonhole_core::shard::ShardMap;
+use pigeonhole_core::state::State;
+use pigeonhole_core::wire::client;
+use pigeonhole_core::worker::{Worker, WorkerConfig};
+use pigeonhole_core::zab::log::{Mark, Restored};
+
+const CONNECTION: ConnectionId = ConnectionId {
+    core: CoreId(0),
+    slot: 0,
+    generation: 1,
+};
+
+struct Alone {
+    worker: Worker,
+    effects: Effects,
+    now: Now,
+    received: Vec<u8>,
+    is_closed: bool,
+}
+
+fn periods() -> Periods {
+    Periods {
+        heartbeat: Duration::from_ms(50),
+        silence: Duration::from_ms(400),
+        vote: Duration::from_ms(200),
+        vote_settle: Duration::from_ms(20),
+        init_limit: Duration::from_ms(10_000),
+        sync_limit: Duration::from_ms(10_000),
+        tick: Duration::from_ms(2000),
+        session_timeout_min: Duration::from_ms(4000),
+        session_timeout_max: Duration::from_ms(40_000),
+    }
+}
+
+impl Alone {
+    fn new(shards: u16) -> Self {
+        let map = ShardMap::new(shards);
+        let config = WorkerConfig {
+            server: ServerId(1),
+            core: CoreId(0),
+            cores: 1,
+            shards: map,
+            voters: vec![ServerId(1)],
+            observers: vec![],
+            cluster: ClusterId(7),
+            disk: DiskId(1),
+            incarnation: 99,
+            periods: periods(),
+            session_base_ms: 1_700_000_000_000,
+            client: ClientLimits {
+                frame_bytes_max: FRAME_BYTES_MAX,
+                connections_per_address_max: 60,
+                connections_max: 100,
+            },
+            auth: AuthSettings::default(),
+            seed: 1,
+        };
+        let restored = map
+            .shards()
+            .map(|shard| {
+                let restored = Restored {
+                    shard,
+                    next_sequence: Sequence(1),
+                    accepted_epoch: Epoch(0),
+                    current_epoch: Epoch(0),
+                    committed: Zxid::ZERO,
+                    base: Mark::default(),
+                    entries: vec![],
+                };
+                (State::new(shard, map), restored)
+            })
+            .collect();
+        let now = Now {
+            instant: Instant(1_000_000),
+            wall_ms: 1_700_000_000_000,
+        };
+        let mut effects = Effects::new();
+        let worker = Worker::new(config, restored, now, &mut effects);
+        let mut alone = Self {
+            worker,
+            effects,
+            now,
+            received: vec![],
+            is_closed: false,
+        };
+        alone.settle();
+        alone
+    }
+
+    fn settle(&mut self) {
+        loop {
+            self.worker
+                .step(self.now, Input::TurnEnd, &mut self.effects);
+            let effects: Vec<Effect> = self.effects.drain().collect();
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::Append(append) => {
+                        let mark = LogMark {
+                            shard: append.shard,
+                            sequence: append.sequence,
+                        };
+                        let durable = Input::Durable(Durable::attest(mark));
+                        self.worker.step(self.now, durable, &mut self.effects);
+                    }
+                    Effect::ClientOutput { connection } => {
+                        if let Some(output) = self.worker.client_output(connection) {
+                            self.received.append(output);
+                        }
+                    }
+                    Effect::ClientClose { connection } => {
+                        if let Some(output) = self.worker.client_output(connection) {
+                            self.received.append(output);
+                        }
+                        self.is_closed = true;
+                        let closed = Input::ClientClosed { connection };
+                        self.worker.step(self.now, closed, &mut self.effects);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, milliseconds: u64) {
+        let end = self.now.instant + Duration::from_ms(milliseconds);
+        while let Some(at) = self
+            .worker
+            .deadline(self.now.instant)
+            .filter(|&at| at <= end)
+        {
+            self.now.instant = at.max(self.now.instant);
+            self.worker.step(self.now, Input::Time, &mut self.effects);
+            self.settle();
+        }
+        self.now.instant = end;
+    }
+
+    fn open(&mut self, connection: ConnectionId) {
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let opened = Input::ClientOpened {
+            connection,
+            address,
+            entropy: [7; 16],
+        };
+        self.worker.step(self.now, opened, &mut self.effects);
+        self.is_closed = false;
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let input = Input::ClientBytes {
+            connection: CONNECTION,
+            bytes,
+        };
+        self.worker.step(self.now, input, &mut self.effects);
+        self.settle();
+        self.frames()
+    }
+
+    fn frames(&mut self) -> Vec<Vec<u8>> {
+        let mut frames = vec![];
+        let mut rest = self.received.as_slice();
+        while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+            let (frame, behind) = behind.split_at(u32::from_be_bytes(*length) as usize);
+            frames.push(frame.to_vec());
+            rest = behind;
+        }
+        self.received.clear();
+        frames
+    }
+
+    fn connect(&mut self) -> SessionId {
+        self.open(CONNECTION);
+        let request = ConnectRequest {
+            protocol_version: 0,
+            last_zxid_seen: Zxid::ZERO,
+            timeout_ms: 10_000,
+            session: SessionId(0),
+            password: &[0; 16],
+            read_only: Some(false),
+        };
+        let mut bytes = vec![];
+        client::put_connect(&mut bytes, &request);
+        let frames = self.send(&bytes);
+        let response = client::parse_connect(&frames[0]).expect("a connect response");
+        assert_eq!(response.timeout_ms, 10_000);
+        response.session
+    }
+}
+
+fn request(xid: i32, request: &Request<'_>) -> Vec<u8> {
+    let mut bytes = vec![];
+    client::put_request(&mut bytes, xid, request);
+    bytes
+}
+
+fn create<'a>(path: &'a str, data: &'a [u8], mode: CreateMode) -> Request<'a> {
+    let acl = vec![Acl {
+        permissions: permission::ALL,
+        scheme: "world",
+        id: "anyone",
+    }];
+    Request::Create {
+        path,
+        data,
+        acl,
+        mode,
+        with_stat: false,
+    }
+}
+
+#[test]
+fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
+    for shards in [1, 8] {
+        let mut alone = Alone::new(shards);
+        alone.connect();
+        let mut bytes = request(1, &create("/a", b"one", CreateMode::Persistent));
+        bytes.extend(request(
+            2,
+            &Request::GetData {
+                path: "/a",
+                watch: true,
+            },
+        ));
+        bytes.extend(request(3, &create("/b", b"two", CreateMode::Ephemeral)));
+        bytes.extend(request(
+            4,
+            &Request::SetData {
+                path: "/a",
+                data: b"three",
+                version: 0,
+            },
+        ));
+        bytes.extend(request(
+            5,
+            &Request::GetData {
+                path: "/b",
+                watch: false,
+            },
+        ));
+        bytes.extend(request(
+            6,
+            &Request::Delete {
+                path: "/none",
+                version: -1,
+            },
+        ));
+        bytes.extend(request(7, &Request::Sync { path: "/" }));
+        let frames = alone.send(&bytes);
+        let headers: Vec<(i32, i32)> = frames
+            .iter()
+            .map(|frame| client::parse_header(frame).unwrap().0)
+            .map(|header| (header.xid, header.error))
+            .collect();
+        let expected = vec![
+            (1, 0),
+            (2, 0),
+            (3, 0),
+            (4, 0),
+            (-1, 0),
+            (5, 0),
+            (6, -101),
+            (7, 0),
+        ];
+        assert_eq!(headers, expected, "with {shards} shards");
+        let (_, body) = client::parse_header(&frames[5]).unwrap();
+        assert_eq!(client::parse_get_data(body).unwrap().0, b"two");
+    }
+}
+
+#[test]
+fn a_closed_session_takes_its_ephemerals_along() {
+    for shards in [1, 8] {
+        let mut alone = Alone::new(shards);
+        alone.connect();
+        for (xid, path) in ["/a", "/b", "/c", "/d", "/e"].into_iter().enumerate() {
+            let xid = i32::try_from(xid).unwrap();
+            let frames = alone.send(&request(xid, &create(path, b"", CreateMode::Ephemeral)));
+            assert_eq!(client::parse_header(&frames[0]).unwrap().0.error, 0);
+        }
+        let frames = alone.send(&request(9, &Request::CloseSession));
+        assert_eq!(client::parse_header(&frames[0]).unwrap().0.xid, 9);
+        assert!(alone.is_closed);
+        let ephemerals: usize = alone
+            .worker
+            .report()
+            .shards
+            .iter()
+            .map(|shard| shard.ephemerals)
+            .sum();
+        assert_eq!(ephemerals, 0);
+        assert!(
+            alone
+                .worker
+                .report()
+                .shards
+                .iter()
+                .all(|shard| shard.sessions == 0)
+        );
+    }
+}
+
+#[test]
+fn a_silent_session_expires_and_a_talking_one_does_not() {
+    let mut alone = Alone::new(8);
+    alone.connect();
+    alone.send(&request(1, &create("/a", b"", CreateMode::Ephemeral)));
+    for _ in 0..10 {
+        alone.advance(3000);
+        let frames = alone.send(&request(-2, &Request::Ping));
+        assert_eq!(client::parse_header(&frames[0]).unwrap().0.xid, -2);
+    }
+    assert!(!alone.is_closed);
+    alone.advance(13_000);
+    assert!(alone.is_closed);
+    let shards = alone.worker.report().shards;
+    assert_eq!(
+        shards.iter().map(|shard| shard.ephemerals).sum::<usize>(),
+        0
+    );
+    assert_eq!(
+        shards
+            .iter()
+            .find(|shard| shard.shard == ShardId(0))
+            .unwrap()
+            .znodes,
+        5
+    );
+}

@@ -1,0 +1,153 @@
+//! What is promised about the code is a test: directions, shape, words, and the README's map.
+
+mod canary;
+mod direction;
+mod readme;
+mod shape;
+mod source;
+mod words;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use source::{Finding, Source};
+
+const FOLDERS: &[&str] = &["core/", "storage/", "net/", "bench/", "tests/"];
+
+#[test]
+fn packages_depend_in_one_direction() {
+    let mut findings = Vec::new();
+    for (folder, package, _) in direction::PACKAGES {
+        let manifest = read(&format!("{folder}/Cargo.toml"));
+        assert!(
+            manifest.contains(&format!("name = \"{package}\"")),
+            "{folder}/Cargo.toml is not the manifest of {package}"
+        );
+        findings.extend(direction::check_manifest(folder, &manifest));
+    }
+    report(&findings);
+}
+
+#[test]
+fn modules_point_in_one_direction() {
+    check_sources(direction::check_directions);
+}
+
+#[test]
+fn what_touches_the_world_stays_in_its_place() {
+    check_sources(direction::check_places);
+}
+
+#[test]
+fn lines_and_files_are_short_and_clean() {
+    check_sources(shape::check_lines);
+}
+
+#[test]
+fn functions_fit_a_screen() {
+    check_sources(shape::check_functions);
+}
+
+#[test]
+fn banned_words_are_absent() {
+    check_sources(words::check_words);
+}
+
+#[test]
+fn modules_are_named_after_ideas() {
+    check_sources(words::check_module_names);
+}
+
+#[test]
+fn no_file_speaks_of_a_machine() {
+    let mut findings = Vec::new();
+    for path in repository_files() {
+        // What is not text has nothing to say.
+        if let Ok(text) = std::fs::read_to_string(root().join(&path)) {
+            findings.extend(words::check_paths(&path, &text));
+        }
+    }
+    report(&findings);
+}
+
+#[test]
+fn the_map_names_exactly_the_modules() {
+    let files = repository_files();
+    let sources: Vec<&str> = files
+        .iter()
+        .map(String::as_str)
+        .filter(|path| path.ends_with(".rs"))
+        .collect();
+    report(&readme::check_map(&read("README.md"), &sources));
+}
+
+#[test]
+fn the_test_command_is_what_is_run() {
+    report(&readme::check_test_command(
+        &read("README.md"),
+        &read(".ci/run"),
+    ));
+}
+
+fn check_sources(check: impl Fn(&Source) -> Vec<Finding>) {
+    let mut findings = Vec::new();
+    let mut checked = 0;
+    for path in repository_files() {
+        if path.ends_with(".rs") && FOLDERS.iter().any(|folder| path.starts_with(folder)) {
+            findings.extend(check(&Source::new(&path, &read(&path))));
+            checked += 1;
+        }
+    }
+    assert!(checked > 0, "no source file was found");
+    report(&findings);
+}
+
+fn report(findings: &[Finding]) {
+    let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
+    assert!(
+        lines.is_empty(),
+        "{} findings\n{}\n",
+        lines.len(),
+        lines.join("\n")
+    );
+}
+
+/// Tracked files and new ones that nothing ignores; not what is deleted but not yet committed.
+fn repository_files() -> Vec<String> {
+    let output = Command::new("git")
+        .args([
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "-z",
+        ])
+        .current_dir(root())
+        .output()
+        .expect("git lists the files");
+    assert!(
+        output.status.success(),
+        "git: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let mut paths: Vec<String> = String::from_utf8(output.stdout)
+        .expect("paths are text")
+        .split_terminator('\0')
+        .filter(|path| root().join(path).is_file())
+        .map(str::to_owned)
+        .collect();
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("a package has a folder")
+        .to_owned()
+}
