@@ -28,14 +28,28 @@ use crate::os;
 /// What an engine hears of work that it has given away, and from the thread that started it.
 pub(crate) enum News {
     /// The segment's file exists under its name, and its first `zeroed` bytes may be written.
-    Prepared { segment: SegmentId, file: File, zeroed: u64 },
+    Prepared {
+        segment: SegmentId,
+        file: File,
+        zeroed: u64,
+    },
     /// More of it may be written.
-    Zeroed { segment: SegmentId, upto: u64 },
+    Zeroed {
+        segment: SegmentId,
+        upto: u64,
+    },
     /// Nobody zeroes it any more: all of it may be written.
-    ZeroingStopped { segment: SegmentId },
-    Retired { segment: SegmentId },
+    ZeroingStopped {
+        segment: SegmentId,
+    },
+    Retired {
+        segment: SegmentId,
+    },
     /// The peer's addresses as of now; none if its name is unknown.
-    Resolved { peer: ServerId, addresses: Vec<SocketAddr> },
+    Resolved {
+        peer: ServerId,
+        addresses: Vec<SocketAddr>,
+    },
     /// End in good order.
     Stop,
 }
@@ -70,10 +84,23 @@ struct Sender {
 }
 
 enum Task {
-    Prepare { directory: LogDirectory, segment: SegmentId, bytes: u64, recycle: Option<SegmentId> },
-    StopZeroing { path: PathBuf },
-    Retire { directory: LogDirectory, segment: SegmentId },
-    Resolve { peer: ServerId, address: HostPort },
+    Prepare {
+        directory: LogDirectory,
+        segment: SegmentId,
+        bytes: u64,
+        recycle: Option<SegmentId>,
+    },
+    StopZeroing {
+        path: PathBuf,
+    },
+    Retire {
+        directory: LogDirectory,
+        segment: SegmentId,
+    },
+    Resolve {
+        peer: ServerId,
+        address: HostPort,
+    },
 }
 
 /// How fast new segments are zeroed.
@@ -90,30 +117,40 @@ impl Control {
         let (ready, is_ready) = std::sync::mpsc::channel();
         let pace = Arc::<Pace>::default();
         let thread_pace = pace.clone();
-        std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-            let mut ring = tokio_uring::uring_builder();
-            ring.setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag();
-            let mut builder = tokio_uring::builder();
-            // Few operations are under way at a time, and lockable memory is scarce.
-            builder.entries(8).uring_builder(&ring);
-            match tokio_uring::Runtime::new(&builder) {
-                Ok(runtime) => {
-                    let _ = ready.send(Ok(()));
-                    runtime.block_on(serve(inbox, thread_pace));
+        std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || {
+                let mut ring = tokio_uring::uring_builder();
+                ring.setup_single_issuer()
+                    .setup_coop_taskrun()
+                    .setup_taskrun_flag();
+                let mut builder = tokio_uring::builder();
+                // Few operations are under way at a time, and lockable memory is scarce.
+                builder.entries(8).uring_builder(&ring);
+                match tokio_uring::Runtime::new(&builder) {
+                    Ok(runtime) => {
+                        let _ = ready.send(Ok(()));
+                        runtime.block_on(serve(inbox, thread_pace));
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                    }
                 }
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                }
-            }
-        })?;
-        let started = is_ready.recv().map_err(|_| io::Error::other("the thread has ended"))?;
+            })?;
+        let started = is_ready
+            .recv()
+            .map_err(|_| io::Error::other("the thread has ended"))?;
         started.map(|()| Self { tasks, pace })
     }
 
     /// The desk of one engine, whose house is told the outcome.
     pub(crate) fn desk(&self, house: Arc<House>, core: CoreId) -> Desk {
         let sender = Sender { house, core };
-        Desk { tasks: self.tasks.clone(), sender, pace: self.pace.clone() }
+        Desk {
+            tasks: self.tasks.clone(),
+            sender,
+            pace: self.pace.clone(),
+        }
     }
 }
 
@@ -126,20 +163,33 @@ impl Desk {
         recycle: Option<SegmentId>,
     ) {
         let directory = directory.clone();
-        self.send(Task::Prepare { directory, segment, bytes, recycle });
+        self.send(Task::Prepare {
+            directory,
+            segment,
+            bytes,
+            recycle,
+        });
     }
 
     /// The log grows faster than its segment is zeroed. What is left of it will do as it is.
     pub(crate) fn stop_zeroing(&self, directory: &LogDirectory, segment: SegmentId) {
-        self.send(Task::StopZeroing { path: directory.path_of(segment) });
+        self.send(Task::StopZeroing {
+            path: directory.path_of(segment),
+        });
     }
 
     pub(crate) fn retire(&self, directory: &LogDirectory, segment: SegmentId) {
-        self.send(Task::Retire { directory: directory.clone(), segment });
+        self.send(Task::Retire {
+            directory: directory.clone(),
+            segment,
+        });
     }
 
     pub(crate) fn resolve(&self, peer: ServerId, address: &HostPort) {
-        self.send(Task::Resolve { peer, address: address.clone() });
+        self.send(Task::Resolve {
+            peer,
+            address: address.clone(),
+        });
     }
 
     /// What a log write took: where it rises, zeroing slows down.
@@ -183,12 +233,22 @@ impl Sender {
 impl Pace {
     fn note(&self, micros: u64) {
         let micros = micros.max(1);
-        let smooth = |old: u64| if old == 0 { micros } else { (old * 7 + micros) / 8 };
+        let smooth = |old: u64| {
+            if old == 0 {
+                micros
+            } else {
+                (old * 7 + micros) / 8
+            }
+        };
         let recent = smooth(self.sync_micros.load(Ordering::Relaxed));
         self.sync_micros.store(recent, Ordering::Relaxed);
         // Drifts up slowly, so that one quick sync does not set the measure for good.
         let usual = self.usual_micros.load(Ordering::Relaxed);
-        let usual = if usual == 0 { micros } else { micros.min(usual + usual / 64 + 1) };
+        let usual = if usual == 0 {
+            micros
+        } else {
+            micros.min(usual + usual / 64 + 1)
+        };
         self.usual_micros.store(usual, Ordering::Relaxed);
     }
 
@@ -208,8 +268,18 @@ async fn serve(mut inbox: UnboundedReceiver<(Sender, Task)>, pace: Arc<Pace>) {
     let zeroing = Zeroing::default();
     while let Some((sender, task)) = inbox.recv().await {
         match task {
-            Task::Prepare { directory, segment, bytes, recycle } => {
-                let job = Preparation { sender, directory, segment, bytes };
+            Task::Prepare {
+                directory,
+                segment,
+                bytes,
+                recycle,
+            } => {
+                let job = Preparation {
+                    sender,
+                    directory,
+                    segment,
+                    bytes,
+                };
                 tokio_uring::spawn(prepare(job, recycle, pace.clone(), zeroing.clone()));
             }
             Task::StopZeroing { path } => {
@@ -232,12 +302,7 @@ struct Preparation {
     bytes: u64,
 }
 
-async fn prepare(
-    job: Preparation,
-    recycle: Option<SegmentId>,
-    pace: Arc<Pace>,
-    zeroing: Zeroing,
-) {
+async fn prepare(job: Preparation, recycle: Option<SegmentId>, pace: Arc<Pace>, zeroing: Zeroing) {
     let path = job.directory.path_of(job.segment);
     if let Some(recycle) = recycle {
         let from = job.directory.path_of(recycle);
@@ -245,7 +310,11 @@ async fn prepare(
         renamed.unwrap_or_else(|error| disk_failed("rename", &from, &error));
         job.directory.sync();
         let file = job.directory.open_for_writes(&path);
-        job.sender.tell(News::Prepared { segment: job.segment, file, zeroed: job.bytes });
+        job.sender.tell(News::Prepared {
+            segment: job.segment,
+            file,
+            zeroed: job.bytes,
+        });
         return;
     }
     // Cached writes, because zeroes need no alignment of ours; each chunk is synced before anybody
@@ -262,7 +331,11 @@ async fn prepare(
     let stop = Rc::new(Cell::new(false));
     zeroing.borrow_mut().insert(path.clone(), stop.clone());
     let writable = job.directory.open_for_writes(&path);
-    job.sender.tell(News::Prepared { segment: job.segment, file: writable, zeroed: ready });
+    job.sender.tell(News::Prepared {
+        segment: job.segment,
+        file: writable,
+        zeroed: ready,
+    });
     let mut done = ready;
     while done < job.bytes && !stop.get() {
         tokio::time::sleep(pace.pause()).await;
@@ -272,10 +345,15 @@ async fn prepare(
         let upto = (done + ZERO_CHUNK_BYTES as u64).min(job.bytes);
         zero(&file, &path, done, upto).await;
         done = upto;
-        job.sender.tell(News::Zeroed { segment: job.segment, upto });
+        job.sender.tell(News::Zeroed {
+            segment: job.segment,
+            upto,
+        });
     }
     zeroing.borrow_mut().remove(&path);
-    job.sender.tell(News::ZeroingStopped { segment: job.segment });
+    job.sender.tell(News::ZeroingStopped {
+        segment: job.segment,
+    });
 }
 
 /// Zeroes a part of the file for good.
@@ -302,12 +380,17 @@ async fn retire(sender: Sender, directory: LogDirectory, segment: SegmentId) {
 
 /// The resolver blocks for seconds when a name server is away, so it gets a thread of its own.
 fn resolve(sender: Sender, peer: ServerId, address: HostPort) {
-    let spawned = std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
-        let addresses = address.resolve().unwrap_or_default();
-        sender.tell(News::Resolved { peer, addresses });
-    });
+    let spawned = std::thread::Builder::new()
+        .name("resolver".to_owned())
+        .spawn(move || {
+            let addresses = address.resolve().unwrap_or_default();
+            sender.tell(News::Resolved { peer, addresses });
+        });
     if let Err(error) = spawned {
-        exit::fail(exit::ENVIRONMENT, &format!("cannot start a thread: {error}"));
+        exit::fail(
+            exit::ENVIRONMENT,
+            &format!("cannot start a thread: {error}"),
+        );
     }
 }
 

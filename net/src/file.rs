@@ -66,10 +66,28 @@ impl LogFiles {
     /// Begins an operation; [`Self::on_news`] or [`Self::on_written`] tell when it is done.
     pub(crate) fn begin(&mut self, operation: DiskOp, now: Instant, ring: &mut Ring) {
         match operation {
-            DiskOp::Write { segment, offset, length, buffer } => {
-                self.write(Write { segment, offset, length, buffer }, now, ring);
+            DiskOp::Write {
+                segment,
+                offset,
+                length,
+                buffer,
+            } => {
+                self.write(
+                    Write {
+                        segment,
+                        offset,
+                        length,
+                        buffer,
+                    },
+                    now,
+                    ring,
+                );
             }
-            DiskOp::PrepareSegment { segment, bytes, recycle } => {
+            DiskOp::PrepareSegment {
+                segment,
+                bytes,
+                recycle,
+            } => {
                 self.desk.prepare(&self.directory, segment, bytes, recycle);
             }
             DiskOp::RetireSegment { segment } => self.desk.retire(&self.directory, segment),
@@ -83,14 +101,22 @@ impl LogFiles {
         result: Result<(), LogFailure>,
         now: Instant,
     ) -> DiskDone {
-        let Flight { segment, offset, since } = self.flight.take().expect("a write is under way");
+        let Flight {
+            segment,
+            offset,
+            since,
+        } = self.flight.take().expect("a write is under way");
         if let Err(failure) = result {
             let path = self.path_of(segment);
             exit::fail(exit::DISK, &format!("{}: {failure}", path.display()));
         }
         self.sync_micros_last = now.since(since).0;
         self.desk.note_sync(self.sync_micros_last);
-        DiskDone::Write { segment, offset, buffer: from_ring(buffer) }
+        DiskDone::Write {
+            segment,
+            offset,
+            buffer: from_ring(buffer),
+        }
     }
 
     /// What the control thread says about a file. News of another kind are given back.
@@ -101,7 +127,11 @@ impl LogFiles {
         ring: &mut Ring,
     ) -> Result<Option<DiskDone>, News> {
         match news {
-            News::Prepared { segment, file, zeroed } => {
+            News::Prepared {
+                segment,
+                file,
+                zeroed,
+            } => {
                 self.segments.push(Segment {
                     id: segment,
                     file,
@@ -129,7 +159,10 @@ impl LogFiles {
     fn write(&mut self, write: Write, now: Instant, ring: &mut Ring) {
         // Writes go to one segment after the other; what is behind is not written again.
         self.segments.retain(|segment| segment.id >= write.segment);
-        let known = self.segments.iter_mut().find(|segment| segment.id == write.segment);
+        let known = self
+            .segments
+            .iter_mut()
+            .find(|segment| segment.id == write.segment);
         let segment = known.expect("a segment is written once it is prepared");
         if write.offset + u64::from(write.length) > segment.free_upto {
             if !segment.stopping {
@@ -141,8 +174,17 @@ impl LogFiles {
             return;
         }
         assert!(self.flight.is_none(), "the log writes one batch at a time");
-        let Write { segment: id, offset, length, buffer } = write;
-        self.flight = Some(Flight { segment: id, offset, since: now });
+        let Write {
+            segment: id,
+            offset,
+            length,
+            buffer,
+        } = write;
+        self.flight = Some(Flight {
+            segment: id,
+            offset,
+            since: now,
+        });
         let length = usize::try_from(length).expect("32 bits fit into usize");
         let token = Subject::Log.token(0);
         let file = segment.file.as_fd();
@@ -162,9 +204,15 @@ impl LogFiles {
 
 /// Storage and the ring each have a type for lent memory, because neither knows the other.
 pub(crate) fn from_ring(buffer: ring::LogBuffer) -> LogBuffer {
-    LogBuffer { id: buffer.id, bytes: buffer.bytes }
+    LogBuffer {
+        id: buffer.id,
+        bytes: buffer.bytes,
+    }
 }
 
 fn to_ring(buffer: LogBuffer) -> ring::LogBuffer {
-    ring::LogBuffer { id: buffer.id, bytes: buffer.bytes }
+    ring::LogBuffer {
+        id: buffer.id,
+        bytes: buffer.bytes,
+    }
 }

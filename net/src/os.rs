@@ -204,8 +204,8 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
 
 /// Gives a file its full size on the disk. What was never written reads as zeroes.
 pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    let bytes = libc::off_t::try_from(bytes)
-        .map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    let bytes =
+        libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     // SAFETY: takes no memory.
     check(unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) }).map(drop)
 }
@@ -215,8 +215,13 @@ pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
 pub fn hold_termination() -> io::Result<()> {
     let signals = termination_signals();
     // SAFETY: the set is initialized, and the former mask is not asked for.
-    let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, ptr::null_mut()) };
-    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+    let error =
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, ptr::null_mut()) };
+    if error == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(error))
+    }
 }
 
 /// Sleeps until the process is asked to end, and says by which signal.
@@ -225,7 +230,11 @@ pub fn wait_for_termination() -> io::Result<i32> {
     let mut signal = 0;
     // SAFETY: both pointers are to initialized values that outlive the call.
     let error = unsafe { libc::sigwait(&raw const signals, &raw mut signal) };
-    if error == 0 { Ok(signal) } else { Err(io::Error::from_raw_os_error(error)) }
+    if error == 0 {
+        Ok(signal)
+    } else {
+        Err(io::Error::from_raw_os_error(error))
+    }
 }
 
 /// Asks this process to end, as SIGTERM from outside would.
@@ -270,12 +279,22 @@ impl MappedFile {
         let length = usize::try_from(file.metadata()?.len())
             .map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
         if length == 0 {
-            return Ok(Self { address: NonNull::dangling(), length });
+            return Ok(Self {
+                address: NonNull::dangling(),
+                length,
+            });
         }
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that
         // exists already, and keeps the file alive by itself.
         let address = unsafe {
-            libc::mmap(ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                libc::PROT_READ,
+                libc::MAP_PRIVATE,
+                file.as_raw_fd(),
+                0,
+            )
         };
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());

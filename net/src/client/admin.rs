@@ -61,9 +61,15 @@ pub(crate) struct Admin {
 pub(crate) enum Reply {
     Words(Vec<u8>),
     /// Ask this many other cores with this ticket.
-    Ask { ticket: u64, detailed: bool },
+    Ask {
+        ticket: u64,
+        detailed: bool,
+    },
     /// Tell every core to begin its figures anew, then say so.
-    Reset { connections: bool, words: Vec<u8> },
+    Reset {
+        connections: bool,
+        words: Vec<u8>,
+    },
 }
 
 struct Question {
@@ -107,7 +113,10 @@ impl Figures {
             figures.ephemerals.push((session, path.to_owned()));
         });
         worker.sessions(&mut |session, timeout_ms| {
-            figures.sessions.push(SessionLine { session, timeout_ms });
+            figures.sessions.push(SessionLine {
+                session,
+                timeout_ms,
+            });
         });
         figures
     }
@@ -130,7 +139,11 @@ impl Figures {
 
 impl Admin {
     pub(crate) fn new(facts: Arc<Facts>) -> Self {
-        Self { facts, questions: Vec::new(), next_ticket: 0 }
+        Self {
+            facts,
+            questions: Vec::new(),
+            next_ticket: 0,
+        }
     }
 
     /// A client has asked. `collect` takes this core's figures.
@@ -170,7 +183,13 @@ impl Admin {
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let question = Question { ticket, connection, word, figures, missing: other_cores };
+        let question = Question {
+            ticket,
+            connection,
+            word,
+            figures,
+            missing: other_cores,
+        };
         self.questions.push(question);
         Reply::Ask { ticket, detailed }
     }
@@ -182,7 +201,10 @@ impl Admin {
         figures: Figures,
         now: Now,
     ) -> Option<(ConnectionId, Vec<u8>)> {
-        let place = self.questions.iter().position(|question| question.ticket == ticket)?;
+        let place = self
+            .questions
+            .iter()
+            .position(|question| question.ticket == ticket)?;
         let question = &mut self.questions[place];
         question.figures.absorb(figures);
         question.missing -= 1;

@@ -24,7 +24,12 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn new(socket: OwnedFd, subject: Subject) -> Self {
-        Self { socket, subject, accepting: None, rest_until: None }
+        Self {
+            socket,
+            subject,
+            accepting: None,
+            rest_until: None,
+        }
     }
 
     pub(crate) fn subject(&self) -> Subject {
@@ -40,7 +45,10 @@ impl Listener {
             && !armed
         {
             let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
-            if error.raw_os_error().is_some_and(|errno| short.contains(&errno)) {
+            if error
+                .raw_os_error()
+                .is_some_and(|errno| short.contains(&errno))
+            {
                 tracing::warn!("cannot accept a connection: {error}");
                 self.rest_until = Some(now + REST);
             }
@@ -72,7 +80,10 @@ impl Listener {
 pub(crate) fn bind(address: SocketAddr, backlog: Option<u32>) -> io::Result<OwnedFd> {
     let wanted = backlog.unwrap_or(BACKLOG);
     let backlog = u16::try_from(wanted).unwrap_or(u16::MAX);
-    let options = ListenOptions { reuse_port: false, backlog };
+    let options = ListenOptions {
+        reuse_port: false,
+        backlog,
+    };
     let deadline = std::time::Instant::now() + BIND_TIME_MAX;
     loop {
         match os::listen(address, options) {

@@ -31,7 +31,11 @@ pub(crate) fn is_detailed(word: &[u8; 4]) -> bool {
 
 /// The answer to a word that shows figures.
 pub(crate) fn answer(word: &[u8; 4], facts: &Facts, figures: &Figures, now: Now) -> String {
-    let scene = Scene { facts, figures, now };
+    let scene = Scene {
+        facts,
+        figures,
+        now,
+    };
     if word == b"isro" {
         return if scene.serves() { "rw" } else { "null" }.to_owned();
     }
@@ -58,7 +62,12 @@ pub(crate) fn answer(word: &[u8; 4], facts: &Facts, figures: &Figures, now: Now)
 
 pub(crate) fn envi() -> String {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     let directory = std::env::current_dir().unwrap_or_default();
     let lines = [
         ("zookeeper.version", VERSION.to_owned()),
@@ -95,12 +104,20 @@ impl Scene<'_> {
         }
         let traffic = &self.figures.traffic;
         let latency = LatencyMs::from(&traffic.latency);
-        writeln!(out, "Latency min/avg/max: {}/{}/{}", latency.min, latency.avg, latency.max)?;
+        writeln!(
+            out,
+            "Latency min/avg/max: {}/{}/{}",
+            latency.min, latency.avg, latency.max
+        )?;
         writeln!(out, "Received: {}", traffic.received)?;
         writeln!(out, "Sent: {}", traffic.sent)?;
         writeln!(out, "Connections: {}", self.figures.connections_count)?;
         writeln!(out, "Outstanding: {}", self.figures.outstanding)?;
-        writeln!(out, "Zxid: 0x{:x}", self.first_shard().map_or(0, |shard| shard.zxid.0))?;
+        writeln!(
+            out,
+            "Zxid: 0x{:x}",
+            self.first_shard().map_or(0, |shard| shard.zxid.0)
+        )?;
         writeln!(out, "Mode: {}", self.mode())?;
         writeln!(out, "Node count: {}", self.sum(|shard| shard.znodes))?;
         if self.mode() == "leader" {
@@ -138,9 +155,15 @@ impl Scene<'_> {
         put("last_client_response_size", &traffic.response.last)?;
         put("min_client_response_size", &traffic.response.min)?;
         put("max_client_response_size", &traffic.response.max)?;
-        put("open_file_descriptor_count", &entries_count(Path::new("/proc/self/fd")))?;
+        put(
+            "open_file_descriptor_count",
+            &entries_count(Path::new("/proc/self/fd")),
+        )?;
         put("max_file_descriptor_count", &self.facts.open_files_max)?;
-        put("uptime", &self.now.instant.since(self.facts.started).as_ms())?;
+        put(
+            "uptime",
+            &self.now.instant.since(self.facts.started).as_ms(),
+        )?;
         put("connection_drop_probability", &"0.0")?;
         if !self.facts.config.is_standalone() {
             put("quorum_size", &self.facts.config.voters().len())?;
@@ -150,14 +173,16 @@ impl Scene<'_> {
         }
         put("log_sync_micros_last", &figures.log.sync_micros_last)?;
         put("log_backlog_bytes", &figures.log.backlog_bytes)?;
-        figures.shards.iter().try_for_each(|shard| put_shard(shard, &mut put))
+        figures
+            .shards
+            .iter()
+            .try_for_each(|shard| put_shard(shard, &mut put))
     }
 
-    fn put_leader(
-        &self,
-        put: &mut impl FnMut(&str, &dyn std::fmt::Display) -> Written,
-    ) -> Written {
-        let Some(shard) = self.first_shard() else { return Ok(()) };
+    fn put_leader(&self, put: &mut impl FnMut(&str, &dyn std::fmt::Display) -> Written) -> Written {
+        let Some(shard) = self.first_shard() else {
+            return Ok(());
+        };
         let sizes = self.figures.proposals;
         put("learners", &shard.learners)?;
         put("synced_followers", &shard.synced_followers)?;
@@ -179,13 +204,19 @@ impl Scene<'_> {
         writeln!(out, "dataLogDir={}", config.data_log_dir.display())?;
         writeln!(out, "dataLogSize={}", size_of_tree(&config.data_log_dir))?;
         writeln!(out, "tickTime={}", config.tick_time_ms)?;
-        writeln!(out, "maxClientCnxns={}", limit(config.connections_per_address_max))?;
+        writeln!(
+            out,
+            "maxClientCnxns={}",
+            limit(config.connections_per_address_max)
+        )?;
         writeln!(out, "minSessionTimeout={}", config.session_timeout_ms_min)?;
         writeln!(out, "maxSessionTimeout={}", config.session_timeout_ms_max)?;
         let backlog = config.client_listen_backlog.map_or(-1, i64::from);
         writeln!(out, "clientPortListenBacklog={backlog}")?;
         writeln!(out, "serverId={}", config.id)?;
-        let Some(own) = config.own_server() else { return Ok(()) };
+        let Some(own) = config.own_server() else {
+            return Ok(());
+        };
         writeln!(out, "initLimit={}", config.init_limit_ticks)?;
         writeln!(out, "syncLimit={}", config.sync_limit_ticks)?;
         writeln!(out, "electionAlg=3")?;
@@ -216,7 +247,11 @@ impl Scene<'_> {
                 let last = figures.last;
                 let latency = LatencyMs::from(&figures.latency);
                 write!(out, ",sid=0x{:x}", figures.session)?;
-                write!(out, ",lop={}", last.map_or("NA", |last| operation_name(last.operation)))?;
+                write!(
+                    out,
+                    ",lop={}",
+                    last.map_or("NA", |last| operation_name(last.operation))
+                )?;
                 write!(out, ",est={},to={}", line.since_wall_ms, figures.timeout_ms)?;
                 if let Some(last) = last {
                     write!(out, ",lcxid=0x{:x},lzxid=0x{:x}", last.xid, last.zxid)?;
@@ -224,7 +259,11 @@ impl Scene<'_> {
                     write!(out, ",llat={}", last.latency_us / 1000)?;
                 }
                 let average = latency.average.trunc();
-                write!(out, ",minlat={},avglat={average},maxlat={}", latency.min, latency.max)?;
+                write!(
+                    out,
+                    ",minlat={},avglat={average},maxlat={}",
+                    latency.min, latency.max
+                )?;
             }
             writeln!(out, ")")?;
         }
@@ -235,8 +274,14 @@ impl Scene<'_> {
         let figures = self.figures;
         let heard = self.heard_by_session();
         let expiring = figures.sessions.iter().map(|line| {
-            let heard = heard.get(&line.session.0).copied().unwrap_or(self.now.instant);
-            (self.silent_until(heard, u64::from(line.timeout_ms)), line.session)
+            let heard = heard
+                .get(&line.session.0)
+                .copied()
+                .unwrap_or(self.now.instant);
+            (
+                self.silent_until(heard, u64::from(line.timeout_ms)),
+                line.session,
+            )
         });
         let sets = Sets::of(expiring, self.now);
         writeln!(out, "SessionTracker dump:")?;
@@ -250,7 +295,9 @@ impl Scene<'_> {
         writeln!(out, "Sessions with Ephemerals ({}):", ephemerals.len())?;
         for (session, paths) in ephemerals {
             writeln!(out, "0x{session:x}:")?;
-            paths.iter().try_for_each(|path| writeln!(out, "\t{path}"))?;
+            paths
+                .iter()
+                .try_for_each(|path| writeln!(out, "\t{path}"))?;
         }
         let lines = figures.connections.iter();
         let until = |line: &ConnectionLine| {
@@ -262,7 +309,11 @@ impl Scene<'_> {
         writeln!(out, "Connections Sets ({})/({}):", sets.len(), sets.count)?;
         sets.write(out, |out, line| {
             let session = line.figures.session;
-            writeln!(out, "\tip: {} sessionId: 0x{session:x}", JavaAddress(line.address))
+            writeln!(
+                out,
+                "\tip: {} sessionId: 0x{session:x}",
+                JavaAddress(line.address)
+            )
         })
     }
 
@@ -270,7 +321,12 @@ impl Scene<'_> {
         let watches = &self.figures.watches;
         let connections: BTreeSet<_> = watches.iter().map(|(id, _)| key_of(*id)).collect();
         let paths: BTreeSet<_> = watches.iter().map(|(_, path)| path).collect();
-        writeln!(out, "{} connections watching {} paths", connections.len(), paths.len())?;
+        writeln!(
+            out,
+            "{} connections watching {} paths",
+            connections.len(),
+            paths.len()
+        )?;
         writeln!(out, "Total watches:{}", watches.len())
     }
 
@@ -283,7 +339,9 @@ impl Scene<'_> {
         }
         for (path, sessions) in by_path {
             writeln!(out, "{path}")?;
-            sessions.iter().try_for_each(|session| writeln!(out, "\t0x{session:x}"))?;
+            sessions
+                .iter()
+                .try_for_each(|session| writeln!(out, "\t0x{session:x}"))?;
         }
         writeln!(out)
     }
@@ -297,7 +355,9 @@ impl Scene<'_> {
         }
         for (session, paths) in by_session {
             writeln!(out, "0x{session:x}")?;
-            paths.iter().try_for_each(|path| writeln!(out, "\t{path}"))?;
+            paths
+                .iter()
+                .try_for_each(|path| writeln!(out, "\t{path}"))?;
         }
         writeln!(out)
     }
@@ -335,7 +395,10 @@ impl Scene<'_> {
     }
 
     fn first_shard(&self) -> Option<&ShardReport> {
-        self.figures.shards.iter().find(|shard| shard.shard == ShardId(0))
+        self.figures
+            .shards
+            .iter()
+            .find(|shard| shard.shard == ShardId(0))
     }
 
     fn sum(&self, figure: impl Fn(&ShardReport) -> usize) -> usize {
@@ -344,15 +407,16 @@ impl Scene<'_> {
 
     fn sessions_of_connections(&self) -> BTreeMap<(u8, u32, u32), i64> {
         let lines = self.figures.connections.iter();
-        lines.map(|line| (key_of(line.connection), line.figures.session)).collect()
+        lines
+            .map(|line| (key_of(line.connection), line.figures.session))
+            .collect()
     }
 
     /// When each session that is connected here was heard from.
     fn heard_by_session(&self) -> BTreeMap<u64, Instant> {
         let lines = self.figures.connections.iter();
-        let heard = lines.filter_map(|line| {
-            Some((line.figures.session.cast_unsigned(), line.figures.last?.at))
-        });
+        let heard = lines
+            .filter_map(|line| Some((line.figures.session.cast_unsigned(), line.figures.last?.at)));
         heard.collect()
     }
 
@@ -375,11 +439,20 @@ fn put_shard(
         PeerState::Observing => "observing",
     };
     put(&format!("shard_{number}_state"), &role)?;
-    put(&format!("shard_{number}_leader"), &shard.leader.map_or(0, |leader| leader.0))?;
+    put(
+        &format!("shard_{number}_leader"),
+        &shard.leader.map_or(0, |leader| leader.0),
+    )?;
     put(&format!("shard_{number}_epoch"), &shard.current_epoch)?;
-    put(&format!("shard_{number}_zxid"), &format_args!("0x{:x}", shard.zxid.0))?;
+    put(
+        &format!("shard_{number}_zxid"),
+        &format_args!("0x{:x}", shard.zxid.0),
+    )?;
     put(&format!("shard_{number}_znode_count"), &shard.znodes)?;
-    put(&format!("shard_{number}_digest"), &format_args!("{:032x}", shard.digest))
+    put(
+        &format!("shard_{number}_digest"),
+        &format_args!("{:032x}", shard.digest),
+    )
 }
 
 /// Things that expire, by the second in which they do.
@@ -390,7 +463,10 @@ struct Sets<T> {
 
 impl<T> Sets<T> {
     fn of(things: impl Iterator<Item = (Instant, T)>, now: Now) -> Self {
-        let mut sets = Self { by_second: BTreeMap::new(), count: 0 };
+        let mut sets = Self {
+            by_second: BTreeMap::new(),
+            count: 0,
+        };
         for (at, thing) in things {
             let away_us = i128::from(at.0) - i128::from(now.instant.0);
             let wall_ms = i128::from(now.wall_ms) + away_us / 1000;
@@ -405,11 +481,7 @@ impl<T> Sets<T> {
         self.by_second.len()
     }
 
-    fn write(
-        &self,
-        out: &mut String,
-        mut line: impl FnMut(&mut String, &T) -> Written,
-    ) -> Written {
+    fn write(&self, out: &mut String, mut line: impl FnMut(&mut String, &T) -> Written) -> Written {
         for (second, things) in &self.by_second {
             writeln!(out, "{} expire at {}:", things.len(), JavaDate(*second))?;
             things.iter().try_for_each(|thing| line(out, thing))?;
@@ -436,7 +508,12 @@ impl From<&Latency> for LatencyMs {
         let rounded = (average * 10_000.0).round() / 10_000.0;
         // Rust's Debug for floats, like Java, always shows a point and no more digits than needed.
         let avg = format!("{rounded:?}");
-        Self { min: latency.min_us / 1000, max: latency.max_us / 1000, average, avg }
+        Self {
+            min: latency.min_us / 1000,
+            max: latency.max_us / 1000,
+            average,
+            avg,
+        }
     }
 }
 
@@ -445,11 +522,20 @@ struct Brief<'a>(&'a ConnectionLine);
 
 impl std::fmt::Display for Brief<'_> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ConnectionLine { address, reads, outstanding, figures, .. } = self.0;
+        let ConnectionLine {
+            address,
+            reads,
+            outstanding,
+            figures,
+            ..
+        } = self.0;
         let address = JavaAddress(*address);
         let interest = u8::from(*reads);
         let (received, sent) = (figures.received, figures.sent);
-        write!(out, "{address}[{interest}](queued={outstanding},recved={received},sent={sent}")
+        write!(
+            out,
+            "{address}[{interest}](queued={outstanding},recved={received},sent={sent}"
+        )
     }
 }
 
@@ -498,7 +584,10 @@ impl std::fmt::Display for JavaDate {
         let month = MONTHS[usize::try_from(month).expect("below 12")];
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
         let weekday = DAYS[weekday];
-        write!(out, "{weekday} {month} {day:02} {hour:02}:{minute:02}:{second:02} UTC {year}")
+        write!(
+            out,
+            "{weekday} {month} {day:02} {hour:02}:{minute:02}:{second:02} UTC {year}"
+        )
     }
 }
 
@@ -543,7 +632,9 @@ fn entries_count(directory: &Path) -> usize {
 
 /// The bytes of all files below a directory, and nothing for what cannot be looked at.
 fn size_of_tree(directory: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return 0;
+    };
     let size = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(data) if data.is_dir() => size_of_tree(&entry.path()),
         Ok(data) => data.len(),
@@ -572,11 +663,20 @@ mod tests {
 
     #[test]
     fn averages_are_javas() {
-        let latency = |count, sum_us| Latency { count, sum_us, min_us: 1999, max_us: 97_001 };
-        for (count, sum_us, expected) in [(0, 0, "0.0"), (2, 48_000, "24.0"), (3, 47_000, "15.6667")]
+        let latency = |count, sum_us| Latency {
+            count,
+            sum_us,
+            min_us: 1999,
+            max_us: 97_001,
+        };
+        for (count, sum_us, expected) in
+            [(0, 0, "0.0"), (2, 48_000, "24.0"), (3, 47_000, "15.6667")]
         {
             let shown = LatencyMs::from(&latency(count, sum_us));
-            assert_eq!((shown.min, shown.avg.as_str(), shown.max), (1, expected, 97));
+            assert_eq!(
+                (shown.min, shown.avg.as_str(), shown.max),
+                (1, expected, 97)
+            );
         }
     }
 

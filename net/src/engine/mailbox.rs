@@ -25,14 +25,29 @@ use crate::ring::{Ring, WakeTarget, Waker};
 pub(crate) enum Letter {
     Mail(Mail),
     /// A client that the sender has accepted and the receiver serves.
-    Client { stream: OwnedFd, address: SocketAddr },
+    Client {
+        stream: OwnedFd,
+        address: SocketAddr,
+    },
     /// A link whose peer has said whom it wants, and what it said after that.
-    Link { stream: OwnedFd, hello: Hello, rest: Vec<u8> },
+    Link {
+        stream: OwnedFd,
+        hello: Hello,
+        rest: Vec<u8>,
+    },
     /// The figures of this core are wanted.
-    FiguresAsked { ticket: u64, detailed: bool },
-    Figures { ticket: u64, figures: Box<Figures> },
+    FiguresAsked {
+        ticket: u64,
+        detailed: bool,
+    },
+    Figures {
+        ticket: u64,
+        figures: Box<Figures>,
+    },
     /// A client has asked for the figures to begin anew.
-    Reset { connections: bool },
+    Reset {
+        connections: bool,
+    },
 }
 
 /// All doors of one node, shared by its cores and by the threads that serve them.
@@ -78,7 +93,9 @@ impl House {
             bells: OnceLock::new(),
             connections: AtomicUsize::new(0),
         };
-        Arc::new(Self { doors: (0..count).map(|_| door()).collect() })
+        Arc::new(Self {
+            doors: (0..count).map(|_| door()).collect(),
+        })
     }
 
     pub(crate) fn cores(&self) -> u8 {
@@ -98,18 +115,29 @@ impl House {
 
     /// How many clients a core serves, its own count.
     pub(crate) fn set_connections(&self, core: CoreId, connections: usize) {
-        self.door(core).connections.store(connections, Ordering::Relaxed);
+        self.door(core)
+            .connections
+            .store(connections, Ordering::Relaxed);
     }
 
     /// The clients of all cores.
     pub(crate) fn connections(&self) -> usize {
-        self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed)).sum()
+        self.doors
+            .iter()
+            .map(|door| door.connections.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// The core with the fewest clients: where the next one goes.
     pub(crate) fn idlest(&self) -> CoreId {
-        let counts = self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed));
-        let (core, _) = (0..).zip(counts).min_by_key(|(_, count)| *count).expect("a core");
+        let counts = self
+            .doors
+            .iter()
+            .map(|door| door.connections.load(Ordering::Relaxed));
+        let (core, _) = (0..)
+            .zip(counts)
+            .min_by_key(|(_, count)| *count)
+            .expect("a core");
         CoreId(core)
     }
 
@@ -126,8 +154,14 @@ impl House {
 impl Post {
     /// Opens the door of the core whose thread this is.
     pub(crate) fn open(me: CoreId, house: Arc<House>, ring: &mut Ring) -> std::io::Result<Self> {
-        let bells = Bells { target: ring.wake_target()?, waker: ring.waker()? };
-        assert!(house.door(me).bells.set(bells).is_ok(), "a core opens its door once");
+        let bells = Bells {
+            target: ring.wake_target()?,
+            waker: ring.waker()?,
+        };
+        assert!(
+            house.door(me).bells.set(bells).is_ok(),
+            "a core opens its door once"
+        );
         let waiting = (0..house.cores()).map(|_| VecDeque::new()).collect();
         Ok(Self { me, house, waiting })
     }
@@ -139,7 +173,9 @@ impl Post {
     /// Every other core of this node.
     pub(crate) fn others(&self) -> impl Iterator<Item = CoreId> + use<> {
         let me = self.me;
-        (0..self.house.cores()).map(CoreId).filter(move |core| *core != me)
+        (0..self.house.cores())
+            .map(CoreId)
+            .filter(move |core| *core != me)
     }
 
     /// Puts a letter on its way; [`Self::deliver`] makes sure that it is read.
@@ -155,13 +191,13 @@ impl Post {
             if waiting.is_empty() {
                 continue;
             }
-            let queue = &door.letters[me];
-            while let Some(letter) = waiting.pop_front() {
-                if let Err(letter) = queue.push(letter) {
-                    waiting.push_front(letter);
-                    door.crowded[me].store(true, Ordering::Release);
-                    break;
-                }
+            fill(&door.letters[me], waiting);
+            if !waiting.is_empty() {
+                door.crowded[me].store(true, Ordering::Relaxed);
+                // Either the receiver sees the flag after it has emptied its queue, or the queue
+                // is seen to be empty here.
+                fence(Ordering::SeqCst);
+                fill(&door.letters[me], waiting);
             }
             ring_if_parked(door, ring);
         }
@@ -170,7 +206,9 @@ impl Post {
     /// The next letter that has arrived, whoever sent it.
     pub(crate) fn next_letter(&self) -> Option<(CoreId, Letter)> {
         let letters = (0..).map(CoreId).zip(&self.door().letters);
-        letters.into_iter().find_map(|(from, queue)| Some((from, queue.pop()?)))
+        letters
+            .into_iter()
+            .find_map(|(from, queue)| Some((from, queue.pop()?)))
     }
 
     pub(crate) fn next_news(&self) -> Option<News> {
@@ -179,8 +217,9 @@ impl Post {
 
     /// Wakes the senders that had more than fitted, now that there is room.
     pub(crate) fn make_room(&self, ring: &mut Ring) {
+        fence(Ordering::SeqCst);
         for (crowded, sender) in self.door().crowded.iter().zip(&self.house.doors) {
-            if crowded.swap(false, Ordering::AcqRel) {
+            if crowded.swap(false, Ordering::Relaxed) {
                 ring_if_parked(sender, ring);
             }
         }
@@ -203,13 +242,18 @@ impl Post {
         self.door().parked.store(false, Ordering::Relaxed);
     }
 
-    /// Whether letters wait here because their receiver's queue is full.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.waiting.iter().any(|waiting| !waiting.is_empty())
-    }
-
     fn door(&self) -> &Door {
         self.house.door(self.me)
+    }
+}
+
+/// Moves letters into a queue as long as there is room.
+fn fill(queue: &ArrayQueue<Letter>, waiting: &mut VecDeque<Letter>) {
+    while let Some(letter) = waiting.pop_front() {
+        if let Err(letter) = queue.push(letter) {
+            waiting.push_front(letter);
+            return;
+        }
     }
 }
 
@@ -238,7 +282,9 @@ mod tests {
     use crate::ring::{Completion, Ring, RingConfig};
 
     fn numbered(number: usize) -> Letter {
-        Letter::Mail(Mail::Ended { session: SessionId(number as u64) })
+        Letter::Mail(Mail::Ended {
+            session: SessionId(number as u64),
+        })
     }
 
     fn number(letter: &Letter) -> u64 {
@@ -263,7 +309,8 @@ mod tests {
         let mut rounds = 0;
         while received.len() < count {
             sender.deliver(&mut ring);
-            assert_eq!(sender.is_crowded(), received.len() + LETTERS_MAX < count);
+            let crowded = !sender.waiting[1].is_empty();
+            assert_eq!(crowded, received.len() + LETTERS_MAX < count);
             while let Some((from, letter)) = receiver.next_letter() {
                 assert_eq!(from, CoreId(0));
                 received.push(number(&letter));
@@ -286,7 +333,10 @@ mod tests {
         sender.send(CoreId(1), numbered(7));
         sender.deliver(&mut ring);
         assert!(!receiver.park());
-        assert_eq!(receiver.next_letter().map(|(_, letter)| number(&letter)), Some(7));
+        assert_eq!(
+            receiver.next_letter().map(|(_, letter)| number(&letter)),
+            Some(7)
+        );
         house.tell(CoreId(1), News::Stop);
         assert!(!receiver.park());
         assert!(receiver.next_news().is_some());
@@ -306,13 +356,17 @@ mod tests {
             ready.send(()).unwrap();
             ring.submit_and_wait(None).unwrap();
             receiver.unpark();
-            assert!(matches!(ring.next_completion(), Some(Completion::Woken { .. })));
+            assert!(matches!(
+                ring.next_completion(),
+                Some(Completion::Woken { .. })
+            ));
             receiver.next_letter().map(|(_, letter)| number(&letter))
         });
         is_ready.recv().unwrap();
         sender.send(CoreId(1), numbered(9));
         sender.deliver(&mut ring);
-        ring.submit_and_wait(Some(std::time::Duration::ZERO)).unwrap();
+        ring.submit_and_wait(Some(std::time::Duration::ZERO))
+            .unwrap();
         assert_eq!(other.join().unwrap(), Some(9));
     }
 }

@@ -37,7 +37,7 @@ use crate::client::connection::Clients;
 use crate::client::listener::Listener;
 use crate::client::traffic::Sizes;
 use crate::config::HostPort;
-use crate::control::{Desk, LogDirectory, News};
+use crate::control::{Desk, LogDirectory};
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::{House, Post};
 use crate::engine::subject::Subject;
@@ -77,7 +77,11 @@ pub(crate) struct Seed {
 /// What the thread that started a core hears of it.
 pub(crate) enum Milestone {
     /// The log is open, and clients are served.
-    Started { core: CoreId, ring: RingReport, registered: bool },
+    Started {
+        core: CoreId,
+        ring: RingReport,
+        registered: bool,
+    },
     Failed(Failure),
     Stopped,
 }
@@ -112,8 +116,6 @@ struct Hands {
     admin: Admin,
     listeners: Vec<Listener>,
     connections_max: usize,
-    /// News that wait for the ring to be free.
-    news: Vec<News>,
     proposals: Sizes,
     desk: Desk,
     milestones: Sender<Milestone>,
@@ -149,7 +151,10 @@ impl Engine {
         if let Some(processor) = seed.processor
             && let Err(error) = os::pin_thread(processor)
         {
-            tracing::warn!("cannot pin core {} to processor {processor}: {error}", seed.core.0);
+            tracing::warn!(
+                "cannot pin core {} to processor {processor}: {error}",
+                seed.core.0
+            );
         }
         let (mut ring, ring_report) =
             Ring::new(&RingConfig::default()).map_err(Failure::environment)?;
@@ -190,7 +195,6 @@ impl Engine {
             admin: Admin::new(seed.facts),
             listeners,
             connections_max: seed.connections_max,
-            news: Vec::new(),
             proposals: Sizes::default(),
             desk: seed.desk,
             milestones: seed.milestones,
@@ -210,7 +214,9 @@ fn lend_buffers(ring: &mut Ring, wal: &mut Wal) -> Result<bool, Failure> {
     let buffers = LogBuffers::allocate(LOG_BUFFERS, LOG_BUFFER_BYTES).map_err(|error| {
         Failure::environment(format_args!("no memory for the log's buffers: {error}"))
     })?;
-    let registered = ring.register_log_buffers(&buffers, BATCH_BYTES_TARGET).is_ok();
+    let registered = ring
+        .register_log_buffers(&buffers, BATCH_BYTES_TARGET)
+        .is_ok();
     for buffer in buffers {
         wal.lend(from_ring(buffer));
     }

@@ -31,10 +31,23 @@ pub(crate) struct Links {
 
 /// What a link has become, for the worker or for another core.
 pub(crate) enum LinkNews {
-    Up { link: LinkId, peer_cores: u8, rest: Vec<u8> },
-    Bytes { link: LinkId },
-    Down { link: LinkId },
-    HandOver { to: CoreId, stream: OwnedFd, hello: Hello, rest: Vec<u8> },
+    Up {
+        link: LinkId,
+        peer_cores: u8,
+        rest: Vec<u8>,
+    },
+    Bytes {
+        link: LinkId,
+    },
+    Down {
+        link: LinkId,
+    },
+    HandOver {
+        to: CoreId,
+        stream: OwnedFd,
+        hello: Hello,
+        rest: Vec<u8>,
+    },
 }
 
 /// One of a peer's cores that this core dials.
@@ -76,12 +89,21 @@ struct Link {
 
 enum Stage {
     /// Dialed, not connected yet.
-    Connecting { peer: ServerId, core: CoreId },
+    Connecting {
+        peer: ServerId,
+        core: CoreId,
+    },
     /// The peer's hello is awaited: that of the peer which was dialed, or of anyone.
-    Greeting { dialed: Option<(ServerId, CoreId)> },
+    Greeting {
+        dialed: Option<(ServerId, CoreId)>,
+    },
     /// For another core of this node; it goes there when the ring has let go of it.
-    Leaving { hello: Hello },
-    Up { id: LinkId, dialed: bool },
+    Leaving {
+        hello: Hello,
+    },
+    Up {
+        id: LinkId,
+    },
     Gone,
 }
 
@@ -118,7 +140,9 @@ impl Links {
     /// Someone has connected to the peer port.
     pub(crate) fn on_accepted(&mut self, stream: OwnedFd, now: Instant) {
         let greeting = |slot: &&Slot| {
-            slot.link.as_ref().is_some_and(|link| matches!(link.stage, Stage::Greeting { .. }))
+            slot.link
+                .as_ref()
+                .is_some_and(|link| matches!(link.stage, Stage::Greeting { .. }))
         };
         if self.slots.iter().filter(greeting).count() >= GREETINGS_MAX {
             // Whoever is meant to be here dials again.
@@ -146,7 +170,9 @@ impl Links {
         let mut names = Vec::new();
         for index in 0..self.dials.len() {
             let dial = &mut self.dials[index];
-            let DialState::Waiting { until } = dial.state else { continue };
+            let DialState::Waiting { until } = dial.state else {
+                continue;
+            };
             if until > now {
                 continue;
             }
@@ -187,13 +213,19 @@ impl Links {
     }
 
     pub(crate) fn on_connected(&mut self, slot: u32, token: Token, worked: bool, now: Instant) {
-        let Some(link) = self.find(slot, token) else { return };
-        let Stage::Connecting { peer, core } = link.stage else { return };
+        let Some(link) = self.find(slot, token) else {
+            return;
+        };
+        let Stage::Connecting { peer, core } = link.stage else {
+            return;
+        };
         if !worked {
             self.lose(slot, now);
             return;
         }
-        link.stage = Stage::Greeting { dialed: Some((peer, core)) };
+        link.stage = Stage::Greeting {
+            dialed: Some((peer, core)),
+        };
         let greeting = self.identity.greeting(self.core, peer, core);
         self.link(slot).greeting = greeting;
         self.stir(slot);
@@ -209,12 +241,14 @@ impl Links {
         now: Instant,
         news: &mut Vec<LinkNews>,
     ) {
-        let Some(link) = self.find(slot, token) else { return };
+        let Some(link) = self.find(slot, token) else {
+            return;
+        };
         if !armed {
             link.receiving = None;
         }
         match link.stage {
-            Stage::Up { id, .. } => news.push(LinkNews::Bytes { link: id }),
+            Stage::Up { id } => news.push(LinkNews::Bytes { link: id }),
             Stage::Greeting { .. } => {
                 link.early.extend_from_slice(bytes);
                 self.greet(slot, now, news);
@@ -236,7 +270,9 @@ impl Links {
         now: Instant,
         news: &mut Vec<LinkNews>,
     ) {
-        let Some(link) = self.find(slot, token) else { return };
+        let Some(link) = self.find(slot, token) else {
+            return;
+        };
         link.receiving = None;
         match end {
             ReceiveEnd::NoBuffers | ReceiveEnd::Cancelled => {
@@ -256,7 +292,9 @@ impl Links {
         now: Instant,
         news: &mut Vec<LinkNews>,
     ) {
-        let Some(link) = self.find(slot, token) else { return };
+        let Some(link) = self.find(slot, token) else {
+            return;
+        };
         link.sending = false;
         if buffer.capacity() <= SPARE_BYTES_MAX {
             buffer.clear();
@@ -278,8 +316,14 @@ impl Links {
 
     /// The worker does not want the link any more, and need not hear that it is down by itself.
     pub(crate) fn close(&mut self, id: LinkId, why: &str, now: Instant) -> bool {
-        let Some(slot) = self.slot_of(id) else { return false };
-        tracing::info!("link to core {} of server {} closed: {why}", id.core.0, id.peer);
+        let Some(slot) = self.slot_of(id) else {
+            return false;
+        };
+        tracing::info!(
+            "link to core {} of server {} closed: {why}",
+            id.core.0,
+            id.peer
+        );
         self.lose(slot, now);
         true
     }
@@ -288,7 +332,11 @@ impl Links {
     pub(crate) fn settle(&mut self, ring: &mut Ring, worker: &mut Worker) {
         for (slot, generation) in std::mem::take(&mut self.restless) {
             let place = &mut self.slots[slot as usize];
-            let Some(link) = place.link.as_mut().filter(|_| place.generation == generation) else {
+            let Some(link) = place
+                .link
+                .as_mut()
+                .filter(|_| place.generation == generation)
+            else {
                 continue;
             };
             link.restless = false;
@@ -309,7 +357,10 @@ impl Links {
             DialState::Waiting { until } => Some(until),
             DialState::Resolving | DialState::Underway { .. } => None,
         });
-        let links = self.slots.iter().filter_map(|slot| slot.link.as_ref()?.deadline);
+        let links = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.link.as_ref()?.deadline);
         dials.chain(links).min()
     }
 
@@ -331,8 +382,13 @@ impl Links {
 
     /// Reads the peer's hello, once it is complete.
     fn greet(&mut self, slot: u32, now: Instant, news: &mut Vec<LinkNews>) {
-        let link = self.slots[slot as usize].link.as_mut().expect("the caller has found it");
-        let Stage::Greeting { dialed } = link.stage else { return };
+        let link = self.slots[slot as usize]
+            .link
+            .as_mut()
+            .expect("the caller has found it");
+        let Stage::Greeting { dialed } = link.stage else {
+            return;
+        };
         let outcome = match read_hello(&link.early) {
             Ok(None) => return,
             Ok(Some((hello, length))) => match dialed {
@@ -378,7 +434,7 @@ impl Links {
         // A peer that dials again has lost the link of before, whether we have noticed or not.
         let earlier = self.slots.iter().position(|place| {
             let stage = place.link.as_ref().map(|link| &link.stage);
-            matches!(stage, Some(Stage::Up { id, .. }) if (id.peer, id.core) == (peer, core))
+            matches!(stage, Some(Stage::Up { id }) if (id.peer, id.core) == (peer, core))
         });
         if let Some(earlier) = earlier {
             let earlier = u32::try_from(earlier).expect("slots are few");
@@ -387,10 +443,14 @@ impl Links {
             }
         }
         self.incarnations = self.incarnations.wrapping_add(1);
-        let id = LinkId { peer, core, incarnation: self.incarnations };
+        let id = LinkId {
+            peer,
+            core,
+            incarnation: self.incarnations,
+        };
         let greeting = self.identity.greeting(self.core, peer, core);
         let link = self.link(slot);
-        link.stage = Stage::Up { id, dialed };
+        link.stage = Stage::Up { id };
         link.deadline = None;
         if !dialed {
             link.greeting = greeting;
@@ -399,19 +459,33 @@ impl Links {
         if dialed {
             self.learn_cores(peer, hello.cores);
         }
-        news.push(LinkNews::Up { link: id, peer_cores: hello.cores, rest });
+        news.push(LinkNews::Up {
+            link: id,
+            peer_cores: hello.cores,
+            rest,
+        });
     }
 
     /// Dials each of the peer's cores, and none that it does not have.
     fn learn_cores(&mut self, peer: ServerId, cores: u8) {
-        let mine = self.dials.iter().find(|dial| dial.peer == peer && dial.core == CoreId(0));
-        let Some(address) = mine.map(|dial| dial.address.clone()) else { return };
+        let mine = self
+            .dials
+            .iter()
+            .find(|dial| dial.peer == peer && dial.core == CoreId(0));
+        let Some(address) = mine.map(|dial| dial.address.clone()) else {
+            return;
+        };
         for dial in self.dials.iter_mut().filter(|dial| dial.peer == peer) {
             dial.backoff = BACKOFF_MIN;
         }
-        self.dials.retain(|dial| dial.peer != peer || dial.core.0 < cores);
+        self.dials
+            .retain(|dial| dial.peer != peer || dial.core.0 < cores);
         for core in (0..cores).map(CoreId) {
-            if !self.dials.iter().any(|dial| (dial.peer, dial.core) == (peer, core)) {
+            if !self
+                .dials
+                .iter()
+                .any(|dial| (dial.peer, dial.core) == (peer, core))
+            {
                 self.dials.push(Dial {
                     peer,
                     core,
@@ -427,7 +501,9 @@ impl Links {
     fn hand_over(&mut self, slot: u32, news: &mut Vec<LinkNews>) {
         let place = &mut self.slots[slot as usize];
         let Some(link) = &place.link else { return };
-        let Stage::Leaving { hello } = link.stage else { return };
+        let Stage::Leaving { hello } = link.stage else {
+            return;
+        };
         if link.receiving.is_some() {
             return;
         }
@@ -435,7 +511,12 @@ impl Links {
         place.generation = place.generation.wrapping_add(1);
         self.free.push(slot);
         let (stream, rest) = (link.stream, link.early);
-        news.push(LinkNews::HandOver { to: hello.to_core, stream, hello, rest });
+        news.push(LinkNews::HandOver {
+            to: hello.to_core,
+            stream,
+            hello,
+            rest,
+        });
     }
 
     /// The link has ended by itself.
@@ -462,7 +543,7 @@ impl Links {
         link.deadline = None;
         self.stir(slot);
         match stage {
-            Stage::Up { id, .. } => Some(id),
+            Stage::Up { id } => Some(id),
             _ => None,
         }
     }
@@ -501,25 +582,36 @@ impl Links {
 
     fn find(&mut self, slot: u32, token: Token) -> Option<&mut Link> {
         let place = self.slots.get_mut(slot as usize)?;
-        place.link.as_mut().filter(|_| place.generation == token.generation)
+        place
+            .link
+            .as_mut()
+            .filter(|_| place.generation == token.generation)
     }
 
     fn link(&mut self, slot: u32) -> &mut Link {
-        self.slots[slot as usize].link.as_mut().expect("the slot has a tenant")
+        self.slots[slot as usize]
+            .link
+            .as_mut()
+            .expect("the slot has a tenant")
     }
 
     fn slot_of(&self, wanted: LinkId) -> Option<u32> {
         let holds = |slot: &Slot| {
             let stage = slot.link.as_ref().map(|link| &link.stage);
-            matches!(stage, Some(Stage::Up { id, .. }) if *id == wanted)
+            matches!(stage, Some(Stage::Up { id }) if *id == wanted)
         };
-        self.slots.iter().position(holds).map(|slot| u32::try_from(slot).expect("slots are few"))
+        self.slots
+            .iter()
+            .position(holds)
+            .map(|slot| u32::try_from(slot).expect("slots are few"))
     }
 }
 
 impl Dial {
     fn back_off(&mut self, now: Instant) {
-        self.state = DialState::Waiting { until: now + self.backoff };
+        self.state = DialState::Waiting {
+            until: now + self.backoff,
+        };
         self.backoff = Duration(self.backoff.0 * 2).min(BACKOFF_MAX);
     }
 }
@@ -541,7 +633,7 @@ impl Link {
             return;
         }
         let up = match self.stage {
-            Stage::Up { id, .. } => Some(id),
+            Stage::Up { id } => Some(id),
             Stage::Greeting { .. } => None,
             Stage::Connecting { .. } | Stage::Leaving { .. } | Stage::Gone => return,
         };

@@ -2,5 +2,3 @@
 
 pub(crate) mod greeting;
 pub(crate) mod link;
-
-
