@@ -12,7 +12,7 @@ use pigeonhole_storage::recover::{self, RecoverConfig, Recovered, StreamReport};
 use pigeonhole_storage::scan::Ending;
 
 use crate::exit::Failure;
-use crate::home::{log_path, read_meta, segments_in};
+use crate::home::{lock, log_path, read_meta, segments_in};
 use crate::os::MappedFile;
 
 /// Reads the whole log as a start would, prints what it found, and fails if anything is missing.
@@ -23,6 +23,8 @@ pub(crate) fn check(directory: &Path) -> Result<(), Failure> {
             directory.display()
         )));
     };
+    // A log that is being written to would look torn.
+    let _lock = lock(directory)?;
     let log = log_path(directory);
     let ids = segments_in(&log)?;
     let mut maps = Vec::with_capacity(ids.len());

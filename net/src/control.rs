@@ -264,8 +264,12 @@ impl Pace {
 /// Which files are being zeroed, and whether they should not be any more.
 type Zeroing = Rc<RefCell<HashMap<PathBuf, Rc<Cell<bool>>>>>;
 
+/// When the next chunk may be zeroed: all files share one pace.
+type NextChunk = Rc<Cell<Option<tokio::time::Instant>>>;
+
 async fn serve(mut inbox: UnboundedReceiver<(Sender, Task)>, pace: Arc<Pace>) {
     let zeroing = Zeroing::default();
+    let next_chunk = NextChunk::default();
     while let Some((sender, task)) = inbox.recv().await {
         match task {
             Task::Prepare {
@@ -280,7 +284,8 @@ async fn serve(mut inbox: UnboundedReceiver<(Sender, Task)>, pace: Arc<Pace>) {
                     segment,
                     bytes,
                 };
-                tokio_uring::spawn(prepare(job, recycle, pace.clone(), zeroing.clone()));
+                let pace = (pace.clone(), next_chunk.clone());
+                tokio_uring::spawn(prepare(job, recycle, pace, zeroing.clone()));
             }
             Task::StopZeroing { path } => {
                 if let Some(stop) = zeroing.borrow().get(&path) {
@@ -302,7 +307,12 @@ struct Preparation {
     bytes: u64,
 }
 
-async fn prepare(job: Preparation, recycle: Option<SegmentId>, pace: Arc<Pace>, zeroing: Zeroing) {
+async fn prepare(
+    job: Preparation,
+    recycle: Option<SegmentId>,
+    (pace, next_chunk): (Arc<Pace>, NextChunk),
+    zeroing: Zeroing,
+) {
     let path = job.directory.path_of(job.segment);
     if let Some(recycle) = recycle {
         let from = job.directory.path_of(recycle);
@@ -338,7 +348,10 @@ async fn prepare(job: Preparation, recycle: Option<SegmentId>, pace: Arc<Pace>, 
     });
     let mut done = ready;
     while done < job.bytes && !stop.get() {
-        tokio::time::sleep(pace.pause()).await;
+        let now = tokio::time::Instant::now();
+        let turn = next_chunk.get().map_or(now, |next| next.max(now)) + pace.pause();
+        next_chunk.set(Some(turn));
+        tokio::time::sleep_until(turn).await;
         if stop.get() {
             break;
         }

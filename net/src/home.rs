@@ -169,7 +169,7 @@ fn claim(config: &ServerConfig) -> Result<(Vec<File>, LogDirectory), Failure> {
 }
 
 /// Takes the directory's lock. The one of a process that was just killed may linger.
-fn lock(directory: &Path) -> Result<File, Failure> {
+pub(crate) fn lock(directory: &Path) -> Result<File, Failure> {
     let path = directory.join("LOCK");
     let file = OpenOptions::new()
         .create(true)

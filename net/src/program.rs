@@ -140,6 +140,7 @@ fn start_log(level: &str) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        .with_thread_names(true)
         .init();
 }
 

@@ -122,6 +122,8 @@ struct Hands {
     ring_report: RingReport,
     registered: bool,
     started: bool,
+    /// The last turn, too, ended with a log write under way.
+    was_writing: bool,
     /// Set when the process is to end: not later than this.
     stop_at: Option<Instant>,
     failed: Option<Failure>,
@@ -201,6 +203,7 @@ impl Engine {
             ring_report,
             registered,
             started: false,
+            was_writing: false,
             stop_at: None,
             failed: None,
         };

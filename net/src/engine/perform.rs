@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use pigeonhole_core::base::id::ConnectionId;
 use pigeonhole_core::durable::{Append, Record};
 use pigeonhole_core::effect::{Effect, Input};
+use pigeonhole_core::entry::EntryKind;
 
 use super::{Due, Hands};
 use crate::client::admin::{Figures, LogFigures, Reply};
@@ -198,7 +199,9 @@ impl Hands {
     }
 
     fn append(&mut self, append: Append) {
-        if let Record::Entry(entry) = &append.record {
+        if let Record::Entry(entry) = &append.record
+            && entry.kind() == EntryKind::Txn
+        {
             self.proposals.note(entry.payload().len());
         }
         self.wal.append(append);

@@ -67,11 +67,14 @@ impl Engine {
         if !parked {
             timeout = Some(Duration::ZERO);
         }
-        if timeout == Some(Duration::ZERO) && hands.log.is_writing() {
-            // Without a flush unit of its own the disk's completion is finished by a kernel thread
-            // that this processor would otherwise not run before the next scheduler tick.
+        let writing = hands.log.is_writing();
+        if writing && hands.was_writing {
+            // A disk without a flush of its own has its completion finished by a kernel thread,
+            // which a processor that always finds work would not run before the next tick of the
+            // scheduler, milliseconds later.
             std::thread::yield_now();
         }
+        hands.was_writing = writing;
         let entered = ring.submit_and_wait(timeout);
         hands.post.unpark();
         entered.map_err(|error| Failure::environment(format_args!("io_uring_enter: {error}")))
