@@ -64,9 +64,7 @@ impl Process {
     pub(crate) fn prepare(nodes: usize) -> Result<Self, Failure> {
         let processors = os::allowed_processors().map_err(Failure::environment)?;
         let open_files = os::raise_open_files().map_err(Failure::environment)?;
-        let control = Control::start().map_err(|error| {
-            Failure::environment(format_args!("cannot start the control thread: {error}"))
-        })?;
+        let control = Control::start()?;
         Ok(Self {
             control,
             clock: Clock::start(),

@@ -22,8 +22,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config::HostPort;
 use crate::engine::mailbox::House;
-use crate::exit::{self, disk_failed};
+use crate::exit::{self, Failure, disk_failed};
 use crate::os;
+use crate::ring::RingError;
 
 /// What an engine hears of work that it has given away, and from the thread that started it.
 pub(crate) enum News {
@@ -112,35 +113,27 @@ struct Pace {
 }
 
 impl Control {
-    pub(crate) fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> Result<Self, Failure> {
         let (tasks, inbox) = unbounded_channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let pace = Arc::<Pace>::default();
         let thread_pace = pace.clone();
-        std::thread::Builder::new()
-            .name("control".to_owned())
-            .spawn(move || {
-                let mut ring = tokio_uring::uring_builder();
-                ring.setup_single_issuer()
-                    .setup_coop_taskrun()
-                    .setup_taskrun_flag();
-                let mut builder = tokio_uring::builder();
-                // Few operations are under way at a time, and lockable memory is scarce.
-                builder.entries(8).uring_builder(&ring);
-                match tokio_uring::Runtime::new(&builder) {
-                    Ok(runtime) => {
-                        let _ = ready.send(Ok(()));
-                        runtime.block_on(serve(inbox, thread_pace));
-                    }
-                    Err(error) => {
-                        let _ = ready.send(Err(error));
-                    }
-                }
-            })?;
-        let started = is_ready
-            .recv()
-            .map_err(|_| io::Error::other("the thread has ended"))?;
-        started.map(|()| Self { tasks, pace })
+        let thread = std::thread::Builder::new().name("control".to_owned());
+        let spawned = thread.spawn(move || match open_runtime() {
+            Ok(runtime) => {
+                let _ = ready.send(Ok(()));
+                runtime.block_on(serve(inbox, thread_pace));
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        });
+        spawned.map_err(|error| cannot_start(&error))?;
+        match is_ready.recv() {
+            Ok(Ok(())) => Ok(Self { tasks, pace }),
+            Ok(Err(error)) => Err(cannot_start(&error)),
+            Err(ended) => Err(cannot_start(&io::Error::other(ended))),
+        }
     }
 
     /// The desk of one engine, whose house is told the outcome.
@@ -259,6 +252,46 @@ impl Pace {
         let slower = (recent / usual).clamp(1, SLOWER_MAX);
         CHUNK_PAUSE * u32::try_from(slower).expect("it was just bounded")
     }
+}
+
+fn open_runtime() -> io::Result<tokio_uring::Runtime> {
+    let mut ring = tokio_uring::uring_builder();
+    ring.setup_single_issuer()
+        .setup_coop_taskrun()
+        .setup_taskrun_flag();
+    let mut builder = tokio_uring::builder();
+    // Few operations are under way at a time, and lockable memory is scarce.
+    builder.entries(8).uring_builder(&ring);
+    let deadline = std::time::Instant::now() + UNCHARGE_TIME_MAX;
+    loop {
+        match tokio_uring::Runtime::new(&builder) {
+            // A process that has just ended is uncharged by a kernel worker some time later.
+            Err(error)
+                if error.raw_os_error() == Some(libc::ENOMEM)
+                    && std::time::Instant::now() < deadline =>
+            {
+                // Without success it is tried all the same.
+                let _ = os::raise_lockable_memory();
+                wait_for_uncharging();
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn cannot_start(error: &io::Error) -> Failure {
+    match (error.raw_os_error(), os::lockable_memory()) {
+        (Some(libc::ENOMEM), Ok(limit)) => Failure::environment(RingError::LockableMemory(limit)),
+        _ => Failure::environment(format_args!("cannot start the control thread: {error}")),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the kernel announces it to nobody; asking again is the only way to know"
+)]
+fn wait_for_uncharging() {
+    std::thread::sleep(UNCHARGE_ROUND);
 }
 
 /// Which files are being zeroed, and whether they should not be any more.
@@ -407,6 +440,9 @@ fn resolve(sender: Sender, peer: ServerId, address: HostPort) {
     }
 }
 
+/// How long to wait for locked memory that the kernel has yet to take off the account.
+const UNCHARGE_TIME_MAX: Duration = Duration::from_secs(1);
+const UNCHARGE_ROUND: Duration = Duration::from_millis(5);
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
 /// One chunk in so much time is 64 MB a second at most.
 const CHUNK_PAUSE: Duration = Duration::from_millis(16);

@@ -1,7 +1,7 @@
 //! How the process ends when it cannot go on: one line that says why, and a code that says what kind.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 /// Why a command or a server gives up, with the exit code that goes with it.
@@ -39,8 +39,14 @@ impl Failure {
 
 /// Ends the process from whatever thread has found out that it cannot go on.
 pub(crate) fn fail(code: u8, text: &str) -> ! {
-    tracing::error!("{text}");
+    say(text);
     std::process::exit(i32::from(code))
+}
+
+/// The last words go to standard error whatever the log's filter is.
+pub(crate) fn say(text: &str) {
+    // Without standard error there is only the exit code.
+    let _ = writeln!(io::stderr(), "pigeonhole: {text}");
 }
 
 /// A failed write or sync is never retried: what the disk holds is unknown from here on, and the

@@ -56,7 +56,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            tracing::error!("{}", failure.text);
+            exit::say(&failure.text);
             failure.code.into()
         }
     }
