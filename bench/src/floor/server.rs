@@ -88,11 +88,11 @@ impl Znodes {
             (wire::GET_DATA, Some(body)) => wire::reply(output, ok, &[body]),
             (wire::EXISTS, Some(_)) => wire::reply(output, ok, &[&stat]),
             (wire::SET_DATA, Some(body)) => {
-                *body = get_data_body(wire::buffer(rest).ok_or_else(short)?.0)?;
+                *body = data_reply_body(wire::buffer(rest).ok_or_else(short)?.0)?;
                 wire::reply(output, ok, &[&stat]);
             }
             (wire::CREATE, None) => {
-                let body = get_data_body(wire::buffer(rest).ok_or_else(short)?.0)?;
+                let body = data_reply_body(wire::buffer(rest).ok_or_else(short)?.0)?;
                 self.0.insert(path.to_vec(), body);
                 wire::reply(output, ok, &[&frame[8..12], path]);
             }
@@ -120,7 +120,7 @@ impl Znodes {
     }
 }
 
-fn get_data_body(data: &[u8]) -> Result<Vec<u8>, BenchError> {
+fn data_reply_body(data: &[u8]) -> Result<Vec<u8>, BenchError> {
     let length = i32::try_from(data.len())
         .map_err(|_| BenchError::Protocol("a value of two gigabytes".to_owned()))?;
     Ok([&length.to_be_bytes(), data, &[0; wire::STAT_BYTES]].concat())

@@ -77,21 +77,21 @@ impl Replica {
         deeds: &mut Vec<Deed>,
     ) -> Result<(), ErrorCode> {
         match request {
-            Request::GetData { path, watch } => self.get_data(reader, path, *watch, body),
+            Request::GetData { path, watch } => self.read_data(reader, path, *watch, body),
             Request::Exists { path, watch } => self.exists(reader, path, *watch, body),
             Request::GetChildren {
                 path,
                 watch,
                 with_stat,
-            } => self.get_children(reader, path, *watch, *with_stat, body),
-            Request::GetAcl { path } => self.get_acl(reader, path, body),
+            } => self.read_children(reader, path, *watch, *with_stat, body),
+            Request::GetAcl { path } => self.read_acl(reader, path, body),
             Request::MultiRead(reads) => self.multi_read(reader, reads, body, deeds),
             Request::SetWatches(_)
             | Request::AddWatch { .. }
             | Request::CheckWatches { .. }
             | Request::RemoveWatches { .. } => self.on_watch_request(reader, request, body, deeds),
             Request::GetEphemerals { prefix } => {
-                self.get_ephemerals(reader.session, prefix, body);
+                self.list_ephemerals(reader.session, prefix, body);
                 Ok(())
             }
             Request::GetAllChildrenNumber { path } => {
@@ -104,7 +104,7 @@ impl Replica {
         }
     }
 
-    fn get_data(
+    fn read_data(
         &mut self,
         reader: &Reader,
         path: &str,
@@ -137,7 +137,7 @@ impl Replica {
         Ok(())
     }
 
-    fn get_children(
+    fn read_children(
         &mut self,
         reader: &Reader,
         path: &str,
@@ -160,7 +160,7 @@ impl Replica {
         Ok(())
     }
 
-    fn get_acl(
+    fn read_acl(
         &mut self,
         reader: &Reader,
         path: &str,
@@ -296,7 +296,7 @@ impl Replica {
             .map_err(|_| ErrorCode::ThrottledOp)
     }
 
-    fn get_ephemerals(&self, session: SessionId, prefix: &str, body: &mut Vec<u8>) {
+    fn list_ephemerals(&self, session: SessionId, prefix: &str, body: &mut Vec<u8>) {
         let mut paths = reply::begin_vector(body);
         if let Some(attached) = self.state.sessions().attached(session) {
             for path in attached

@@ -21,7 +21,7 @@ fn each_direction_fires_with_its_sentence() {
         ("core/src/txn.rs", "use crate::peer::Message;"),
         ("core/src/quorum.rs", "use crate::op::Request;"),
         ("core/src/shard.rs", "use crate::quorum::Acks;"),
-        ("core/src/peer/codec.rs", "use crate::txn::Txn;"),
+        ("core/src/peer/codec.rs", "use crate::state::State;"),
         ("core/src/wire/request.rs", "use crate::state::Tree;"),
         ("core/src/zab/lead.rs", "use crate::state::Tree;"),
         ("core/src/state/apply.rs", "use crate::zab::Log;"),

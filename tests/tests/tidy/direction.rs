@@ -16,7 +16,7 @@ pub(crate) const DIRECTIONS: &[Direction] = &[
     ),
     only(
         "txn",
-        &["base", "op", "txn"],
+        &["base", "op", "txn", "entry"],
         "txn is what is replicated: values over base and op",
     ),
     only(
@@ -26,17 +26,17 @@ pub(crate) const DIRECTIONS: &[Direction] = &[
     ),
     only(
         "shard",
-        &["base", "shard"],
-        "path to shard is a pure function over base",
+        &["base", "path", "shard"],
+        "path to shard is a pure function over base and the rules for paths",
     ),
     only(
         "peer",
-        &["base", "peer"],
-        "peer is the vocabulary of replicas: values over base",
+        &["base", "peer", "txn"],
+        "peer is the vocabulary of replicas: values over base, and what they replicate",
     ),
     only(
         "wire",
-        &["base", "op", "wire"],
+        &["base", "op", "path", "wire"],
         "wire turns client bytes into op and back, no more",
     ),
     never(
