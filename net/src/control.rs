@@ -24,6 +24,7 @@ use crate::config::HostPort;
 use crate::engine::mailbox::House;
 use crate::exit::{self, Failure, disk_failed};
 use crate::os;
+use crate::patience::{LastTime, ask_until};
 use crate::ring::RingError;
 
 /// What an engine hears of work that it has given away, and from the thread that started it.
@@ -262,21 +263,18 @@ fn open_runtime() -> io::Result<tokio_uring::Runtime> {
     let mut builder = tokio_uring::builder();
     // Few operations are under way at a time, and lockable memory is scarce.
     builder.entries(8).uring_builder(&ring);
-    let deadline = std::time::Instant::now() + UNCHARGE_TIME_MAX;
-    loop {
-        match tokio_uring::Runtime::new(&builder) {
+    ask_until(
+        UNCHARGE_TIME_MAX,
+        |LastTime(last)| match tokio_uring::Runtime::new(&builder) {
             // A process that has just ended is uncharged by a kernel worker some time later.
-            Err(error)
-                if error.raw_os_error() == Some(libc::ENOMEM)
-                    && std::time::Instant::now() < deadline =>
-            {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && !last => {
                 // Without success it is tried all the same.
                 let _ = os::raise_lockable_memory();
-                wait_for_uncharging();
+                None
             }
-            outcome => return outcome,
-        }
-    }
+            outcome => Some(outcome),
+        },
+    )
 }
 
 fn cannot_start(error: &io::Error) -> Failure {
@@ -284,14 +282,6 @@ fn cannot_start(error: &io::Error) -> Failure {
         (Some(libc::ENOMEM), Ok(limit)) => Failure::environment(RingError::LockableMemory(limit)),
         _ => Failure::environment(format_args!("cannot start the control thread: {error}")),
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the kernel announces it to nobody; asking again is the only way to know"
-)]
-fn wait_for_uncharging() {
-    std::thread::sleep(UNCHARGE_ROUND);
 }
 
 /// Which files are being zeroed, and whether they should not be any more.
@@ -442,7 +432,6 @@ fn resolve(sender: Sender, peer: ServerId, address: HostPort) {
 
 /// How long to wait for locked memory that the kernel has yet to take off the account.
 const UNCHARGE_TIME_MAX: Duration = Duration::from_secs(1);
-const UNCHARGE_ROUND: Duration = Duration::from_millis(5);
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
 /// One chunk in so much time is 64 MB a second at most.
 const CHUNK_PAUSE: Duration = Duration::from_millis(16);

@@ -1,4 +1,4 @@
-//! How the process ends when it cannot go on: one line that says why, and a code that says what kind.
+//! How the process ends when it cannot go on: one line says why, a code says of what kind.
 
 use std::fmt;
 use std::io::{self, Write as _};

@@ -11,7 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pigeonhole_core::base::id::{ClusterId, DiskId, ServerId};
 use pigeonhole_storage::disk::SegmentId;
@@ -21,6 +21,7 @@ use crate::config::ServerConfig;
 use crate::control::LogDirectory;
 use crate::exit::Failure;
 use crate::os;
+use crate::patience::{LastTime, ask_until};
 
 /// A data directory that this process has for itself.
 pub(crate) struct Home {
@@ -177,20 +178,16 @@ pub(crate) fn lock(directory: &Path) -> Result<File, Failure> {
         .write(true)
         .open(&path);
     let file = file.map_err(|error| Failure::disk("open", &path, &error))?;
-    let deadline = Instant::now() + LOCK_TIME_MAX;
-    loop {
-        match os::try_lock(&file) {
-            Ok(true) => return Ok(file),
-            Ok(false) if Instant::now() < deadline => wait_for_lock(),
-            Ok(false) => {
-                return Err(Failure::environment(format_args!(
-                    "another server uses {}",
-                    directory.display()
-                )));
-            }
-            Err(error) => return Err(Failure::disk("lock", &path, &error)),
+    ask_until(LOCK_TIME_MAX, |LastTime(last)| match os::try_lock(&file) {
+        Ok(true) => Some(Ok(())),
+        Ok(false) if !last => None,
+        Ok(false) => {
+            let who = format!("another server uses {}", directory.display());
+            Some(Err(Failure::environment(who)))
         }
-    }
+        Err(error) => Some(Err(Failure::disk("lock", &path, &error))),
+    })?;
+    Ok(file)
 }
 
 /// A directory that is not formatted must not hold anybody's data.
@@ -282,13 +279,4 @@ fn check(meta: &Meta, config: &ServerConfig) -> Result<(), Failure> {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "asking again is the only way to wait for another process's lock for a limited time"
-)]
-fn wait_for_lock() {
-    std::thread::sleep(LOCK_ROUND);
-}
-
 const LOCK_TIME_MAX: Duration = Duration::from_secs(5);
-const LOCK_ROUND: Duration = Duration::from_millis(50);

@@ -15,6 +15,7 @@
 //! | `control` | the thread for slow work on files and names |
 //! | `ring` | `io_uring` |
 //! | `os` | the other system calls |
+//! | `patience` | waiting, at start, for what nobody announces |
 //! | `notify` | the service manager |
 //! | `exit` | how the process ends when it cannot go on |
 
@@ -30,6 +31,7 @@ mod home;
 mod local;
 mod notify;
 pub mod os;
+mod patience;
 mod peer;
 mod program;
 pub mod ring;

@@ -1,6 +1,7 @@
 //! The product as a process: started, killed, restarted, refused.
 //!
 //! Every test has its own directory and its own ports, which it asks the kernel for.
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::fs;
 use std::io::{self, Read, Write};

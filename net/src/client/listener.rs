@@ -11,6 +11,7 @@ use pigeonhole_core::base::time::{Duration, Instant};
 
 use crate::engine::subject::Subject;
 use crate::os::{self, ListenOptions};
+use crate::patience::{LastTime, ask_until};
 use crate::ring::{Operation, Ring};
 
 /// A port that is being accepted on.
@@ -84,30 +85,15 @@ pub(crate) fn bind(address: SocketAddr, backlog: Option<u32>) -> io::Result<Owne
         reuse_port: false,
         backlog,
     };
-    let deadline = std::time::Instant::now() + BIND_TIME_MAX;
-    loop {
+    ask_until(BIND_TIME_MAX, |LastTime(last)| {
         match os::listen(address, options) {
-            Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse
-                    && std::time::Instant::now() < deadline =>
-            {
-                wait_for_port();
-            }
-            outcome => return outcome,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !last => None,
+            outcome => Some(outcome),
         }
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the kernel tells nobody when a port is free; asking again is the only way to know"
-)]
-fn wait_for_port() {
-    std::thread::sleep(BIND_ROUND);
+    })
 }
 
 const BACKLOG: u32 = 1024;
 const BIND_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
-const BIND_ROUND: std::time::Duration = std::time::Duration::from_millis(50);
 /// Descriptors become free when somebody else closes one; nothing tells when.
 const REST: Duration = Duration::from_ms(100);

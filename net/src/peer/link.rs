@@ -1,9 +1,9 @@
 //! The links of one core: dial, greet, back off; accept, check, hand over; send and receive.
 //!
 //! There is one link for each pair of a core here and a core of a peer, dialed by the server with
-//! the higher id. What a peer sends after its hello belongs to the link, even if it arrived with it.
+//! the higher id. What a peer sends after its hello belongs to the link, even if it came with it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use pigeonhole_core::base::id::{CoreId, LinkId, ServerId};
@@ -14,6 +14,7 @@ use pigeonhole_core::worker::Worker;
 use crate::config::HostPort;
 use crate::engine::subject::Subject;
 use crate::os;
+use crate::peer::dial::{Dials, Due, Target};
 use crate::peer::greeting::{Complaints, Identity, read_hello};
 use crate::ring::{Operation, ReceiveEnd, Ring, Token};
 
@@ -21,7 +22,7 @@ use crate::ring::{Operation, ReceiveEnd, Ring, Token};
 pub(crate) struct Links {
     core: CoreId,
     identity: Identity,
-    dials: Vec<Dial>,
+    dials: Dials,
     slots: Vec<Slot>,
     free: Vec<u32>,
     restless: Vec<(u32, u32)>,
@@ -48,22 +49,6 @@ pub(crate) enum LinkNews {
         hello: Hello,
         rest: Vec<u8>,
     },
-}
-
-/// One of a peer's cores that this core dials.
-struct Dial {
-    peer: ServerId,
-    core: CoreId,
-    address: HostPort,
-    state: DialState,
-    backoff: Duration,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum DialState {
-    Waiting { until: Instant },
-    Resolving,
-    Underway { slot: u32 },
 }
 
 #[derive(Default)]
@@ -115,16 +100,7 @@ impl Links {
         peers: &[(ServerId, HostPort)],
         now: Instant,
     ) -> Self {
-        let dialed = peers.iter().filter(|(peer, _)| *peer < identity.server);
-        let dial = |(peer, address): &(ServerId, HostPort)| Dial {
-            peer: *peer,
-            // How many cores the peer has is not known before the first answer.
-            core: CoreId(0),
-            address: address.clone(),
-            state: DialState::Waiting { until: now },
-            backoff: BACKOFF_MIN,
-        };
-        let dials = dialed.map(dial).collect();
+        let dials = Dials::new(identity.server, peers, now);
         Self {
             core,
             identity,
@@ -168,20 +144,10 @@ impl Links {
     /// Dials whom it is time to dial; gives the names that have to be looked up first.
     pub(crate) fn on_time(&mut self, ring: &mut Ring, now: Instant) -> Vec<(ServerId, HostPort)> {
         let mut names = Vec::new();
-        for index in 0..self.dials.len() {
-            let dial = &mut self.dials[index];
-            let DialState::Waiting { until } = dial.state else {
-                continue;
-            };
-            if until > now {
-                continue;
-            }
-            if let Ok(address) = dial.address.host.parse::<IpAddr>() {
-                let address = SocketAddr::new(address, dial.address.port);
-                self.dial(index, address, ring, now);
-            } else {
-                dial.state = DialState::Resolving;
-                names.push((dial.peer, dial.address.clone()));
+        for due in self.dials.take_due(now) {
+            match due {
+                Due::Dial(target, address) => self.dial(target, address, ring, now),
+                Due::Resolve(peer, address) => names.push((peer, address)),
             }
         }
         for slot in 0..self.slots.len() {
@@ -200,15 +166,8 @@ impl Links {
         ring: &mut Ring,
         now: Instant,
     ) {
-        for index in 0..self.dials.len() {
-            let dial = &mut self.dials[index];
-            if dial.peer != peer || dial.state != DialState::Resolving {
-                continue;
-            }
-            match addresses.first() {
-                Some(address) => self.dial(index, *address, ring, now),
-                None => dial.back_off(now),
-            }
+        for (target, address) in self.dials.on_resolved(peer, addresses, now) {
+            self.dial(target, address, ring, now);
         }
     }
 
@@ -353,29 +312,25 @@ impl Links {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let dials = self.dials.iter().filter_map(|dial| match dial.state {
-            DialState::Waiting { until } => Some(until),
-            DialState::Resolving | DialState::Underway { .. } => None,
-        });
         let links = self
             .slots
             .iter()
             .filter_map(|slot| slot.link.as_ref()?.deadline);
-        dials.chain(links).min()
+        self.dials.deadline().into_iter().chain(links).min()
     }
 
-    fn dial(&mut self, index: usize, address: SocketAddr, ring: &mut Ring, now: Instant) {
-        let Dial { peer, core, .. } = self.dials[index];
+    fn dial(&mut self, target: Target, address: SocketAddr, ring: &mut Ring, now: Instant) {
+        let Target { peer, core } = target;
         let socket = match os::stream_socket(address) {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::warn!("cannot dial server {peer}: {error}");
-                self.dials[index].back_off(now);
+                self.dials.back_off(target, now);
                 return;
             }
         };
         let (slot, generation) = self.insert(socket, Stage::Connecting { peer, core }, now);
-        self.dials[index].state = DialState::Underway { slot };
+        self.dials.on_begun(target, slot);
         let token = Subject::Link(slot).token(generation);
         ring.connect(self.link(slot).stream.as_fd(), token, address);
     }
@@ -457,44 +412,13 @@ impl Links {
         }
         self.stir(slot);
         if dialed {
-            self.learn_cores(peer, hello.cores);
+            self.dials.on_linked(peer, hello.cores);
         }
         news.push(LinkNews::Up {
             link: id,
             peer_cores: hello.cores,
             rest,
         });
-    }
-
-    /// Dials each of the peer's cores, and none that it does not have.
-    fn learn_cores(&mut self, peer: ServerId, cores: u8) {
-        let mine = self
-            .dials
-            .iter()
-            .find(|dial| dial.peer == peer && dial.core == CoreId(0));
-        let Some(address) = mine.map(|dial| dial.address.clone()) else {
-            return;
-        };
-        for dial in self.dials.iter_mut().filter(|dial| dial.peer == peer) {
-            dial.backoff = BACKOFF_MIN;
-        }
-        self.dials
-            .retain(|dial| dial.peer != peer || dial.core.0 < cores);
-        for core in (0..cores).map(CoreId) {
-            if !self
-                .dials
-                .iter()
-                .any(|dial| (dial.peer, dial.core) == (peer, core))
-            {
-                self.dials.push(Dial {
-                    peer,
-                    core,
-                    address: address.clone(),
-                    state: DialState::Waiting { until: Instant(0) },
-                    backoff: BACKOFF_MIN,
-                });
-            }
-        }
     }
 
     /// Gives a link to the core that it is for, when no operation of this ring knows it any more.
@@ -529,11 +453,7 @@ impl Links {
     /// Lets go of a link, and dials again later if it was dialed from here.
     fn lose(&mut self, slot: u32, now: Instant) -> Option<LinkId> {
         let id = self.part(slot);
-        for dial in &mut self.dials {
-            if dial.state == (DialState::Underway { slot }) {
-                dial.back_off(now);
-            }
-        }
+        self.dials.on_lost(slot, now);
         id
     }
 
@@ -607,15 +527,6 @@ impl Links {
     }
 }
 
-impl Dial {
-    fn back_off(&mut self, now: Instant) {
-        self.state = DialState::Waiting {
-            until: now + self.backoff,
-        };
-        self.backoff = Duration(self.backoff.0 * 2).min(BACKOFF_MAX);
-    }
-}
-
 impl Link {
     fn settle_receiving(&mut self, token: Token, ring: &mut Ring) {
         match (&self.stage, self.receiving) {
@@ -653,8 +564,6 @@ impl Link {
     }
 }
 
-const BACKOFF_MIN: Duration = Duration::from_ms(10);
-const BACKOFF_MAX: Duration = Duration::from_ms(500);
 /// Connecting and both hellos; a peer that is there takes a few round trips.
 const GREETING_TIME_MAX: Duration = Duration::from_ms(2000);
 /// Strangers on the peer port that have not said who they are.
