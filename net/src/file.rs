@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pigeonhole_core::base::time::Instant;
 use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer, SegmentId};
@@ -32,6 +34,8 @@ struct Segment {
     file: File,
     /// Up to here nobody else writes.
     free_upto: u64,
+    /// Up to here it is in use; whoever zeroes it stays ahead.
+    used: Arc<AtomicU64>,
     stopping: bool,
 }
 
@@ -131,11 +135,13 @@ impl LogFiles {
                 segment,
                 file,
                 zeroed,
+                used,
             } => {
                 self.segments.push(Segment {
                     id: segment,
                     file,
                     free_upto: zeroed,
+                    used,
                     stopping: false,
                 });
                 return Ok(Some(DiskDone::PrepareSegment { segment }));
@@ -164,7 +170,9 @@ impl LogFiles {
             .iter_mut()
             .find(|segment| segment.id == write.segment);
         let segment = known.expect("a segment is written once it is prepared");
-        if write.offset + u64::from(write.length) > segment.free_upto {
+        let end = write.offset + u64::from(write.length);
+        segment.used.store(end, Ordering::Relaxed);
+        if end > segment.free_upto {
             if !segment.stopping {
                 segment.stopping = true;
                 self.desk.stop_zeroing(&self.directory, write.segment);
