@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -179,6 +179,54 @@ fn words_are_answered_and_those_not_allowed_are_refused() {
     assert!(mntr.contains("\nzk_shard_0_leader\t1\n"), "{mntr}");
     let refused = "conf is not executed because it is not in the whitelist.\n";
     assert_eq!(server.word("conf"), refused);
+}
+
+#[test]
+fn clients_that_misbehave_disturb_nobody() {
+    let server = Server::new("misbehave", "maxClientCnxns=0\npigeonhole.cores=2\n");
+    let _process = server.start();
+    let mut steady = Client::connect(&server);
+    steady.create("/steady", b"data");
+    for round in 0..200_u16 {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        match round % 4 {
+            // Asks, and closes its side in the same moment.
+            0 => {
+                stream.write_all(b"srvr").unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                assert!(answer.contains("not in the whitelist") || answer.contains("Mode:"));
+            }
+            // Speaks no protocol.
+            1 => stream.write_all(&[0xff; 64]).unwrap(),
+            // Breaks off in the middle of a frame.
+            2 => stream.write_all(&[0, 0, 0, 45, 0]).unwrap(),
+            // Says nothing.
+            _ => {}
+        }
+        drop(stream);
+        assert_eq!(steady.data("/steady"), b"data");
+    }
+    // Asks for ever and never listens: it is not read any more, and all others are.
+    let mut stuck = Client::connect(&server).stream;
+    stuck
+        .set_write_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let mut request = Vec::new();
+    client::put_request(
+        &mut request,
+        1,
+        &Request::GetData {
+            path: "/steady",
+            watch: false,
+        },
+    );
+    let burst = request.repeat(1000);
+    let outcome = (0..10_000).try_for_each(|_| stuck.write_all(&burst));
+    assert!(outcome.is_err(), "the server reads on without end");
+    assert_eq!(steady.data("/steady"), b"data");
 }
 
 #[test]

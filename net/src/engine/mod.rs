@@ -46,7 +46,7 @@ use crate::file::{LogFiles, from_ring};
 use crate::os;
 use crate::peer::greeting::Identity;
 use crate::peer::link::{LinkNews, Links};
-use crate::ring::{LogBuffers, Ring, RingConfig, RingReport, SyncPrimitive};
+use crate::ring::{LogBuffers, ReceiveEnd, Ring, RingConfig, RingReport, SyncPrimitive, Token};
 
 /// Everything that a core begins with. It is made on another thread than it is used on.
 pub(crate) struct Seed {
@@ -110,6 +110,8 @@ struct Hands {
     released: Released,
     clients: Clients,
     closed: Vec<ConnectionId>,
+    /// Connections from which nothing more is received, until the turn's inputs are carried out.
+    ended: Vec<(u32, Token, ReceiveEnd)>,
     links: Links,
     link_news: Vec<LinkNews>,
     post: Post,
@@ -191,6 +193,7 @@ impl Engine {
             released: Released::default(),
             clients: Clients::new(seed.core),
             closed: Vec::new(),
+            ended: Vec::new(),
             links: Links::new(seed.core, seed.identity, &seed.peers, now.instant),
             link_news: Vec::new(),
             post,

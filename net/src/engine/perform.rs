@@ -42,11 +42,7 @@ impl Hands {
                 armed,
             } => self.on_received(token, bytes, armed),
             Completion::ReceiveEnded { token, end } => match Subject::of(token) {
-                Subject::Client(slot) => {
-                    if let Some(connection) = self.clients.on_receive_ended(slot, token, &end) {
-                        self.step(Input::ClientClosed { connection });
-                    }
-                }
+                Subject::Client(slot) => self.ended.push((slot, token, end)),
                 Subject::Link(slot) => {
                     let now = self.now.instant;
                     self.links
@@ -81,6 +77,16 @@ impl Hands {
             Completion::WakeFailed { value: _, error } => {
                 // The core that could not be woken has ended, and with it this node.
                 tracing::debug!("a core could not be woken: {error}");
+            }
+        }
+    }
+
+    /// Closes connections whose clients have closed them, once what they sent before has had its
+    /// effect: whoever asks with a four-letter word closes its side in the same moment.
+    pub(super) fn close_ended(&mut self) {
+        for (slot, token, end) in mem::take(&mut self.ended) {
+            if let Some(connection) = self.clients.on_receive_ended(slot, token, &end) {
+                self.step(Input::ClientClosed { connection });
             }
         }
     }

@@ -38,6 +38,8 @@ impl Engine {
     fn turn(&mut self) {
         let Self { ring, hands } = self;
         hands.now = hands.clock.now();
+        // What was closed at the end of the last turn: its slots are free for new connections.
+        hands.perform();
         while let Some(completion) = ring.next_completion() {
             hands.on_completion(completion);
         }
@@ -45,6 +47,8 @@ impl Engine {
         hands.read_letters();
         hands.post.make_room(ring);
         hands.on_time(ring);
+        hands.perform();
+        hands.close_ended();
         hands.perform();
         // The log hears of its write after what has arrived with it: the next write takes that
         // along.
