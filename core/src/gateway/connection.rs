@@ -95,6 +95,8 @@ pub(super) enum SlotState {
         ticket: Ticket,
         answers: u16,
         kind: Kind,
+        /// What the reply repeats of the request: the path of a sync.
+        echo: Vec<u8>,
     },
     /// The reply is ready, and waits for those before it.
     Done(Done),
@@ -249,9 +251,17 @@ impl Connection {
     }
 
     /// The newest reply of this shard that still waits for others: events come behind it.
+    ///
+    /// Behind an open write there are refusals only. They leave no watch, and an event that waited
+    /// for them would come after the reply to the write, which may show something newer.
     pub(super) fn last_done(&mut self, wanted: ShardId) -> Option<&mut Slot> {
+        let open_write = |slot: &Slot| {
+            matches!(slot.state, SlotState::Open { kind, .. } if kind != Kind::Read)
+        };
+        let end = self.queue.iter().position(open_write);
+        let end = end.unwrap_or(self.queue.len());
         self.queue
-            .iter_mut()
+            .range_mut(..end)
             .rev()
             .find(|slot| matches!(&slot.state, SlotState::Done(done) if done.shard == Some(wanted)))
     }

@@ -275,7 +275,7 @@ impl Gateway {
                 self.who_am_i(id, index);
                 true
             }
-            Route::Barrier => self.issue_barriers(id, index),
+            Route::Barrier => self.issue_barriers(id, index, body),
             Route::Read(shard) => {
                 if !connection.may_issue(Kind::Read, shard) || !self.make_ready(id, shard, false) {
                     return false;
@@ -390,7 +390,7 @@ impl Gateway {
     }
 
     /// One barrier in every shard; the reply follows the last.
-    fn issue_barriers(&mut self, id: ConnectionId, index: usize) -> bool {
+    fn issue_barriers(&mut self, id: ConnectionId, index: usize, body: &[u8]) -> bool {
         let map = self.config.map;
         let Some(connection) = self.find(id) else {
             return false;
@@ -411,6 +411,11 @@ impl Gateway {
             self.wishes.push(Wish::Mail { to, mail });
         }
         self.open_at(id, index, ticket, ShardId(0), map.count(), Kind::Barrier);
+        if let Some(connection) = self.find(id)
+            && let SlotState::Open { echo, .. } = &mut connection.queue[index].state
+        {
+            *echo = body.to_vec();
+        }
         true
     }
 
@@ -431,6 +436,7 @@ impl Gateway {
             ticket,
             answers,
             kind,
+            echo: Vec::new(),
         };
         connection.queue[index].state = open;
     }

@@ -119,14 +119,20 @@ impl Gateway {
             self.questions.remove(&ticket);
             return;
         };
-        let SlotState::Open { answers, kind, .. } = &mut slot.state else {
+        let SlotState::Open {
+            answers,
+            kind,
+            echo,
+            ..
+        } = &mut slot.state
+        else {
             unreachable!("the slot was found by its question");
         };
         *answers -= 1;
         if *answers > 0 {
             return;
         }
-        let kind = *kind;
+        let (kind, echo) = (*kind, core::mem::take(echo));
         self.questions.remove(&ticket);
         let Some(connection) = self.find(id) else {
             return;
@@ -146,6 +152,7 @@ impl Gateway {
             )
             .expect("the slot was just found");
         let (code, body): (ErrorCode, &[u8]) = match outcome {
+            Outcome::Reply { code, .. } if kind == Kind::Barrier => (*code, &echo),
             Outcome::Reply { code, body } => (*code, body),
             Outcome::Session { .. } | Outcome::Unknown => (ErrorCode::SystemError, &[]),
         };

@@ -264,7 +264,10 @@ impl Replica {
     }
 
     fn refuse(&mut self, origin: Origin, code: ErrorCode, judged_by: Zxid, multi: Vec<i32>) {
-        self.confirm_first(origin, judged_by, Verdict::Refused { code, multi });
+        // The reply carries the state that was judged: a later one would stand before, in the
+        // client's order, the smaller zxids of writes that it has sent behind this one.
+        let judged = judged_by.max(self.state.applied());
+        self.confirm_first(origin, judged, Verdict::Refused { code, multi });
     }
 
     pub(super) fn on_read_index(&mut self, from: ServerId, origin: Origin, deeds: &mut Vec<Deed>) {
@@ -321,7 +324,6 @@ impl Replica {
 
     fn hand_out(&mut self, verdict: Unconfirmed, deeds: &mut Vec<Deed>) {
         let origin = verdict.origin;
-        let applied = self.state.applied();
         let (code, zxid, multi) = match verdict.answer {
             Verdict::ReadIndex { asker: Some(asker) } => {
                 let zxid = verdict.after.0;
@@ -333,7 +335,7 @@ impl Replica {
                 return;
             }
             Verdict::Already { zxid } => (ErrorCode::Ok, zxid, Vec::new()),
-            Verdict::Refused { code, multi } => (code, applied, multi),
+            Verdict::Refused { code, multi } => (code, verdict.after, multi),
         };
         let refused = Refused {
             origin,
