@@ -442,6 +442,8 @@ fn probe_directory(home: &Home) -> Result<SyncProbe, Failure> {
         )),
         _ => Failure::disk("open", &path, &error),
     })?;
+    // The name goes at once, so that a kill in between leaves nothing behind.
+    std::fs::remove_file(&path).map_err(|error| Failure::disk("unlink", &path, &error))?;
     let (mut ring, _) = Ring::new(&PROBE_RING).map_err(Failure::environment)?;
     let buffer = LogBuffers::allocate(1, PROBE_BUFFER_BYTES).map_err(Failure::environment)?;
     let buffer = buffer.into_iter().next().expect("one was allocated");
@@ -450,7 +452,6 @@ fn probe_directory(home: &Home) -> Result<SyncProbe, Failure> {
         code: exit::DISK,
         text: format!("{}: {failure}", path.display()),
     })?;
-    std::fs::remove_file(&path).map_err(|error| Failure::disk("unlink", &path, &error))?;
     Ok(probe)
 }
 

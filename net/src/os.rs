@@ -202,12 +202,16 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Gives a file its full size on the disk. What was never written reads as zeroes.
+/// Gives a file its full size on the disk, if the file system can. What was never written reads as
+/// zeroes.
 pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    let bytes =
+    let length =
         libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     // SAFETY: takes no memory.
-    check(unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) }).map(drop)
+    match check(unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) }) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => file.set_len(bytes),
+        outcome => outcome.map(drop),
+    }
 }
 
 /// Holds SIGINT and SIGTERM back from this thread and from all that it starts, so that
