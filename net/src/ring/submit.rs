@@ -41,7 +41,11 @@ impl Ring {
         let sends = mem::take(&mut self.sends_queued);
         if timeout == Some(Duration::ZERO) || sends == 0 {
             let completions = u32::from(timeout != Some(Duration::ZERO));
-            return self.submit_and_wait_for(Wait { completions, timeout, gather: None });
+            return self.submit_and_wait_for(Wait {
+                completions,
+                timeout,
+                gather: None,
+            });
         }
         // A send is complete as soon as the kernel has it, unless its socket is full: to wake up
         // for that alone would double the turns. What has not completed so is waited for only a
