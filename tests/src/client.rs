@@ -1,8 +1,8 @@
 //! Simulated ZooKeeper clients: real bytes over simulated connections.
 //!
 //! A client does what ZooKeeper's own do: it opens a session, pings, notices a silent server,
-//! reconnects to another one with its session and the newest zxid that it has seen, sets its watches
-//! again, and takes what it never got a reply for as unknown.
+//! reconnects to another one with its session and the newest zxid that it has seen, sets its
+//! watches again, and takes what it never got a reply for as unknown.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -509,9 +509,9 @@ impl Client {
         self.see(header.zxid, false, history);
     }
 
-    /// Notes how far the session has seen, and with it every watch that stands. The reply to a write
-    /// may come just before the event that the write itself has fired, and one change may fire more
-    /// than one watch.
+    /// Notes how far the session has seen, and with it every watch that stands. The reply to a
+    /// write may come just before the event that the write itself has fired, and one change may
+    /// fire more than one watch.
     fn see(&mut self, zxid: Zxid, shows: bool, history: &mut History) {
         let Phase::Attached(attached) = &mut self.phase else {
             return;
