@@ -1,7 +1,7 @@
 //! Every bound of the system, with its reason, and what ties the bounds to each other.
 
 /// ZooKeeper's `jute.maxbuffer` default: the largest client frame.
-pub const FRAME_BYTES_MAX: usize = 0xf_ffff + 1024;
+pub const FRAME_BYTES_MAX: usize = 0xf_ffff;
 /// A connection's first frame is a ConnectRequest of 44 or 45 bytes; more is not a client.
 pub const CONNECT_BYTES_MAX: usize = 1024;
 /// Longer paths cost every replica memory and every look-up time; ZooKeeper has no bound.
