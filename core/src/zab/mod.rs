@@ -322,7 +322,7 @@ impl Zab {
 
     /// The zxid up to which entries may be applied here: committed, and durable on this disk.
     pub fn applicable(&self) -> Zxid {
-        self.log.committed().min(self.log.durable().tail.zxid)
+        self.log.committed().min(self.log.durable_zxid())
     }
 
     pub fn state(&self) -> PeerState {
