@@ -1,1 +1,36 @@
-//! The other machine.
+//! The other machine: what the product does on real hardware, done on a simulated network and
+//! simulated disks, from a seed.
+//!
+//! - [`world`]: a seed → a cluster, virtual time, one queue of events, faults, the end
+//! - [`swarm`]: a seed → what kind of world it is
+//! - [`queue`], [`clock`], [`draw`]: virtual time, the nodes' own clocks, chance
+//! - [`network`]: ordered byte streams that are late, cut, reset and slow
+//! - [`disk`]: sectors that are durable, unsynced or in flight
+//! - [`node`], [`process`], [`links`]: one node, one run of its process, its links to others
+//! - [`client`], [`workload`], [`speech`], [`history`]: ZooKeeper clients and what they were told
+//! - [`check`]: what must hold
+//! - [`model`]: ZooKeeper's data model, written a second time
+//! - [`sometimes`]: what must happen now and then
+//! - [`script`]: stories with golden transcripts
+//! - [`trace`]: what happened, as text and as a hash
+
+pub mod check;
+pub mod client;
+pub mod clock;
+pub mod disk;
+pub mod draw;
+pub mod history;
+pub mod links;
+pub mod model;
+pub mod network;
+pub mod node;
+pub mod process;
+pub mod queue;
+pub mod script;
+pub mod seeds;
+pub mod sometimes;
+pub mod speech;
+pub mod swarm;
+pub mod trace;
+pub mod workload;
+pub mod world;

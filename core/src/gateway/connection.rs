@@ -119,6 +119,8 @@ pub(super) enum SlotState {
         kind: Kind,
         /// Where answers are collected, if more than the last one matters.
         gather: Option<Box<Gather>>,
+        /// What the reply repeats of the request: the path of a sync.
+        echo: Vec<u8>,
     },
     /// The reply is ready, and waits for those before it.
     Done(Done),
@@ -127,7 +129,7 @@ pub(super) enum SlotState {
 /// A reply that is known and not yet sent.
 pub(super) struct Done {
     pub(super) executed: Executed,
-    /// With one shard, that of the header.
+    /// The zxid of the state that it speaks of.
     pub(super) zxid: Zxid,
     pub(super) code: ErrorCode,
     pub(super) body: Vec<u8>,
@@ -135,7 +137,8 @@ pub(super) struct Done {
     pub(super) closes: bool,
 }
 
-/// Where a request was executed, and up to where all events of that shard had come by then.
+/// Where a request was executed, and up to where all events of that shard had come by then. What was
+/// refused was executed nowhere.
 pub(super) enum Executed {
     Nowhere,
     In(ShardId, Zxid),
@@ -348,7 +351,7 @@ impl Connection {
     }
 
     /// The newest request that this shard has executed and whose reply still waits: events come
-    /// behind it.
+    /// behind it. What stands open before it is to be refused, or it would have been answered before.
     pub(super) fn last_executed(&mut self, shard: ShardId) -> Option<&mut Slot> {
         self.queue
             .iter_mut()

@@ -274,7 +274,7 @@ impl Gateway {
                 self.done_at(id, index, ErrorCode::BadArguments, &[], false);
                 true
             }
-            Route::Barrier => self.issue_barriers(id, index),
+            Route::Barrier => self.issue_barriers(id, index, body),
             Route::Gather => self.issue_gather(now, id, index, &request, replicas),
             Route::Read(shard) => {
                 let is_due = connection.may_issue(Kind::Read, shard);
@@ -467,7 +467,7 @@ impl Gateway {
     }
 
     /// One barrier in every shard; the reply follows the last.
-    fn issue_barriers(&mut self, id: ConnectionId, index: usize) -> bool {
+    fn issue_barriers(&mut self, id: ConnectionId, index: usize, body: &[u8]) -> bool {
         let map = self.config.map;
         let Some(connection) = self.find(id) else {
             return false;
@@ -481,6 +481,11 @@ impl Gateway {
         }
         let answers = usize::from(map.count());
         self.open_at(id, index, ticket, None, answers, Kind::Barrier, None);
+        if let Some(connection) = self.find(id)
+            && let SlotState::Open { echo, .. } = &mut connection.queue[index].state
+        {
+            *echo = body.to_vec();
+        }
         true
     }
 
@@ -507,6 +512,7 @@ impl Gateway {
             answers,
             kind,
             gather,
+            echo: Vec::new(),
         };
         connection.queue[index].state = open;
     }

@@ -119,8 +119,9 @@ impl Gateway {
         zxid: Zxid,
         outcome: Outcome,
     ) {
+        let is_refused = matches!(outcome, Outcome::Refused { .. });
         let (code, body) = match outcome {
-            Outcome::Reply { code, body } => (code, body),
+            Outcome::Reply { code, body } | Outcome::Refused { code, body } => (code, body),
             Outcome::Session { .. } | Outcome::Seen(_) | Outcome::Unknown => {
                 (ErrorCode::SystemError, Vec::new())
             }
@@ -132,6 +133,7 @@ impl Gateway {
                     answers,
                     kind,
                     gather,
+                    echo,
                     ..
                 },
             ..
@@ -152,7 +154,20 @@ impl Gateway {
                 self.finish_gathering(id, ticket, zxid);
             }
         } else if is_last {
-            self.finish_request(id, ticket, shard, zxid, kind, code, body);
+            let body = match kind {
+                Kind::Barrier => core::mem::take(echo),
+                Kind::Read | Kind::Write | Kind::Close => body,
+            };
+            let executed = match kind {
+                Kind::Read => Executed::In(shard, zxid),
+                // The reply of a write comes before the events that it causes.
+                Kind::Write if !is_refused => Executed::In(shard, Zxid(zxid.0.saturating_sub(1))),
+                Kind::Write | Kind::Barrier | Kind::Close => Executed::Nowhere,
+            };
+            if kind == Kind::Write && !is_refused {
+                self.on_opened_in(id, shard);
+            }
+            self.finish_request(id, ticket, executed, zxid, kind, code, body);
         }
     }
 
@@ -189,7 +204,7 @@ impl Gateway {
         &mut self,
         id: ConnectionId,
         ticket: Ticket,
-        shard: ShardId,
+        executed: Executed,
         zxid: Zxid,
         kind: Kind,
         code: ErrorCode,
@@ -200,19 +215,7 @@ impl Gateway {
             return;
         };
         connection.on_answered(kind);
-        if kind == Kind::Write
-            && code == ErrorCode::Ok
-            && let Some(attachment) = connection.session.attached.get_mut(&shard)
-        {
-            *attachment = None;
-        }
         let (index, _) = connection.open_slot(ticket);
-        let executed = match kind {
-            Kind::Read => Executed::In(shard, zxid),
-            // The reply of a write comes before the events that it causes.
-            Kind::Write => Executed::In(shard, Zxid(zxid.0.saturating_sub(1))),
-            Kind::Barrier | Kind::Close => Executed::Nowhere,
-        };
         let expired = matches!(code, ErrorCode::SessionExpired | ErrorCode::SessionMoved);
         let closes = kind == Kind::Close || expired;
         self.done_in(id, index, executed, zxid, code, body, closes);

@@ -434,6 +434,14 @@ impl Gateway {
         connection.session.attached.insert(shard, Some(zxid));
     }
 
+    /// A write has been executed in the shard: the session is open there.
+    pub(super) fn on_opened_in(&mut self, id: ConnectionId, shard: ShardId) {
+        let attached = self.find(id).map(|it| &mut it.session.attached);
+        if let Some(attachment) = attached.and_then(|it| it.get_mut(&shard)) {
+            *attachment = None;
+        }
+    }
+
     pub(super) fn on_ready(&mut self, id: ConnectionId, shard: ShardId, outcome: &Outcome) {
         let Some(connection) = self.find(id) else {
             return;

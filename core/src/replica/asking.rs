@@ -172,9 +172,8 @@ impl Replica {
         outcome: Outcome,
         deeds: &mut Vec<Deed>,
     ) {
-        let applied = self.state.applied();
-        if zxid <= applied {
-            self.answer(core, ticket, applied, outcome, deeds);
+        if zxid <= self.state.applied() {
+            self.answer(core, ticket, zxid, outcome, deeds);
         } else {
             self.after_apply
                 .entry(zxid)
@@ -188,8 +187,9 @@ impl Replica {
             if *first.key() > applied {
                 return;
             }
+            let zxid = *first.key();
             for (core, ticket, outcome) in first.remove() {
-                self.answer(core, ticket, applied, outcome, deeds);
+                self.answer(core, ticket, zxid, outcome, deeds);
             }
         }
     }

@@ -210,9 +210,8 @@ impl Replica {
         };
         let reign = self.reign.as_mut().expect("only a leader prepares");
         match reign.overlay.prepare(&self.state, &context, &request) {
-            Ok(operations) => {
-                self.log_or_confirm(now, origin, context.session, operations, zxid);
-            }
+            // Even a multi of nothing is logged: its reply has a zxid of its own.
+            Ok(operations) => self.log(now, origin, context.session, operations),
             Err(refusal) => self.refuse_as(origin, refusal),
         }
     }
@@ -255,6 +254,10 @@ impl Replica {
             self.confirm_first(origin, done_at, answer);
             return;
         }
+        self.log(now, origin, session, operations);
+    }
+
+    fn log(&mut self, now: Now, origin: Origin, session: SessionId, operations: Vec<Operation>) {
         let txn = Txn {
             origin,
             session: session.0,
@@ -277,7 +280,10 @@ impl Replica {
     }
 
     fn refuse(&mut self, origin: Origin, code: ErrorCode, judged_by: Zxid, multi: Vec<i32>) {
-        self.confirm_first(origin, judged_by, Verdict::Refused { code, multi });
+        // The reply carries the state that was judged: a later one would stand before, in the
+        // client's order, the smaller zxids of writes that it has sent behind this one.
+        let judged = judged_by.max(self.state.applied());
+        self.confirm_first(origin, judged, Verdict::Refused { code, multi });
     }
 
     pub(super) fn on_read_index(&mut self, from: ServerId, origin: Origin, deeds: &mut Vec<Deed>) {
@@ -334,7 +340,6 @@ impl Replica {
 
     fn hand_out(&mut self, verdict: Unconfirmed, deeds: &mut Vec<Deed>) {
         let origin = verdict.origin;
-        let applied = self.state.applied();
         let (code, zxid, multi) = match verdict.answer {
             Verdict::ReadIndex { asker: Some(asker) } => {
                 let zxid = verdict.after.0;
@@ -346,7 +351,7 @@ impl Replica {
                 return;
             }
             Verdict::Already { zxid } => (ErrorCode::Ok, zxid, Vec::new()),
-            Verdict::Refused { code, multi } => (code, applied, multi),
+            Verdict::Refused { code, multi } => (code, verdict.after, multi),
         };
         let refused = Refused {
             origin,

@@ -1,0 +1,92 @@
+//! *AckImpliesDurable*: when a promise leaves a node, a crash at that moment would keep it.
+//!
+//! Every acknowledgement is held against the records that the node's log has reported durable, and
+//! every so-many-th against a recovery of what the disk would hold without power.
+
+use pigeonhole_core::base::id::{ShardId, Zxid};
+use pigeonhole_core::peer::message::ArchivedPeerMessage;
+use pigeonhole_storage::recover::{RecoverConfig, recover};
+
+use crate::check::Checks;
+use crate::disk::Disk;
+
+/// What a message claims to be on its sender's disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Claim {
+    pub accepted: u32,
+    pub current: u32,
+    pub tail: Zxid,
+}
+
+impl Claim {
+    /// The claim of a message, if it makes one.
+    pub fn of(message: &ArchivedPeerMessage) -> Option<Self> {
+        Some(match message {
+            ArchivedPeerMessage::LeaderInfo { epoch, .. } => Self {
+                accepted: epoch.to_native(),
+                ..Self::default()
+            },
+            ArchivedPeerMessage::AckEpoch {
+                epoch,
+                current_epoch,
+                tail,
+                ..
+            } => Self {
+                accepted: epoch.to_native(),
+                current: current_epoch.to_native(),
+                tail: Zxid(tail.zxid.to_native()),
+            },
+            ArchivedPeerMessage::AckLeader { epoch, zxid } => Self {
+                accepted: epoch.to_native(),
+                current: epoch.to_native(),
+                tail: Zxid(zxid.to_native()),
+            },
+            ArchivedPeerMessage::Ack { epoch, zxid } => Self {
+                accepted: epoch.to_native(),
+                current: epoch.to_native(),
+                tail: Zxid(zxid.to_native()),
+            },
+            _ => return None,
+        })
+    }
+}
+
+/// A frame leaves `node`.
+pub fn on_message(
+    checks: &mut Checks,
+    node: u8,
+    shard: ShardId,
+    message: &ArchivedPeerMessage,
+    disk: &Disk,
+    shards: &[ShardId],
+) {
+    let Some(claim) = Claim::of(message) else {
+        return;
+    };
+    let (durable, high) = checks.agreement.durable(node, shard);
+    assert!(
+        claim.accepted <= durable.accepted
+            && claim.current <= durable.current
+            && claim.tail <= high,
+        "AckImpliesDurable: n{node} claims {claim:?} in shard {shard}, and has {durable:?}"
+    );
+    checks.acknowledgements += 1;
+    if checks
+        .acknowledgements
+        .is_multiple_of(checks.crash_check_every)
+    {
+        // A truncation may follow the acknowledged entry in the same batch: then the claim was true
+        // and is void, and there is nothing to compare.
+        let expected = claim.tail.min(durable.tail);
+        let files = disk.crash_now();
+        let found = recover(RecoverConfig::default(), &files, shards)
+            .unwrap_or_else(|why| panic!("AckImpliesDurable: a crash now is fatal: {why:?}"));
+        let checkpoint = found.shards[&shard].checkpoint;
+        assert!(
+            checkpoint.accepted_epoch >= claim.accepted
+                && checkpoint.current_epoch >= claim.current
+                && checkpoint.tail_zxid() >= expected,
+            "AckImpliesDurable: n{node} claims {claim:?}, and a crash would leave {checkpoint:?}"
+        );
+    }
+}

@@ -1,0 +1,39 @@
+//! What must hold, whatever happens. A violated rule ends the run with its name.
+
+pub mod agreement;
+pub mod client;
+pub mod durability;
+pub mod state;
+pub mod watch;
+
+use pigeonhole_core::base::id::ShardId;
+
+use crate::check::agreement::Agreement;
+use crate::check::state::States;
+use crate::sometimes::Sometimes;
+
+pub struct Checks {
+    pub agreement: Agreement,
+    pub states: States,
+    pub sometimes: Sometimes,
+    /// Acknowledgements after which the disk is looked at as if the power had gone: every
+    /// so-many-th.
+    pub crash_check_every: u64,
+    pub acknowledgements: u64,
+}
+
+impl Checks {
+    pub fn new(voters: usize, crash_check_every: u64) -> Self {
+        Self {
+            agreement: Agreement::new(voters),
+            states: States::default(),
+            sometimes: Sometimes::default(),
+            crash_check_every,
+            acknowledgements: 0,
+        }
+    }
+
+    pub fn shard_committed(&self, shard: ShardId) -> pigeonhole_core::base::id::Zxid {
+        self.agreement.committed(shard)
+    }
+}

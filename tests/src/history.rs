@@ -1,0 +1,189 @@
+//! What clients asked, what they were told, and when.
+
+use pigeonhole_core::base::id::{SessionId, Zxid};
+use pigeonhole_core::op::{CreateMode, EventType, Stat};
+
+use crate::queue::Moment;
+
+/// A request that owns what it says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ask {
+    Create {
+        path: String,
+        data: Vec<u8>,
+        mode: CreateMode,
+    },
+    Set {
+        path: String,
+        data: Vec<u8>,
+        version: i32,
+    },
+    Delete {
+        path: String,
+        version: i32,
+    },
+    Check {
+        path: String,
+        version: i32,
+    },
+    Multi(Vec<Self>),
+    Get {
+        path: String,
+        watch: bool,
+    },
+    Exists {
+        path: String,
+        watch: bool,
+    },
+    Children {
+        path: String,
+        watch: bool,
+    },
+    Sync {
+        path: String,
+    },
+    Close,
+}
+
+/// What a reply says, code `Ok`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    Nothing,
+    Created {
+        path: String,
+        stat: Stat,
+    },
+    Stat(Stat),
+    Data {
+        data: Vec<u8>,
+        stat: Stat,
+    },
+    /// Sorted by name: the order of children is nobody's promise.
+    Children {
+        children: Vec<String>,
+        stat: Stat,
+    },
+    Path(String),
+    Multi(Vec<Part>),
+}
+
+/// One result of a multi.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Part {
+    Created { path: String, stat: Option<Stat> },
+    Deleted,
+    Set(Stat),
+    Checked,
+    Error(i32),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// No reply has come yet.
+    Open,
+    /// None will come: the connection was lost.
+    Unknown,
+    Done {
+        zxid: Zxid,
+        result: Result<Answer, i32>,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub client: u32,
+    pub session: SessionId,
+    /// Which of the client's connections it was sent on.
+    pub connection: u64,
+    pub ask: Ask,
+    pub invoked: Moment,
+    /// The newest zxid that the session had seen when it was sent.
+    pub seen: Zxid,
+    pub done: Option<Moment>,
+    pub outcome: Outcome,
+}
+
+/// A watch event as it came.
+#[derive(Clone, Debug)]
+pub struct Fired {
+    pub kind: EventType,
+    pub zxid: Zxid,
+}
+
+/// What a watch waits for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum WatchOn {
+    Data,
+    Exist,
+    Child,
+}
+
+/// One watch, from the read that left it to its end.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    pub client: u32,
+    pub path: String,
+    pub on: WatchOn,
+    /// What the read showed.
+    pub since: Zxid,
+    /// The newest zxid that the session saw while the watch stood on its server.
+    pub seen: Zxid,
+    /// It was set again on another connection.
+    pub renewed: bool,
+    pub fired: Option<Fired>,
+}
+
+/// One session, from its first reply to its end.
+#[derive(Clone, Debug)]
+pub struct SessionLife {
+    pub session: SessionId,
+    pub client: u32,
+    pub timeout_us: u64,
+    pub created: Moment,
+    /// The newest moment at which a reply reached the client.
+    pub heard: Moment,
+    /// When each ping was sent that was answered.
+    pub pings_answered: Vec<Moment>,
+    /// The client asked for the end.
+    pub closing: bool,
+    /// The client was told that it is over.
+    pub expired: Option<Moment>,
+}
+
+#[derive(Default, Debug)]
+pub struct History {
+    pub operations: Vec<Operation>,
+    pub watches: Vec<Watch>,
+    pub sessions: Vec<SessionLife>,
+    /// Operations that are open: invoked, without an outcome.
+    pub open: u64,
+}
+
+impl Ask {
+    pub fn is_write(&self) -> bool {
+        matches!(
+            self,
+            Self::Create { .. } | Self::Set { .. } | Self::Delete { .. } | Self::Multi(_)
+        )
+    }
+}
+
+impl History {
+    pub fn invoke(&mut self, operation: Operation) -> usize {
+        self.open += 1;
+        self.operations.push(operation);
+        self.operations.len() - 1
+    }
+
+    pub fn settle(&mut self, index: usize, at: Moment, outcome: Outcome) {
+        let operation = &mut self.operations[index];
+        assert_eq!(
+            operation.outcome,
+            Outcome::Open,
+            "an operation has one outcome"
+        );
+        operation.outcome = outcome;
+        operation.done = Some(at);
+        self.open -= 1;
+    }
+}

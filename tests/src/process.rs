@@ -1,0 +1,838 @@
+//! One run of a node's process: its cores, carried out as the product's engine carries them out.
+//!
+//! A core's turn feeds some of what it has heard to the worker, ends the turn, hands appends to the
+//! log, and sends what is ready. How many inputs a turn takes is drawn, so that every cut between
+//! turns happens somewhere.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+
+use pigeonhole_core::auth::AuthSettings;
+use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, LinkId, ServerId, ShardId};
+use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+use pigeonhole_core::base::time::Now;
+use pigeonhole_core::effect::{Effect, Effects, Input};
+use pigeonhole_core::gateway::ClientLimits;
+use pigeonhole_core::mail::Mail;
+use pigeonhole_core::peer::codec::{self, Frame};
+use pigeonhole_core::report::Report;
+use pigeonhole_core::shard::ShardMap;
+use pigeonhole_core::state::State as ShardState;
+use pigeonhole_core::worker::{Worker, WorkerConfig};
+use pigeonhole_core::zab::{Event as ZabEvent, Plan};
+use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer};
+use pigeonhole_storage::recover::Recovered;
+use pigeonhole_storage::wal::{Released, Wal, WalConfig};
+
+use crate::check::durability;
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::draw::Draw;
+use crate::links::{Links, Met};
+use crate::network::{Arrival, Host, Port, Side, StreamId};
+use crate::node::{Around, Cluster, node_of, restored, server_id};
+use crate::queue::{self, Event, Moment};
+use crate::sometimes::State;
+
+pub struct ProcessConfig {
+    pub index: u8,
+    pub name: queue::Process,
+    pub cores: u8,
+    pub disk: DiskId,
+    pub cluster: Cluster,
+    pub incarnation: u64,
+    pub session_base_ms: u64,
+    pub seed: u64,
+}
+
+pub struct Process {
+    config: ProcessConfig,
+    cores: Vec<Core>,
+    links: Links,
+    clients: BTreeMap<StreamId, ConnectionId>,
+    draw: Draw,
+    operations: Vec<(CoreId, DiskOp)>,
+    pub paused: bool,
+}
+
+/// One core: a worker, its log, and what is on its way to either.
+struct Core {
+    worker: Worker,
+    wal: Wal,
+    effects: Effects,
+    released: Released,
+    inbox: VecDeque<Heard>,
+    turn_queued: bool,
+    timer: Option<Moment>,
+    /// How often each slot has been used; the free ones are listed.
+    slots: Vec<u32>,
+    free: Vec<u32>,
+    clients: BTreeMap<ConnectionId, Socket>,
+    links: BTreeMap<LinkId, Socket>,
+    client_outputs: BTreeSet<ConnectionId>,
+    link_outputs: BTreeSet<LinkId>,
+}
+
+struct Socket {
+    stream: StreamId,
+    side: Side,
+    /// The last send waits for room.
+    sending: bool,
+    closing: bool,
+}
+
+/// What a core has heard and not looked at.
+enum Heard {
+    ClientOpened {
+        connection: ConnectionId,
+        address: IpAddr,
+        entropy: [u8; 16],
+    },
+    ClientBytes {
+        connection: ConnectionId,
+        bytes: Vec<u8>,
+    },
+    ClientSent {
+        connection: ConnectionId,
+    },
+    ClientClosed {
+        connection: ConnectionId,
+    },
+    LinkUp {
+        link: LinkId,
+        peer_cores: u8,
+    },
+    LinkBytes {
+        link: LinkId,
+        bytes: Vec<u8>,
+    },
+    LinkDown {
+        link: LinkId,
+    },
+    Disk(DiskDone),
+    Mail {
+        from: CoreId,
+        mail: Mail,
+    },
+}
+
+impl Process {
+    pub fn start(
+        config: ProcessConfig,
+        recovered: Recovered,
+        buffers: Vec<LogBuffer>,
+        draw: Draw,
+        clock: &Clock,
+        around: &mut Around<'_>,
+    ) -> Self {
+        let links = Links::new(&config);
+        let mut process = Self {
+            config,
+            cores: Vec::new(),
+            links,
+            clients: BTreeMap::new(),
+            draw,
+            operations: Vec::new(),
+            paused: false,
+        };
+        let now = clock.now(around.queue.now());
+        let mut buffers = buffers.into_iter();
+        for core in 0..process.config.cores {
+            let pair = [buffers.next(), buffers.next()].map(|one| one.expect("two for each core"));
+            let core = process.start_core(CoreId(core), &recovered, pair, now);
+            process.cores.push(core);
+        }
+        for (segment, bytes) in recovered.recyclable {
+            process.cores[0].wal.release_segment(segment, bytes);
+        }
+        process.links.dial_all(around.queue);
+        for core in process.core_ids() {
+            process.drain(core, around);
+            process.end_turn(core, clock, around);
+        }
+        process
+    }
+
+    pub fn name(&self) -> queue::Process {
+        self.config.name
+    }
+
+    pub fn cores(&self) -> u8 {
+        self.config.cores
+    }
+
+    pub fn take_operations(&mut self) -> Vec<(CoreId, DiskOp)> {
+        std::mem::take(&mut self.operations)
+    }
+
+    pub fn into_buffers(self) -> Vec<LogBuffer> {
+        let mut buffers = Vec::new();
+        for core in self.cores {
+            for heard in core.inbox {
+                if let Heard::Disk(DiskDone::Write { buffer, .. }) = heard {
+                    buffers.push(buffer);
+                }
+            }
+            buffers.extend(core.wal.into_buffers());
+        }
+        for (_, operation) in self.operations {
+            if let DiskOp::Write { buffer, .. } = operation {
+                buffers.push(buffer);
+            }
+        }
+        buffers
+    }
+
+    /// What the worker of each core says of itself.
+    pub fn reports(&self) -> Vec<Report> {
+        self.cores.iter().map(|core| core.worker.report()).collect()
+    }
+
+    /// One turn of one core.
+    pub fn on_turn(&mut self, id: CoreId, clock: &Clock, disk: &Disk, around: &mut Around<'_>) {
+        if self.paused {
+            return;
+        }
+        self.core(id).turn_queued = false;
+        let now = clock.now(around.queue.now());
+        let waiting = self.core(id).inbox.len();
+        let inputs = match waiting {
+            0 | 1 => waiting,
+            _ => 1 + self.draw.index(waiting),
+        };
+        if self
+            .core(id)
+            .worker
+            .deadline(now.instant)
+            .is_some_and(|deadline| deadline <= now.instant)
+        {
+            self.step(id, now, Input::Time, around);
+        }
+        for _ in 0..inputs {
+            let heard = self.core(id).inbox.pop_front().expect("they were counted");
+            self.hear(id, heard, now, around);
+        }
+        self.step(id, now, Input::TurnEnd, around);
+        self.core(id).wal.turn_end(now.instant);
+        self.flush(id, disk, around);
+        self.end_turn(id, clock, around);
+    }
+
+    /// A core's timer has run out; it may have been set for something that is over.
+    pub fn on_timer(&mut self, id: CoreId, around: &mut Around<'_>) {
+        let now = around.queue.now();
+        let core = self.core(id);
+        if core.timer == Some(now) {
+            core.timer = None;
+            self.wake(id, around);
+        }
+    }
+
+    pub fn on_disk(&mut self, id: CoreId, done: DiskDone, around: &mut Around<'_>) {
+        self.hand_over(id, Heard::Disk(done), around);
+    }
+
+    /// The process goes on after it stood still.
+    pub fn resume(&mut self, around: &mut Around<'_>) {
+        self.paused = false;
+        for id in self.core_ids() {
+            self.core(id).turn_queued = false;
+            self.wake(id, around);
+        }
+    }
+
+    /// Somebody has connected.
+    pub fn on_accepted(
+        &mut self,
+        port: Port,
+        from: Host,
+        stream: StreamId,
+        around: &mut Around<'_>,
+    ) {
+        match (port, from) {
+            (Port::Client, Host::Client(client)) => self.accept_client(client, stream, around),
+            (Port::Peer, _) => self.links.on_accepted(stream),
+            (Port::Client, Host::Node(_)) => unreachable!("nodes are not clients"),
+        }
+    }
+
+    /// What has become of a connect to a peer.
+    pub fn on_connected(
+        &mut self,
+        core: CoreId,
+        peer: ServerId,
+        peer_core: CoreId,
+        stream: Option<StreamId>,
+        around: &mut Around<'_>,
+    ) {
+        let delay = self.retry_delay();
+        self.links
+            .on_connected(core, peer, peer_core, stream, delay, around);
+    }
+
+    pub fn on_dial(
+        &mut self,
+        core: CoreId,
+        peer: ServerId,
+        peer_core: CoreId,
+        around: &mut Around<'_>,
+    ) {
+        self.links.on_dial(core, peer, peer_core, around);
+    }
+
+    /// Something has arrived on a stream of this process.
+    pub fn on_arrival(
+        &mut self,
+        stream: StreamId,
+        side: Side,
+        arrival: Arrival,
+        around: &mut Around<'_>,
+    ) {
+        if let Some(&connection) = self.clients.get(&stream) {
+            match arrival {
+                Arrival::Bytes(bytes) => {
+                    let heard = Heard::ClientBytes { connection, bytes };
+                    self.hand_over(connection.core, heard, around);
+                }
+                Arrival::Closed => self.drop_client(connection, around),
+            }
+            return;
+        }
+        let delay = self.retry_delay();
+        for met in self.links.on_arrival(stream, side, arrival, delay, around) {
+            match met {
+                Met::Up {
+                    core,
+                    link,
+                    peer_cores,
+                } => {
+                    let socket = Socket {
+                        stream,
+                        side,
+                        sending: false,
+                        closing: false,
+                    };
+                    self.core(core).links.insert(link, socket);
+                    self.hand_over(core, Heard::LinkUp { link, peer_cores }, around);
+                }
+                Met::Bytes { core, link, bytes } => {
+                    self.hand_over(core, Heard::LinkBytes { link, bytes }, around);
+                }
+                Met::Down { core, link } => {
+                    self.core(core).links.remove(&link);
+                    self.hand_over(core, Heard::LinkDown { link }, around);
+                }
+            }
+        }
+    }
+
+    /// There is room again behind a send.
+    pub fn on_sent(&mut self, stream: StreamId, around: &mut Around<'_>) {
+        if let Some(&connection) = self.clients.get(&stream) {
+            let core = self.core(connection.core);
+            if let Some(socket) = core.clients.get_mut(&connection) {
+                socket.sending = false;
+                core.client_outputs.insert(connection);
+            }
+            self.hand_over(connection.core, Heard::ClientSent { connection }, around);
+        } else if let Some((core, link)) = self.links.link_of(stream) {
+            let inner = self.core(core);
+            if let Some(socket) = inner.links.get_mut(&link) {
+                socket.sending = false;
+                inner.link_outputs.insert(link);
+            }
+            self.wake(core, around);
+        }
+    }
+
+    fn start_core(
+        &self,
+        core: CoreId,
+        recovered: &Recovered,
+        buffers: [LogBuffer; 2],
+        now: Now,
+    ) -> Core {
+        let config = &self.config;
+        let mine = |shard: &ShardId| shard.0 % u16::from(config.cores) == u16::from(core.0);
+        let found = recovered.shards.iter().filter(|(shard, _)| mine(shard));
+        let (shards, checkpoints) = found
+            .map(|(&shard, found)| {
+                let state = ShardState::new(shard, ShardMap::new(config.cluster.shards));
+                ((state, restored(shard, found)), found.checkpoint)
+            })
+            .unzip::<_, _, Vec<_>, Vec<_>>();
+        let wal_config = WalConfig {
+            segment_bytes: config.cluster.segment_bytes,
+            ..WalConfig::default()
+        };
+        let secret = u128::from(config.seed) << 64 | u128::from(core.0);
+        let mut wal = Wal::new(
+            wal_config,
+            recovered.next_boot,
+            core,
+            secret,
+            checkpoints,
+            recovered.seal.clone(),
+        );
+        for buffer in buffers {
+            wal.lend(buffer);
+        }
+        let mut effects = Effects::new();
+        let worker_config = WorkerConfig {
+            server: server_id(config.index),
+            core,
+            cores: config.cores,
+            shards: ShardMap::new(config.cluster.shards),
+            voters: (0..config.cluster.servers).map(server_id).collect(),
+            observers: Vec::new(),
+            cluster: config.cluster.cluster,
+            disk: config.disk,
+            incarnation: config.incarnation,
+            periods: config.cluster.periods,
+            session_base_ms: config.session_base_ms,
+            client: ClientLimits {
+                frame_bytes_max: FRAME_BYTES_MAX,
+                connections_per_address_max: 0,
+                connections_max: 1000,
+            },
+            auth: AuthSettings::default(),
+            seed: config.seed ^ u64::from(core.0),
+        };
+        let worker = Worker::new(worker_config, shards, now, &mut effects);
+        Core {
+            worker,
+            wal,
+            effects,
+            released: Released::default(),
+            inbox: VecDeque::new(),
+            turn_queued: false,
+            timer: None,
+            slots: Vec::new(),
+            free: Vec::new(),
+            clients: BTreeMap::new(),
+            links: BTreeMap::new(),
+            client_outputs: BTreeSet::new(),
+            link_outputs: BTreeSet::new(),
+        }
+    }
+
+    fn hear(&mut self, id: CoreId, heard: Heard, now: Now, around: &mut Around<'_>) {
+        match heard {
+            Heard::ClientOpened {
+                connection,
+                address,
+                entropy,
+            } => {
+                self.step(
+                    id,
+                    now,
+                    Input::ClientOpened {
+                        connection,
+                        address,
+                        entropy,
+                    },
+                    around,
+                );
+            }
+            Heard::ClientBytes { connection, bytes } => {
+                self.step(
+                    id,
+                    now,
+                    Input::ClientBytes {
+                        connection,
+                        bytes: &bytes,
+                    },
+                    around,
+                );
+            }
+            Heard::ClientSent { connection } => {
+                let input = Input::ClientSent {
+                    connection,
+                    unsent_bytes: 0,
+                };
+                self.step(id, now, input, around);
+            }
+            Heard::ClientClosed { connection } => {
+                self.step(id, now, Input::ClientClosed { connection }, around);
+                self.core(id).free.push(connection.slot);
+            }
+            Heard::LinkUp { link, peer_cores } => {
+                self.step(id, now, Input::LinkUp { link, peer_cores }, around);
+            }
+            Heard::LinkBytes { link, bytes } => {
+                // What a worker has given up it hears nothing of any more.
+                if self.core(id).links.contains_key(&link) || self.links.is_known(link) {
+                    self.step(
+                        id,
+                        now,
+                        Input::LinkBytes {
+                            link,
+                            bytes: &bytes,
+                        },
+                        around,
+                    );
+                }
+            }
+            Heard::LinkDown { link } => self.step(id, now, Input::LinkDown { link }, around),
+            Heard::Mail { from, mail } => self.step(id, now, Input::Mail { from, mail }, around),
+            Heard::Disk(done) => self.on_done(id, done, now, around),
+        }
+    }
+
+    /// Bytes are durable: first everybody who watches learns it, then what was waiting leaves.
+    fn on_done(&mut self, id: CoreId, done: DiskDone, now: Now, around: &mut Around<'_>) {
+        let core = self.core(id);
+        let mut released = std::mem::take(&mut core.released);
+        core.wal.on_done(done, now.instant, &mut released);
+        for mark in &released.marks {
+            around
+                .checks
+                .agreement
+                .on_durable(self.config.index, mark.value());
+        }
+        for (link, frame) in released.frames.drain(..) {
+            let core = self.core(id);
+            match core.worker.link_output(link) {
+                Some(output) => {
+                    output.extend_from_slice(&frame);
+                    core.link_outputs.insert(link);
+                }
+                None => around.checks.sometimes.hit(State::RiderDropped),
+            }
+        }
+        for mark in released.marks.drain(..) {
+            self.step(id, now, Input::Durable(mark), around);
+        }
+        self.core(id).released = released;
+    }
+
+    fn step(&mut self, id: CoreId, now: Now, input: Input<'_>, around: &mut Around<'_>) {
+        let core = &mut self.cores[usize::from(id.0)];
+        core.worker.step(now, input, &mut core.effects);
+        self.drain(id, around);
+    }
+
+    fn drain(&mut self, id: CoreId, around: &mut Around<'_>) {
+        let mut effects = std::mem::take(&mut self.core(id).effects);
+        for effect in effects.drain() {
+            self.perform(id, effect, around);
+        }
+        self.core(id).effects = effects;
+    }
+
+    fn perform(&mut self, id: CoreId, effect: Effect, around: &mut Around<'_>) {
+        let (node, at) = (self.config.index, around.queue.now());
+        match effect {
+            Effect::Append(append) => {
+                around.checks.agreement.on_append(node, &append, at);
+                around.trace.line(at, || {
+                    format!(
+                        "{:?} appends {:?} {:?}",
+                        server_id(node),
+                        append.shard,
+                        append.record
+                    )
+                });
+                around.trace.fold(append.sequence.0, &[]);
+                self.core(id).wal.append(append);
+            }
+            Effect::Committed { shard, zxid } => {
+                let checks = &mut *around.checks;
+                checks
+                    .agreement
+                    .on_committed(node, shard, zxid, at, &mut checks.sometimes);
+                self.core(id).wal.note_committed(shard, zxid);
+            }
+            Effect::Mail { to, mail } => {
+                self.hand_over(to, Heard::Mail { from: id, mail }, around);
+            }
+            Effect::ClientOutput { connection } => {
+                self.core(id).client_outputs.insert(connection);
+            }
+            Effect::ClientPause { connection, paused } => {
+                if let Some(socket) = self.core(id).clients.get(&connection) {
+                    let (stream, side) = (socket.stream, socket.side);
+                    around.network.pause(stream, side, paused, around.queue);
+                }
+            }
+            Effect::ClientClose { connection } | Effect::Admin { connection, .. } => {
+                let core = self.core(id);
+                if let Some(socket) = core.clients.get_mut(&connection) {
+                    socket.closing = true;
+                    core.client_outputs.insert(connection);
+                }
+            }
+            Effect::LinkOutput { link } => {
+                self.core(id).link_outputs.insert(link);
+            }
+            Effect::LinkClose { link, why } => self.close_link(id, link, why, around),
+            Effect::Event { shard, event } => self.note(shard, event, around),
+        }
+    }
+
+    fn close_link(&mut self, id: CoreId, link: LinkId, why: &'static str, around: &mut Around<'_>) {
+        around.checks.sometimes.hit(State::LinkDropped);
+        around.trace.line(around.queue.now(), || {
+            format!(
+                "{:?} drops its link to {:?}: {why}",
+                server_id(self.config.index),
+                link.peer
+            )
+        });
+        let Some(socket) = self.core(id).links.remove(&link) else {
+            return;
+        };
+        around
+            .network
+            .close(socket.stream, socket.side, around.queue);
+        let delay = self.retry_delay();
+        self.links.on_lost(socket.stream, delay, around);
+        self.hand_over(id, Heard::LinkDown { link }, around);
+    }
+
+    fn note(&mut self, shard: ShardId, event: ZabEvent, around: &mut Around<'_>) {
+        let node = self.config.index;
+        around.trace.line(around.queue.now(), || {
+            format!("{:?} {shard:?} {event:?}", server_id(node))
+        });
+        let checks = &mut *around.checks;
+        match event {
+            ZabEvent::Established { epoch, .. } => {
+                checks
+                    .agreement
+                    .on_established(node, shard, epoch.0, &mut checks.sometimes);
+            }
+            ZabEvent::Plan {
+                plan: Plan::Diff, ..
+            } => checks.sometimes.hit(State::PlanDiff),
+            ZabEvent::Plan {
+                plan: Plan::Truncate,
+                ..
+            } => {
+                checks.sometimes.hit(State::PlanTruncate);
+            }
+            ZabEvent::Truncated { .. } => checks.sometimes.hit(State::Truncated),
+            ZabEvent::LearnerAhead { .. } => checks.sometimes.hit(State::LearnerAhead),
+            ZabEvent::Looking { .. } => {
+                if checks.agreement.has_pending(node, shard) {
+                    checks.sometimes.hit(State::ProposalsLeftBehind);
+                }
+            }
+            ZabEvent::TruncationRefused { to, committed } => {
+                panic!("n{node} was told to truncate to {to}, and {committed} is committed");
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends what the worker has ready, as far as there is room.
+    fn flush(&mut self, id: CoreId, disk: &Disk, around: &mut Around<'_>) {
+        for link in std::mem::take(&mut self.core(id).link_outputs) {
+            self.flush_link(id, link, disk, around);
+        }
+        for connection in std::mem::take(&mut self.core(id).client_outputs) {
+            self.flush_client(id, connection, around);
+        }
+    }
+
+    fn flush_link(&mut self, id: CoreId, link: LinkId, disk: &Disk, around: &mut Around<'_>) {
+        let core = &mut self.cores[usize::from(id.0)];
+        let Some(socket) = core.links.get_mut(&link) else {
+            return;
+        };
+        if socket.sending {
+            return;
+        }
+        let Some(output) = core.worker.link_output(link) else {
+            return;
+        };
+        let bytes = std::mem::take(output);
+        if bytes.is_empty() {
+            return;
+        }
+        socket.sending = true;
+        let (stream, side) = (socket.stream, socket.side);
+        let shards: Vec<ShardId> = ShardMap::new(self.config.cluster.shards).shards().collect();
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let length = codec::frame_bytes(rest)
+                .ok()
+                .flatten()
+                .expect("whole frames leave");
+            let (frame, behind) = rest.split_at(length);
+            rest = behind;
+            self.watch_frame(link, frame, disk, &shards, around);
+        }
+        let done = around.network.send(stream, side, bytes, around.queue);
+        if let Some(socket) = self.core(id).links.get_mut(&link) {
+            socket.sending = !done;
+        }
+    }
+
+    fn watch_frame(
+        &self,
+        link: LinkId,
+        frame: &[u8],
+        disk: &Disk,
+        shards: &[ShardId],
+        around: &mut Around<'_>,
+    ) {
+        let Ok(Frame::Message { shard, message }) = codec::decode(frame) else {
+            return;
+        };
+        durability::on_message(
+            around.checks,
+            self.config.index,
+            shard,
+            message,
+            disk,
+            shards,
+        );
+        around.trace.line(around.queue.now(), || {
+            let me = server_id(self.config.index);
+            let text = crate::script::say(message);
+            format!("{me:?} -> {:?} {shard:?} {text}", link.peer)
+        });
+    }
+
+    fn flush_client(&mut self, id: CoreId, connection: ConnectionId, around: &mut Around<'_>) {
+        let core = &mut self.cores[usize::from(id.0)];
+        let Some(socket) = core.clients.get_mut(&connection) else {
+            return;
+        };
+        if socket.sending {
+            return;
+        }
+        let (stream, side) = (socket.stream, socket.side);
+        let bytes = core
+            .worker
+            .client_output(connection)
+            .map(std::mem::take)
+            .unwrap_or_default();
+        if !bytes.is_empty() {
+            socket.sending = !around.network.send(stream, side, bytes, around.queue);
+            if socket.sending {
+                return;
+            }
+            core.inbox.push_back(Heard::ClientSent { connection });
+        }
+        if socket.closing {
+            around.network.close(stream, side, around.queue);
+            self.drop_client(connection, around);
+        }
+    }
+
+    fn drop_client(&mut self, connection: ConnectionId, around: &mut Around<'_>) {
+        let id = connection.core;
+        if let Some(socket) = self.core(id).clients.remove(&connection) {
+            self.clients.remove(&socket.stream);
+            self.hand_over(id, Heard::ClientClosed { connection }, around);
+        }
+    }
+
+    /// Takes up operations of the log, and sees to it that the core is woken in time.
+    fn end_turn(&mut self, id: CoreId, clock: &Clock, around: &mut Around<'_>) {
+        let name = self.config.name;
+        let core = &mut self.cores[usize::from(id.0)];
+        while let Some(operation) = core.wal.next_op() {
+            self.operations.push((id, operation));
+        }
+        let now = clock.now(around.queue.now()).instant;
+        let deadlines = [core.worker.deadline(now), core.wal.deadline()];
+        let next = deadlines.into_iter().flatten().min();
+        if let Some(deadline) = next {
+            let at = clock.moment(deadline).max(around.queue.now() + 1);
+            if core
+                .timer
+                .is_none_or(|timer| timer > at || timer <= around.queue.now())
+            {
+                core.timer = Some(at);
+                around.queue.push(
+                    at,
+                    Event::Timer {
+                        process: name,
+                        core: id,
+                    },
+                );
+            }
+        }
+        if !core.inbox.is_empty() {
+            self.wake(id, around);
+        }
+    }
+
+    fn accept_client(&mut self, client: u32, stream: StreamId, around: &mut Around<'_>) {
+        let id = CoreId(u8::try_from(self.draw.below(u64::from(self.config.cores))).expect("few"));
+        let entropy = self.draw.number();
+        let core = self.core(id);
+        let slot = core.free.pop().unwrap_or_else(|| {
+            core.slots.push(0);
+            u32::try_from(core.slots.len() - 1).expect("few connections")
+        });
+        let generation = &mut core.slots[slot as usize];
+        *generation += 1;
+        let connection = ConnectionId {
+            core: id,
+            slot,
+            generation: *generation,
+        };
+        let socket = Socket {
+            stream,
+            side: Side::Acceptor,
+            sending: false,
+            closing: false,
+        };
+        core.clients.insert(connection, socket);
+        self.clients.insert(stream, connection);
+        let [_, _, high, low] = client.to_be_bytes();
+        let address = IpAddr::V4(Ipv4Addr::new(10, 1, high, low));
+        let entropy = (u128::from(entropy) << 64 | u128::from(client)).to_le_bytes();
+        self.hand_over(
+            id,
+            Heard::ClientOpened {
+                connection,
+                address,
+                entropy,
+            },
+            around,
+        );
+    }
+
+    fn hand_over(&mut self, id: CoreId, heard: Heard, around: &mut Around<'_>) {
+        self.core(id).inbox.push_back(heard);
+        self.wake(id, around);
+    }
+
+    fn wake(&mut self, id: CoreId, around: &mut Around<'_>) {
+        if self.core(id).turn_queued {
+            return;
+        }
+        self.core(id).turn_queued = true;
+        let delay = self.draw.below(self.config.cluster.turn_delay_us + 1);
+        let process = self.config.name;
+        around
+            .queue
+            .push_in(delay, Event::Turn { process, core: id });
+    }
+
+    /// After so long a lost link is dialled again.
+    fn retry_delay(&mut self) -> u64 {
+        self.draw.between(RETRY_US_MIN, RETRY_US_MAX)
+    }
+
+    fn core(&mut self, id: CoreId) -> &mut Core {
+        &mut self.cores[usize::from(id.0)]
+    }
+
+    fn core_ids(&self) -> Vec<CoreId> {
+        (0..self.config.cores).map(CoreId).collect()
+    }
+}
+
+/// The node at the other end of a link, for whoever draws pictures.
+pub fn peer_node(link: LinkId) -> u8 {
+    node_of(link.peer)
+}
+
+const RETRY_US_MIN: u64 = 5_000;
+const RETRY_US_MAX: u64 = 50_000;

@@ -1,0 +1,97 @@
+//! States that are dangerous and must be reached: a simulation that never sees them proves nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+macro_rules! states {
+    ($($name:ident $text:literal),* $(,)?) => {
+        /// One such state.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum State { $($name),* }
+
+        impl State {
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$name => $text),* }
+            }
+        }
+    };
+}
+
+states! {
+    Elected "a leader was established",
+    LeaderChanged "an epoch followed another",
+    PlanDiff "a learner was synchronized by DIFF",
+    PlanTruncate "a learner was synchronized by TRUNC",
+    Truncated "uncommitted entries were truncated",
+    LearnerAhead "a learner was ahead of its leader",
+    ProposalsLeftBehind "a leader changed with proposals pending",
+    InheritedCommitted "a leader committed what an earlier epoch had proposed",
+    AppendLost "a crash came between an append and its sync",
+    TornWrite "a crash tore a write",
+    TornTailCut "recovery cut a torn tail",
+    SegmentRolled "a log went on to another segment",
+    SegmentRecycled "a segment file was used again",
+    Killed "a process was killed",
+    PowerCut "a node lost its power",
+    PowerCutAll "all nodes lost their power at once",
+    CoresChanged "a node started with another number of cores",
+    Partitioned "the network was partitioned",
+    Paused "a process stood still",
+    LinkReset "a link broke",
+    LinkDropped "a worker gave a link up",
+    RiderDropped "a link was gone when its rider was released",
+    SessionCreated "a session was created",
+    SessionMoved "a session was re-attached to another server",
+    SessionExpired "a session expired",
+    ExpiredWithEphemerals "a session expired and left ephemerals to delete",
+    SessionClosed "a session was closed by its client",
+    UnknownOutcome "a client never heard what became of a write",
+    UnknownHappened "such a write had happened",
+    WriteRefused "a write was refused with an error",
+    WatchFired "a watch fired",
+    WatchSetAgain "watches were set again on another connection",
+    WatchCaughtUp "a watch fired for what happened between two connections",
+    MultiFailed "a multi failed as a whole",
+    SlowReader "a client stopped reading",
+}
+
+/// How often each of them was reached.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Sometimes {
+    counts: BTreeMap<State, u64>,
+}
+
+impl Sometimes {
+    pub fn hit(&mut self, state: State) {
+        *self.counts.entry(state).or_insert(0) += 1;
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        for (&state, count) in &other.counts {
+            *self.counts.entry(state).or_insert(0) += count;
+        }
+    }
+
+    pub fn count(&self, state: State) -> u64 {
+        self.counts.get(&state).copied().unwrap_or(0)
+    }
+
+    pub fn never(&self) -> Vec<State> {
+        State::ALL
+            .iter()
+            .copied()
+            .filter(|&state| self.count(state) == 0)
+            .collect()
+    }
+}
+
+impl fmt::Display for Sometimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for &state in State::ALL {
+            writeln!(f, "{:>10}  {}", self.count(state), state.text())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! Between a simulated client's own words and ZooKeeper's wire.
+
+use pigeonhole_core::op::{Acl, CreateMode, EventType, Request, permission};
+use pigeonhole_core::wire::client::{self as wire, MultiResult, ReplyHeader};
+
+use crate::history::{Answer, Ask, Part, WatchOn};
+
+pub fn put_ask(out: &mut Vec<u8>, xid: i32, ask: &Ask) {
+    wire::put_request(out, xid, &request(ask));
+}
+
+/// What a reply says of its request.
+pub fn read_answer(ask: &Ask, header: &ReplyHeader, body: &[u8]) -> Result<Answer, i32> {
+    let understood = "a server answers in ZooKeeper's words";
+    if header.error != 0 {
+        return Err(header.error);
+    }
+    Ok(match ask {
+        Ask::Create { .. } => {
+            let (path, stat) = wire::parse_create2(body).expect(understood);
+            Answer::Created {
+                path: path.to_owned(),
+                stat,
+            }
+        }
+        Ask::Set { .. } | Ask::Exists { .. } => {
+            Answer::Stat(wire::parse_stat(body).expect(understood))
+        }
+        Ask::Get { .. } => {
+            let (data, stat) = wire::parse_get_data(body).expect(understood);
+            Answer::Data {
+                data: data.to_vec(),
+                stat,
+            }
+        }
+        Ask::Children { .. } => {
+            let (names, stat) = wire::parse_children2(body).expect(understood);
+            let mut children: Vec<String> = names.into_iter().map(str::to_owned).collect();
+            children.sort();
+            Answer::Children { children, stat }
+        }
+        Ask::Sync { .. } => Answer::Path(wire::parse_path(body).expect(understood).to_owned()),
+        Ask::Multi(_) => {
+            let parts: Vec<Part> = wire::parse_multi(body)
+                .expect(understood)
+                .into_iter()
+                .map(part)
+                .collect();
+            Answer::Multi(parts)
+        }
+        Ask::Delete { .. } | Ask::Check { .. } | Ask::Close => Answer::Nothing,
+    })
+}
+
+/// The watch that a read leaves behind; exists leaves one on what is not there, too.
+pub fn watch_left(ask: &Ask, found: bool) -> Option<(WatchOn, &str)> {
+    match ask {
+        Ask::Get { path, watch: true } if found => Some((WatchOn::Data, path)),
+        Ask::Exists { path, watch: true } if found => Some((WatchOn::Data, path)),
+        Ask::Exists { path, watch: true } => Some((WatchOn::Exist, path)),
+        Ask::Children { path, watch: true } if found => Some((WatchOn::Child, path)),
+        _ => None,
+    }
+}
+
+/// Which watches an event consumes.
+pub fn fires(kind: EventType) -> &'static [WatchOn] {
+    match kind {
+        EventType::NodeCreated => &[WatchOn::Exist],
+        EventType::NodeDeleted => &[WatchOn::Data, WatchOn::Exist, WatchOn::Child],
+        EventType::NodeDataChanged => &[WatchOn::Data, WatchOn::Exist],
+        EventType::NodeChildrenChanged => &[WatchOn::Child],
+    }
+}
+
+/// A short text for traces and stories.
+pub fn name(ask: &Ask) -> String {
+    match ask {
+        Ask::Create { path, mode, .. } => format!("create {path} {mode:?}"),
+        Ask::Set { path, version, .. } => format!("set {path} {version}"),
+        Ask::Delete { path, version } => format!("delete {path} {version}"),
+        Ask::Check { path, version } => format!("check {path} {version}"),
+        Ask::Multi(parts) => {
+            format!(
+                "multi[{}]",
+                parts.iter().map(name).collect::<Vec<_>>().join(", ")
+            )
+        }
+        Ask::Get { path, .. } => format!("get {path}"),
+        Ask::Exists { path, .. } => format!("exists {path}"),
+        Ask::Children { path, .. } => format!("children {path}"),
+        Ask::Sync { path } => format!("sync {path}"),
+        Ask::Close => "close".to_owned(),
+    }
+}
+
+fn request(ask: &Ask) -> Request<'_> {
+    let open = vec![Acl {
+        permissions: permission::ALL,
+        scheme: "world",
+        id: "anyone",
+    }];
+    match ask {
+        Ask::Create { path, data, mode } => Request::Create {
+            path,
+            data,
+            acl: open,
+            mode: *mode,
+            with_stat: true,
+        },
+        Ask::Set {
+            path,
+            data,
+            version,
+        } => Request::SetData {
+            path,
+            data,
+            version: *version,
+        },
+        Ask::Delete { path, version } => Request::Delete {
+            path,
+            version: *version,
+        },
+        Ask::Check { path, version } => Request::Check {
+            path,
+            version: *version,
+        },
+        Ask::Multi(parts) => Request::Multi(parts.iter().map(request).collect()),
+        Ask::Get { path, watch } => Request::GetData {
+            path,
+            watch: *watch,
+        },
+        Ask::Exists { path, watch } => Request::Exists {
+            path,
+            watch: *watch,
+        },
+        Ask::Children { path, watch } => Request::GetChildren {
+            path,
+            watch: *watch,
+            with_stat: true,
+        },
+        Ask::Sync { path } => Request::Sync { path },
+        Ask::Close => Request::CloseSession,
+    }
+}
+
+fn part(result: MultiResult<'_>) -> Part {
+    match result {
+        MultiResult::Create { path } => Part::Created {
+            path: path.to_owned(),
+            stat: None,
+        },
+        MultiResult::Create2 { path, stat } => Part::Created {
+            path: path.to_owned(),
+            stat: Some(stat),
+        },
+        MultiResult::Delete => Part::Deleted,
+        MultiResult::SetData { stat } => Part::Set(stat),
+        MultiResult::Check => Part::Checked,
+        MultiResult::Error(code) => Part::Error(code),
+        other => panic!("a multi of writes has no {other:?}"),
+    }
+}
+
+/// Whether the names of a mode end in a number.
+pub fn is_sequential(mode: CreateMode) -> bool {
+    mode.is_sequential()
+}

@@ -1,0 +1,230 @@
+//! A seed → what kind of world it is: sizes, times, faults and load, each drawn anew.
+//!
+//! Every class of faults is on in half of the worlds, and its rate is spread over powers of two, so
+//! that rare and frequent faults meet in all combinations.
+
+use pigeonhole_core::base::time::{Duration, Periods};
+
+use crate::disk::DiskOptions;
+use crate::draw::Draw;
+use crate::network::NetworkOptions;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub seed: u64,
+    pub servers: u8,
+    /// The most cores that a node starts with; each start draws its own number.
+    pub cores_max: u8,
+    pub shards: u16,
+    pub segment_bytes: u64,
+    pub periods: Periods,
+    pub network: NetworkOptions,
+    pub disk: DiskOptions,
+    pub faults: Faults,
+    pub load: Load,
+    /// How far the nodes' clocks run apart, in millionths.
+    pub drift_ppm: i64,
+    /// The longest time that a core takes before it looks at what it has heard.
+    pub turn_delay_us: u64,
+}
+
+/// What the clients do.
+#[derive(Clone, Debug)]
+pub struct Load {
+    pub clients: u32,
+    /// Operations of all clients after which the world comes to its end.
+    pub operations: u64,
+    pub pipeline_max: usize,
+    pub think_us: u64,
+    pub keys: u64,
+    pub session_timeout_ms: (u64, u64),
+    pub weights: [u64; KINDS],
+    pub data_bytes_max: u64,
+    /// How many of a thousand reads leave a watch.
+    pub watches: u64,
+    /// How many of a million operations are followed by a long silence of the client's host.
+    pub silences: u64,
+}
+
+/// Positions in [`Load::weights`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum Kind {
+    Create = 0,
+    CreateEphemeral = 1,
+    CreateSequential = 2,
+    Set = 3,
+    Delete = 4,
+    Get = 5,
+    Exists = 6,
+    Children = 7,
+    Sync = 8,
+    Multi = 9,
+    Close = 10,
+}
+
+pub const KINDS: usize = 11;
+
+/// Microseconds between two faults of a class, on average; `None` where the class is off.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    pub every: [Option<u64>; FAULTS],
+    /// How long a node stays down and a partition lasts, on average.
+    pub repair_us: u64,
+}
+
+/// Positions in [`Faults::every`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Fault {
+    ResetLink = 0,
+    ResetClient = 1,
+    Partition = 2,
+    Kill = 3,
+    PowerCut = 4,
+    PowerCutAll = 5,
+    Pause = 6,
+    SlowReader = 7,
+    WallJump = 8,
+}
+
+pub const FAULTS: usize = 9;
+
+impl Options {
+    pub fn draw(seed: u64) -> Self {
+        let mut draw = Draw::new(seed, 1);
+        let servers = *draw.pick(&[1, 3, 3, 3, 3, 5]);
+        let cores_max = *draw.pick(&[1, 1, 2, 4]);
+        Self {
+            seed,
+            servers,
+            cores_max,
+            shards: 1,
+            segment_bytes: 65536 << draw.below(5),
+            periods: periods(&mut draw),
+            network: NetworkOptions {
+                delay_min_us: draw.log_uniform(10, 2000),
+                delay_tail_us: draw.log_uniform(5, 4000),
+                split_rate: if draw.chance(1, 2) {
+                    draw.log_uniform(100, 300_000)
+                } else {
+                    0
+                },
+                window_bytes: usize::try_from(draw.log_uniform(4096, 1 << 20)).expect("it fits"),
+            },
+            disk: DiskOptions {
+                latency_min_us: draw.log_uniform(20, 1000),
+                latency_tail_us: draw.log_uniform(10, 4000),
+                spike_rate: if draw.chance(1, 2) {
+                    draw.log_uniform(10, 5000)
+                } else {
+                    0
+                },
+            },
+            faults: Faults::draw(&mut draw),
+            load: Load::draw(&mut draw),
+            drift_ppm: *draw.pick(&[0, 0, 1000, 10_000]),
+            turn_delay_us: draw.log_uniform(1, 200),
+        }
+    }
+
+    /// A world in which nothing goes wrong: for stories, and for what must hold without faults.
+    pub fn calm(seed: u64, servers: u8) -> Self {
+        let mut options = Self::draw(seed);
+        options.servers = servers;
+        options.cores_max = 1;
+        options.network = NetworkOptions {
+            delay_min_us: 100,
+            delay_tail_us: 0,
+            split_rate: 0,
+            window_bytes: 1 << 20,
+        };
+        options.disk = DiskOptions {
+            latency_min_us: 100,
+            latency_tail_us: 0,
+            spike_rate: 0,
+        };
+        options.faults = Faults::default();
+        options.drift_ppm = 0;
+        options.turn_delay_us = 1;
+        options.periods = default_periods();
+        options
+    }
+}
+
+impl Faults {
+    fn draw(draw: &mut Draw) -> Self {
+        let mut every = [None; FAULTS];
+        for (class, every) in every.iter_mut().enumerate() {
+            // Whole nodes fail more rarely than links do.
+            let low = if class >= Fault::Partition as usize {
+                400_000
+            } else {
+                50_000
+            };
+            if draw.chance(1, 2) {
+                *every = Some(draw.log_uniform(low, low * 64));
+            }
+        }
+        Self {
+            every,
+            repair_us: draw.log_uniform(20_000, 3_000_000),
+        }
+    }
+}
+
+impl Load {
+    fn draw(draw: &mut Draw) -> Self {
+        let mut weights = [0; KINDS];
+        for weight in &mut weights {
+            *weight = if draw.chance(1, 5) {
+                0
+            } else {
+                draw.log_uniform(1, 16)
+            };
+        }
+        weights[Kind::Create as usize] += 2;
+        weights[Kind::Set as usize] += 1;
+        weights[Kind::Close as usize] = weights[Kind::Close as usize].min(1);
+        let timeout_low = draw.log_uniform(400, 2000);
+        Self {
+            clients: u32::try_from(draw.between(1, 6)).expect("it is small"),
+            operations: draw.log_uniform(200, 1600),
+            pipeline_max: usize::try_from(draw.between(1, 8)).expect("it is small"),
+            think_us: draw.log_uniform(100, 60_000),
+            keys: draw.log_uniform(2, 40),
+            session_timeout_ms: (timeout_low, timeout_low + draw.below(3000)),
+            weights,
+            data_bytes_max: draw.log_uniform(16, 2000),
+            watches: draw.below(500),
+            silences: if draw.chance(1, 2) {
+                draw.log_uniform(100, 10_000)
+            } else {
+                0
+            },
+        }
+    }
+}
+
+fn periods(draw: &mut Draw) -> Periods {
+    let mut periods = default_periods();
+    periods.heartbeat = Duration::from_ms(draw.between(20, 60));
+    periods.silence = Duration(periods.heartbeat.0 * draw.between(6, 10));
+    periods.tick = Duration::from_ms(*draw.pick(&[50, 100, 200]));
+    periods
+}
+
+/// The product's own periods, with session timeouts short enough to see them pass.
+fn default_periods() -> Periods {
+    Periods {
+        heartbeat: Duration::from_ms(50),
+        silence: Duration::from_ms(400),
+        vote: Duration::from_ms(100),
+        vote_settle: Duration::from_ms(200),
+        init_limit: Duration::from_ms(10_000),
+        sync_limit: Duration::from_ms(5_000),
+        tick: Duration::from_ms(100),
+        session_timeout_min: Duration::from_ms(200),
+        session_timeout_max: Duration::from_ms(40_000),
+    }
+}
