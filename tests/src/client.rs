@@ -12,7 +12,7 @@ use pigeonhole_core::wire::client::{self as wire, ReplyHeader};
 use pigeonhole_core::wire::frame::Deframer;
 
 use crate::draw::Draw;
-use crate::history::{Ask, Fired, History, Operation, Outcome, SessionLife, Watch, WatchOn};
+use crate::history::{Answer, Ask, Fired, History, Operation, Outcome, Part, SessionLife, Watch, WatchOn};
 use crate::network::{Port, Side, StreamId};
 use crate::node::Around;
 use crate::queue::{Dialer, Event, Moment};
@@ -390,6 +390,9 @@ impl Client {
         let result = speech::read_answer(&ask, header, body);
         if result.is_err() && ask.is_write() {
             around.checks.sometimes.hit(State::WriteRefused);
+        }
+        if matches!(&result, Ok(Answer::Multi(parts)) if parts.iter().any(Part::is_error)) {
+            around.checks.sometimes.hit(State::MultiFailed);
         }
         around.trace.line(now, || {
             format!("c{} hears {} {result:?} at {}", self.id, speech::name(&ask), header.zxid)

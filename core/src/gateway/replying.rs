@@ -224,8 +224,10 @@ impl Gateway {
         if connection.stage == Stage::Closing {
             return;
         }
-        if let Some(slot) = connection.last_done(shard) {
-            slot.events.push((zxid, event, path.into()));
+        if connection
+            .hold_event(shard, (zxid, event, path.into()))
+            .is_ok()
+        {
             return;
         }
         let zxid = connection.header_zxid(map, zxid);

@@ -165,10 +165,18 @@ impl<'a> Replay<'a> {
             assert!(is_same(&operation.ask, txn), "{zxid} is another write: {operation:?}");
             return index;
         }
+        let (history, model) = (self.history, &self.model);
         let candidates = self.unknown.entry(session).or_default();
+        // Deletes of one path may differ in the version that they expect only.
+        let fits = |&index: &usize| {
+            let ask = &history.operations[index].ask;
+            let context = Context { session, zxid, time_ms: 0 };
+            let accepted = || model.clone().write(ask, context).is_ok_and(|it| !is_refusal(&it));
+            is_same(ask, txn) && accepted()
+        };
         let place = candidates
             .iter()
-            .position(|&index| is_same(&self.history.operations[index].ask, txn))
+            .position(fits)
             .unwrap_or_else(|| {
                 panic!("{zxid} of {session} was sent by nobody, or twice: {}", describe(txn))
             });
