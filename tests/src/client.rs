@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use pigeonhole_core::base::id::{SessionId, Zxid};
-use pigeonhole_core::op::{ConnectRequest, Request, SetWatches};
+use pigeonhole_core::op::{ConnectRequest, EventType, Request, SetWatches};
 use pigeonhole_core::wire::client::{self as wire, ReplyHeader};
 use pigeonhole_core::wire::frame::Deframer;
 
@@ -443,6 +443,8 @@ impl Client {
             }
             watch.fired = Some(Fired { kind: event.kind, zxid: header.zxid });
         }
+        // A znode's two kinds of watches, set again, each tell that it is gone: as ZooKeeper's do.
+        let found = found || (self.is_renewing() && event.kind == EventType::NodeDeleted);
         assert!(found, "W1: c{} has no watch for {event:?} at {}", self.id, header.zxid);
         self.see(header.zxid, false, history);
     }

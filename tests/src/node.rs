@@ -133,6 +133,9 @@ impl Node {
 
     /// The host loses its power.
     pub fn cut_power(&mut self, around: &mut Around<'_>) {
+        if !self.powered {
+            return;
+        }
         self.powered = false;
         let torn = self.disk.torn_writes();
         let operations = self.disk.cut_power();

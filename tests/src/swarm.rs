@@ -99,7 +99,7 @@ impl Options {
             seed,
             servers,
             cores_max,
-            shards: 1,
+            shards: *draw.pick(&[1, 1, 1, 2, 8]),
             segment_bytes: 65536 << draw.below(5),
             periods: periods(&mut draw),
             network: NetworkOptions {

@@ -3,6 +3,8 @@
 pub mod agreement;
 pub mod client;
 pub mod durability;
+pub mod sharded;
+pub mod txn;
 pub mod state;
 pub mod watch;
 
