@@ -124,6 +124,9 @@ pub struct Reader {
 pub enum Outcome {
     /// A reply's code and body, the body only with `Ok`.
     Reply { code: ErrorCode, body: Vec<u8> },
+    /// Nothing was logged: the leader's refusal. A refused multi has the code `Ok` and a body that
+    /// says what was wrong with each operation.
+    Refused { code: ErrorCode, body: Vec<u8> },
     /// The session is this connection's, in this generation.
     Session {
         generation: Generation,
@@ -137,7 +140,7 @@ pub enum Outcome {
 
 impl Outcome {
     pub fn refused(code: ErrorCode) -> Self {
-        Self::Reply {
+        Self::Refused {
             code,
             body: Vec::new(),
         }

@@ -31,8 +31,6 @@ pub(super) struct Connection {
     /// Requests that have not been replied to, in the order of their arrival.
     pub(super) queue: VecDeque<Slot>,
     pub(super) open: Open,
-    /// Events that are held behind replies in the queue.
-    pub(super) events_held: usize,
     /// Shards in which this connection may have watches.
     pub(super) watching: BTreeSet<ShardId>,
     /// The newest zxid that a reply or an event has carried.
@@ -86,11 +84,8 @@ pub(super) struct Slot {
     pub(super) xid: i32,
     pub(super) state: SlotState,
     /// Events that must not leave before this reply.
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<(Zxid, EventType, Box<str>)>,
 }
-
-/// What a watch tells its connection.
-pub(super) type Event = (Zxid, EventType, Box<str>);
 
 pub(super) enum SlotState {
     /// Not issued: it waits for what came before it.
@@ -109,8 +104,9 @@ pub(super) enum SlotState {
 
 /// A reply that is known and not yet sent.
 pub(super) struct Done {
-    /// The shard that gave it, and the shard's zxid.
+    /// The shard that executed it; none executed what was refused.
     pub(super) shard: Option<ShardId>,
+    /// The zxid of the state that it speaks of.
     pub(super) zxid: Zxid,
     pub(super) code: ErrorCode,
     pub(super) body: Vec<u8>,
@@ -157,7 +153,6 @@ impl Connection {
             is_paused: false,
             queue: VecDeque::new(),
             open: Open::default(),
-            events_held: 0,
             watching: BTreeSet::new(),
             zxid_sent: Zxid::ZERO,
             session: Session::none(now),
@@ -225,11 +220,6 @@ impl Connection {
             let SlotState::Done(done) = slot.state else {
                 unreachable!("it was just looked at")
             };
-            if self.events_held > slot.events.len()
-                && let Some(shard) = done.shard
-            {
-                self.put_events_before(map, shard, done.zxid);
-            }
             let zxid = if done.closes && done.code == ErrorCode::Unimplemented {
                 // ZooKeeper answers an unknown operation so, before it closes.
                 reply::ZXID_NONE
@@ -239,7 +229,10 @@ impl Connection {
             let mark = reply::begin(&mut self.output);
             self.output.extend_from_slice(&done.body);
             reply::finish(&mut self.output, mark, slot.xid, zxid, done.code);
-            self.put_events(map, slot.events);
+            for (zxid, event, path) in slot.events {
+                let zxid = self.header_zxid(map, zxid);
+                reply::event(&mut self.output, zxid, event, &path);
+            }
             if done.closes {
                 return true;
             }
@@ -258,37 +251,13 @@ impl Connection {
         self.zxid_sent
     }
 
-    /// Keeps an event behind the newest reply of its shard that still waits for others; gives it
-    /// back if there is none.
-    pub(super) fn hold_event(&mut self, shard: ShardId, event: Event) -> Result<(), Event> {
-        let waits = |slot: &&mut Slot| matches!(&slot.state, SlotState::Done(done) if done.shard == Some(shard));
-        let Some(slot) = self.queue.iter_mut().rev().find(waits) else {
-            return Err(event);
-        };
-        slot.events.push(event);
-        self.events_held += 1;
-        Ok(())
-    }
-
-    /// Sends the events that a reply of this shard and zxid must not overtake. They are held behind
-    /// replies that became ready earlier than it, and stand behind it: refusals of writes that were
-    /// sent later.
-    fn put_events_before(&mut self, map: ShardMap, shard: ShardId, zxid: Zxid) {
-        let mut events = Vec::new();
-        for slot in &mut self.queue {
-            if matches!(&slot.state, SlotState::Done(done) if done.shard == Some(shard)) {
-                events.extend(slot.events.extract_if(.., |event| event.0 < zxid));
-            }
-        }
-        self.put_events(map, events);
-    }
-
-    fn put_events(&mut self, map: ShardMap, events: Vec<Event>) {
-        self.events_held -= events.len();
-        for (zxid, event, path) in events {
-            let zxid = self.header_zxid(map, zxid);
-            reply::event(&mut self.output, zxid, event, &path);
-        }
+    /// The newest reply of what this shard executed that still waits for others: events come behind
+    /// it. What stands open before it is to be refused, or it would have been answered before.
+    pub(super) fn last_done(&mut self, wanted: ShardId) -> Option<&mut Slot> {
+        self.queue
+            .iter_mut()
+            .rev()
+            .find(|slot| matches!(&slot.state, SlotState::Done(done) if done.shard == Some(wanted)))
     }
 }
 

@@ -284,7 +284,15 @@ impl Gateway {
             }
             Route::Write(shard) => {
                 if matches!(&request, Request::Multi(parts) if spans_shards(map, parts)) {
-                    self.done_at(id, index, None, ErrorCode::BadArguments, &[], false);
+                    self.done_at(
+                        id,
+                        index,
+                        None,
+                        Zxid::ZERO,
+                        ErrorCode::BadArguments,
+                        &[],
+                        false,
+                    );
                     return true;
                 }
                 if !connection.may_issue(Kind::Write, shard) || !self.make_ready(id, shard, true) {
@@ -349,7 +357,7 @@ impl Gateway {
                     .expect("the shard was here")
                     .err()
                     .unwrap_or(ErrorCode::Ok);
-                self.done_at(id, index, Some((shard, zxid)), code, &reply_body, false);
+                self.done_at(id, index, Some(shard), zxid, code, &reply_body, false);
                 true
             }
             None => {
@@ -443,8 +451,8 @@ impl Gateway {
 
     fn refuse_at(&mut self, id: ConnectionId, index: usize, error: RequestError) {
         match error {
-            RequestError::Code(code) => self.done_at(id, index, None, code, &[], false),
-            RequestError::Final(code) => self.done_at(id, index, None, code, &[], true),
+            RequestError::Code(code) => self.done_at(id, index, None, Zxid::ZERO, code, &[], false),
+            RequestError::Final(code) => self.done_at(id, index, None, Zxid::ZERO, code, &[], true),
             RequestError::MultiOperation {
                 index: failed,
                 count,
@@ -452,7 +460,7 @@ impl Gateway {
             } => {
                 let mut body = Vec::new();
                 reply::multi_failed(&mut body, failed, count, code);
-                self.done_at(id, index, None, ErrorCode::Ok, &body, false);
+                self.done_at(id, index, None, Zxid::ZERO, ErrorCode::Ok, &body, false);
             }
             RequestError::Malformed => self.close(id),
         }
@@ -473,7 +481,7 @@ impl Gateway {
             );
         }
         reply::finish_vector(&mut body, known);
-        self.done_at(id, index, None, ErrorCode::Ok, &body, false);
+        self.done_at(id, index, None, Zxid::ZERO, ErrorCode::Ok, &body, false);
     }
 
     /// addAuth is answered at once, ahead of what waits, as in ZooKeeper. A wrong credential ends

@@ -153,20 +153,23 @@ impl Gateway {
             .expect("the slot was just found");
         let (code, body): (ErrorCode, &[u8]) = match outcome {
             Outcome::Reply { code, .. } if kind == Kind::Barrier => (*code, &echo),
-            Outcome::Reply { code, body } => (*code, body),
+            Outcome::Reply { code, body } | Outcome::Refused { code, body } => (*code, body),
             Outcome::Session { .. } | Outcome::Unknown => (ErrorCode::SystemError, &[]),
         };
         let expired = matches!(code, ErrorCode::SessionExpired | ErrorCode::SessionMoved);
         let closes = kind == Kind::Close || expired;
-        self.done_at(id, index, Some((shard, zxid)), code, body, closes);
+        let by = (!matches!(outcome, Outcome::Refused { .. })).then_some(shard);
+        self.done_at(id, index, by, zxid, code, body, closes);
     }
 
-    /// The reply at `index` is known. `from` is the shard that gave it and its zxid there.
+    /// The reply at `index` is known: what `shard` executed, if any did, or a refusal.
+    #[expect(clippy::too_many_arguments, reason = "a reply and its place")]
     pub(super) fn done_at(
         &mut self,
         id: ConnectionId,
         index: usize,
-        from: Option<(ShardId, Zxid)>,
+        shard: Option<ShardId>,
+        zxid: Zxid,
         code: ErrorCode,
         body: &[u8],
         closes: bool,
@@ -175,7 +178,6 @@ impl Gateway {
             return;
         };
         let slot = &mut connection.queue[index];
-        let (shard, zxid) = from.map_or((None, Zxid::ZERO), |(shard, zxid)| (Some(shard), zxid));
         let done = Done {
             shard,
             zxid,

@@ -95,7 +95,7 @@ pub(super) fn refused_multi(codes: &[i32]) -> Outcome {
         reply::multi_error(&mut body, code);
     }
     reply::multi_end(&mut body);
-    Outcome::Reply {
+    Outcome::Refused {
         code: ErrorCode::Ok,
         body,
     }

@@ -197,9 +197,8 @@ impl Replica {
         };
         let reign = self.reign.as_mut().expect("only a leader prepares");
         match reign.overlay.prepare(&self.state, &context, &request) {
-            Ok(operations) => {
-                self.log_or_confirm(now, origin, context.session, operations, zxid);
-            }
+            // Even a multi of nothing is logged: its reply has a zxid of its own.
+            Ok(operations) => self.log(now, origin, context.session, operations),
             Err(refusal) => self.refuse_as(origin, refusal),
         }
     }
@@ -242,6 +241,10 @@ impl Replica {
             self.confirm_first(origin, done_at, answer);
             return;
         }
+        self.log(now, origin, session, operations);
+    }
+
+    fn log(&mut self, now: Now, origin: Origin, session: SessionId, operations: Vec<Operation>) {
         let txn = Txn {
             origin,
             session: session.0,

@@ -242,8 +242,7 @@ fn paths_from<'a>(source: &'a Source, root: &str) -> Vec<(usize, &'a str)> {
             supers = 0;
             continue;
         };
-        // A test module stands one level below its file.
-        let depth = source.module().len() + usize::from(identifier.line >= source.test_line);
+        let depth = source.module().len() + usize::from(source.is_in_test_module(identifier.line));
         supers = if identifier.word == "super" {
             supers + 1
         } else {

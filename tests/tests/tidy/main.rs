@@ -54,6 +54,11 @@ fn banned_words_are_absent() {
 }
 
 #[test]
+fn getters_are_named_after_what_they_return() {
+    check_sources(words::check_getters);
+}
+
+#[test]
 fn modules_are_named_after_ideas() {
     check_sources(words::check_module_names);
 }

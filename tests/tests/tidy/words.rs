@@ -27,8 +27,9 @@ const CODE: &[Banned] = &[
     ),
     Banned {
         word: "thread::sleep",
-        // The kernel tells nobody when it has given a closed ring's locked memory back.
-        except: &["bench/", "net/src/ring/setup.rs"],
+        // The kernel tells nobody when it has given a closed ring's locked memory back, or when a
+        // port or a lock of another process is free.
+        except: &["bench/", "net/src/ring/setup.rs", "net/src/patience.rs"],
         instead: "wait for the condition itself",
     },
     Banned {
