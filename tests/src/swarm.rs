@@ -100,7 +100,7 @@ impl Options {
             servers,
             cores_max,
             shards: *draw.pick(&[1, 1, 1, 2, 8]),
-            segment_bytes: 65536 << draw.below(5),
+            segment_bytes: 65536 << draw.below(3),
             periods: periods(&mut draw),
             network: NetworkOptions {
                 delay_min_us: draw.log_uniform(10, 2000),

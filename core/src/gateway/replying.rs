@@ -226,10 +226,8 @@ impl Gateway {
         if connection.stage == Stage::Closing {
             return;
         }
-        if connection
-            .hold_event(shard, (zxid, event, path.into()))
-            .is_ok()
-        {
+        if let Some(slot) = connection.last_done(shard) {
+            slot.events.push((zxid, event, path.into()));
             return;
         }
         let zxid = connection.header_zxid(map, zxid);
