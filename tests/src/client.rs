@@ -179,7 +179,7 @@ impl Client {
                 }
             }
         }
-        self.plan(around);
+        self.plan(history, around);
     }
 
     pub fn on_connected(
@@ -257,7 +257,7 @@ impl Client {
         }
         drop(frames);
         self.deframer = deframer;
-        self.plan(around);
+        self.plan(history, around);
     }
 
     /// The connection is over.
@@ -740,7 +740,7 @@ impl Client {
         self.sleep(length + 1, around);
     }
 
-    fn plan(&mut self, around: &mut Around<'_>) {
+    fn plan(&mut self, history: &History, around: &mut Around<'_>) {
         let now = around.queue.now();
         let Phase::Attached(attached) = &self.phase else {
             return;
@@ -753,8 +753,9 @@ impl Client {
         let patience = attached.heard_at + (session.timeout_us * 2 / 3 + 1);
         let work = self.workload.next_at(now);
         let mut next = ping.min(patience);
-        if !self.stopping && !self.is_scripted && attached.in_flight.len() < self.load.pipeline_max
-        {
+        let takes_more = attached.in_flight.len() < self.load.pipeline_max
+            && !history.sessions[session.life].closing;
+        if takes_more && !self.stopping && !self.is_scripted {
             next = next.min(work);
         }
         self.sleep((next - now).max(1), around);
