@@ -1,4 +1,5 @@
 //! Clusters in bad weather: seeded runs with faults at every step, and what must hold all the same.
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 mod ensemble;
 

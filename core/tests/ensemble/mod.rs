@@ -167,7 +167,7 @@ impl Cluster {
         let kept = if self.prng.chance(1, 2) {
             0
         } else {
-            self.prng.below(pending as u64 + 1) as usize
+            usize::try_from(self.prng.below(u64::try_from(pending).unwrap() + 1)).unwrap()
         };
         it.items.truncate(it.durable + kept);
         for peer in 0..self.nodes.len() {
@@ -473,17 +473,7 @@ impl Cluster {
 fn wall(now: Instant) -> Now {
     Now {
         instant: now,
-        wall_ms: WALL_MS + i64::try_from(now.as_ms()).unwrap(),
-    }
-}
-
-trait AsMs {
-    fn as_ms(self) -> u64;
-}
-
-impl AsMs for Instant {
-    fn as_ms(self) -> u64 {
-        self.0 / 1000
+        wall_ms: WALL_MS + i64::try_from(now.0 / 1000).unwrap(),
     }
 }
 

@@ -10,8 +10,7 @@
 //! - Writes acknowledged before another was sent come before it.
 //! - A read shows the model's state at its zxid; sync shows every write acknowledged before it.
 //! - A refusal is what the model says at some state between the newest that the session had seen
-//! and
-//!   the reply's.
+//!   and the reply's.
 //! - Ephemerals live as long as their session, and no session expires early.
 
 use std::collections::{BTreeMap, BTreeSet};
