@@ -204,17 +204,28 @@ impl Client {
         let timeout = self.draw.between(low, self.load.session_timeout_ms.1);
         let request = ConnectRequest {
             protocol_version: 0,
-            last_zxid_seen: self.session.as_ref().map_or(Zxid::ZERO, |session| session.seen),
+            last_zxid_seen: self
+                .session
+                .as_ref()
+                .map_or(Zxid::ZERO, |session| session.seen),
             timeout_ms: i32::try_from(timeout).expect("a timeout is short"),
             session: self.session().unwrap_or_default(),
-            password: self.session.as_ref().map_or(&[0; 16], |session| &session.password),
+            password: self
+                .session
+                .as_ref()
+                .map_or(&[0; 16], |session| &session.password),
             read_only: Some(false),
         };
         let mut bytes = Vec::new();
         wire::put_connect(&mut bytes, &request);
-        around.network.send(stream, Side::Dialer, bytes, around.queue);
+        around
+            .network
+            .send(stream, Side::Dialer, bytes, around.queue);
         // Whoever does not greet within the time that a session lives is given up.
-        let patience = self.session.as_ref().map_or(timeout * 1000, |session| session.timeout_us);
+        let patience = self
+            .session
+            .as_ref()
+            .map_or(timeout * 1000, |session| session.timeout_us);
         self.sleep(patience, around);
         let _ = history;
     }
@@ -263,8 +274,18 @@ impl Client {
         let any = u8::try_from(self.draw.below(u64::from(self.servers))).expect("few servers");
         self.server = self.fixed_server.unwrap_or(any);
         let delay = around.network.delay();
-        let by = Dialer::Client { client: self.id, attempt: self.attempt };
-        around.queue.push_in(delay, Event::Connect { by, port: Port::Client, node: self.server });
+        let by = Dialer::Client {
+            client: self.id,
+            attempt: self.attempt,
+        };
+        around.queue.push_in(
+            delay,
+            Event::Connect {
+                by,
+                port: Port::Client,
+                node: self.server,
+            },
+        );
     }
 
     fn on_greeting(
@@ -284,7 +305,10 @@ impl Client {
         let timeout_us = u64::try_from(answer.timeout_ms).expect("a timeout is positive") * 1000;
         match &mut self.session {
             Some(session) => {
-                assert_eq!(session.id, answer.session, "a session is re-attached, or is over");
+                assert_eq!(
+                    session.id, answer.session,
+                    "a session is re-attached, or is over"
+                );
                 if session.server != self.server {
                     around.checks.sometimes.hit(State::SessionMoved);
                 }
@@ -315,7 +339,12 @@ impl Client {
             }
         }
         around.trace.line(now, || {
-            format!("c{} has session {} on n{}", self.id, answer.session, self.server + 1)
+            format!(
+                "c{} has session {} on n{}",
+                self.id,
+                answer.session,
+                self.server + 1
+            )
         });
         self.phase = Phase::Attached(Attached {
             stream,
@@ -340,7 +369,9 @@ impl Client {
             self.sleep(RETRY_US_MAX, around);
             return;
         };
-        around.trace.line(now, || format!("c{} is told that {} is over", self.id, session.id));
+        around.trace.line(now, || {
+            format!("c{} is told that {} is over", self.id, session.id)
+        });
         history.sessions[session.life].expired = Some(now);
         self.watches.clear();
         self.sleep(1, around);
@@ -350,7 +381,9 @@ impl Client {
         let now = around.queue.now();
         let (header, body) = wire::parse_header(frame).expect("a reply has a header");
         around.trace.fold(header.zxid.0, frame);
-        let Phase::Attached(attached) = &mut self.phase else { return };
+        let Phase::Attached(attached) = &mut self.phase else {
+            return;
+        };
         let session = self.session.as_mut().expect("attached with a session");
         attached.heard_at = now;
         history.sessions[session.life].heard = now;
@@ -363,8 +396,14 @@ impl Client {
             history.sessions[session.life].pings_answered.push(sent);
             return;
         }
-        let sent = attached.in_flight.pop_front().expect("a reply answers something");
-        assert_eq!(sent.xid, header.xid, "replies come in the order of the requests");
+        let sent = attached
+            .in_flight
+            .pop_front()
+            .expect("a reply answers something");
+        assert_eq!(
+            sent.xid, header.xid,
+            "replies come in the order of the requests"
+        );
         let shows = match sent.what {
             What::Operation(index) => !history.operations[index].ask.is_write(),
             What::SetWatches => true,
@@ -392,7 +431,12 @@ impl Client {
             around.checks.sometimes.hit(State::WriteRefused);
         }
         around.trace.line(now, || {
-            format!("c{} hears {} {result:?} at {}", self.id, speech::name(&ask), header.zxid)
+            format!(
+                "c{} hears {} {result:?} at {}",
+                self.id,
+                speech::name(&ask),
+                header.zxid
+            )
         });
         if let Some((on, path)) = speech::watch_left(&ask, result.is_ok()) {
             let watch = Watch {
@@ -405,13 +449,22 @@ impl Client {
                 fired: None,
             };
             // A second watch of the same kind on the same path is the same watch.
-            self.watches.entry((on, path.to_owned())).or_insert_with(|| {
-                history.watches.push(watch);
-                history.watches.len() - 1
-            });
+            self.watches
+                .entry((on, path.to_owned()))
+                .or_insert_with(|| {
+                    history.watches.push(watch);
+                    history.watches.len() - 1
+                });
         }
         let closes = ask == Ask::Close;
-        history.settle(index, now, Outcome::Done { zxid: header.zxid, result });
+        history.settle(
+            index,
+            now,
+            Outcome::Done {
+                zxid: header.zxid,
+                result,
+            },
+        );
         if closes {
             around.checks.sometimes.hit(State::SessionClosed);
             self.session_over(history, around);
@@ -427,20 +480,32 @@ impl Client {
     ) {
         let event = wire::parse_event(body).expect("an event has a kind and a path");
         around.trace.line(around.queue.now(), || {
-            format!("c{} sees {:?} {} at {}", self.id, event.kind, event.path, header.zxid)
+            format!(
+                "c{} sees {:?} {} at {}",
+                self.id, event.kind, event.path, header.zxid
+            )
         });
         around.checks.sometimes.hit(State::WatchFired);
         let mut found = false;
         for &on in speech::fires(event.kind) {
-            let Some(index) = self.watches.remove(&(on, event.path.to_owned())) else { continue };
+            let Some(index) = self.watches.remove(&(on, event.path.to_owned())) else {
+                continue;
+            };
             found = true;
             let watch = &mut history.watches[index];
             if watch.renewed && self.is_renewing() {
                 around.checks.sometimes.hit(State::WatchCaughtUp);
             }
-            watch.fired = Some(Fired { kind: event.kind, zxid: header.zxid });
+            watch.fired = Some(Fired {
+                kind: event.kind,
+                zxid: header.zxid,
+            });
         }
-        assert!(found, "W1: c{} has no watch for {event:?} at {}", self.id, header.zxid);
+        assert!(
+            found,
+            "W1: c{} has no watch for {event:?} at {}",
+            self.id, header.zxid
+        );
         self.see(header.zxid, false, history);
     }
 
@@ -448,7 +513,9 @@ impl Client {
     /// may come just before the event that the write itself has fired, and one change may fire more
     /// than one watch.
     fn see(&mut self, zxid: Zxid, shows: bool, history: &mut History) {
-        let Phase::Attached(attached) = &mut self.phase else { return };
+        let Phase::Attached(attached) = &mut self.phase else {
+            return;
+        };
         let session = self.session.as_mut().expect("attached with a session");
         if zxid == Zxid(u64::MAX) || zxid == Zxid::ZERO {
             return;
@@ -493,18 +560,27 @@ impl Client {
         };
         let mut bytes = Vec::new();
         wire::put_request(&mut bytes, XID_SET_WATCHES, &Request::SetWatches(watches));
-        let Phase::Attached(attached) = &mut self.phase else { return };
+        let Phase::Attached(attached) = &mut self.phase else {
+            return;
+        };
         attached.renewing = true;
-        attached.in_flight.push_back(Sent { xid: XID_SET_WATCHES, what: What::SetWatches });
+        attached.in_flight.push_back(Sent {
+            xid: XID_SET_WATCHES,
+            what: What::SetWatches,
+        });
         let stream = attached.stream;
-        around.network.send(stream, Side::Dialer, bytes, around.queue);
+        around
+            .network
+            .send(stream, Side::Dialer, bytes, around.queue);
     }
 
     /// Sends what may be sent now.
     fn work(&mut self, history: &mut History, around: &mut Around<'_>) {
         let now = around.queue.now();
         loop {
-            let Phase::Attached(attached) = &self.phase else { return };
+            let Phase::Attached(attached) = &self.phase else {
+                return;
+            };
             let session = self.session.as_ref().expect("attached with a session");
             let closing = history.sessions[session.life].closing;
             let waiting = attached.in_flight.len();
@@ -529,13 +605,17 @@ impl Client {
 
     fn send(&mut self, ask: Ask, history: &mut History, around: &mut Around<'_>) {
         let now = around.queue.now();
-        let Phase::Attached(attached) = &mut self.phase else { return };
+        let Phase::Attached(attached) = &mut self.phase else {
+            return;
+        };
         let session = self.session.as_ref().expect("attached with a session");
         let xid = self.next_xid;
         self.next_xid += 1;
         let mut bytes = Vec::new();
         speech::put_ask(&mut bytes, xid, &ask);
-        around.trace.line(now, || format!("c{} asks {}", self.id, speech::name(&ask)));
+        around
+            .trace
+            .line(now, || format!("c{} asks {}", self.id, speech::name(&ask)));
         history.sessions[session.life].closing |= ask == Ask::Close;
         let index = history.invoke(Operation {
             client: self.id,
@@ -547,14 +627,21 @@ impl Client {
             done: None,
             outcome: Outcome::Open,
         });
-        attached.in_flight.push_back(Sent { xid, what: What::Operation(index) });
+        attached.in_flight.push_back(Sent {
+            xid,
+            what: What::Operation(index),
+        });
         attached.sent_at = now;
-        around.network.send(attached.stream, Side::Dialer, bytes, around.queue);
+        around
+            .network
+            .send(attached.stream, Side::Dialer, bytes, around.queue);
     }
 
     fn ping_if_due(&mut self, around: &mut Around<'_>) {
         let now = around.queue.now();
-        let Phase::Attached(attached) = &mut self.phase else { return };
+        let Phase::Attached(attached) = &mut self.phase else {
+            return;
+        };
         let session = self.session.as_ref().expect("attached with a session");
         if now - attached.sent_at < session.timeout_us / 3 {
             return;
@@ -563,7 +650,9 @@ impl Client {
         wire::put_request(&mut bytes, XID_PING, &Request::Ping);
         attached.sent_at = now;
         attached.pings.push_back(now);
-        around.network.send(attached.stream, Side::Dialer, bytes, around.queue);
+        around
+            .network
+            .send(attached.stream, Side::Dialer, bytes, around.queue);
     }
 
     fn lose(
@@ -574,7 +663,9 @@ impl Client {
         around: &mut Around<'_>,
     ) {
         let now = around.queue.now();
-        around.trace.line(now, || format!("c{} leaves n{}: {why}", self.id, self.server + 1));
+        around.trace.line(now, || {
+            format!("c{} leaves n{}: {why}", self.id, self.server + 1)
+        });
         around.network.close(stream, Side::Dialer, around.queue);
         if let Phase::Attached(attached) = std::mem::replace(&mut self.phase, Phase::Idle) {
             for sent in attached.in_flight {
@@ -587,7 +678,10 @@ impl Client {
                 history.watches[index].renewed = true;
             }
         }
-        let closing = self.session.as_ref().is_some_and(|one| history.sessions[one.life].closing);
+        let closing = self
+            .session
+            .as_ref()
+            .is_some_and(|one| history.sessions[one.life].closing);
         if closing {
             self.session_over(history, around);
         }
@@ -601,7 +695,9 @@ impl Client {
         self.session = None;
         self.watches.clear();
         if let Phase::Attached(attached) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            around.network.close(attached.stream, Side::Dialer, around.queue);
+            around
+                .network
+                .close(attached.stream, Side::Dialer, around.queue);
         }
         if self.is_scripted || self.stopping {
             self.phase = Phase::Stopped;
@@ -613,17 +709,23 @@ impl Client {
     /// The client's host stands still for longer than its session lives, or nearly so.
     fn fall_silent(&mut self, around: &mut Around<'_>) {
         let session = self.session.as_ref().expect("attached with a session");
-        let length = self.draw.between(session.timeout_us / 2, session.timeout_us * 3);
+        let length = self
+            .draw
+            .between(session.timeout_us / 2, session.timeout_us * 3);
         self.silent_until = around.queue.now() + length;
         if let Phase::Attached(attached) = &self.phase {
-            around.network.slow(attached.stream, Side::Dialer, length, around.queue);
+            around
+                .network
+                .slow(attached.stream, Side::Dialer, length, around.queue);
         }
         self.sleep(length + 1, around);
     }
 
     fn plan(&mut self, around: &mut Around<'_>) {
         let now = around.queue.now();
-        let Phase::Attached(attached) = &self.phase else { return };
+        let Phase::Attached(attached) = &self.phase else {
+            return;
+        };
         if now < self.silent_until {
             return;
         }
@@ -632,7 +734,8 @@ impl Client {
         let patience = attached.heard_at + (session.timeout_us * 2 / 3 + 1);
         let work = self.workload.next_at(now);
         let mut next = ping.min(patience);
-        if !self.stopping && !self.is_scripted && attached.in_flight.len() < self.load.pipeline_max {
+        if !self.stopping && !self.is_scripted && attached.in_flight.len() < self.load.pipeline_max
+        {
             next = next.min(work);
         }
         self.sleep((next - now).max(1), around);
@@ -640,7 +743,13 @@ impl Client {
 
     fn sleep(&mut self, microseconds: u64, around: &mut Around<'_>) {
         self.wake += 1;
-        around.queue.push_in(microseconds, Event::Client { client: self.id, wake: self.wake });
+        around.queue.push_in(
+            microseconds,
+            Event::Client {
+                client: self.id,
+                wake: self.wake,
+            },
+        );
     }
 }
 

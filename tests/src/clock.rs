@@ -27,7 +27,10 @@ impl Clock {
 
     pub fn now(&self, at: Moment) -> Now {
         let world_ms = i64::try_from(at.0 / 1000).expect("simulated time is short");
-        Now { instant: self.instant(at), wall_ms: self.wall_offset_ms + world_ms }
+        Now {
+            instant: self.instant(at),
+            wall_ms: self.wall_offset_ms + world_ms,
+        }
     }
 
     /// The first moment at which this clock shows `deadline` or more.
@@ -48,7 +51,8 @@ impl Clock {
 
     fn instant(&self, at: Moment) -> Instant {
         let at = i128::from(at.0);
-        let shown = i128::from(self.offset_us) + at + at * i128::from(self.drift_ppm) / i128::from(MILLION);
+        let shown =
+            i128::from(self.offset_us) + at + at * i128::from(self.drift_ppm) / i128::from(MILLION);
         Instant(u64::try_from(shown).expect("a clock does not run backwards"))
     }
 }

@@ -8,15 +8,40 @@ use crate::queue::Moment;
 /// A request that owns what it says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ask {
-    Create { path: String, data: Vec<u8>, mode: CreateMode },
-    Set { path: String, data: Vec<u8>, version: i32 },
-    Delete { path: String, version: i32 },
-    Check { path: String, version: i32 },
+    Create {
+        path: String,
+        data: Vec<u8>,
+        mode: CreateMode,
+    },
+    Set {
+        path: String,
+        data: Vec<u8>,
+        version: i32,
+    },
+    Delete {
+        path: String,
+        version: i32,
+    },
+    Check {
+        path: String,
+        version: i32,
+    },
     Multi(Vec<Self>),
-    Get { path: String, watch: bool },
-    Exists { path: String, watch: bool },
-    Children { path: String, watch: bool },
-    Sync { path: String },
+    Get {
+        path: String,
+        watch: bool,
+    },
+    Exists {
+        path: String,
+        watch: bool,
+    },
+    Children {
+        path: String,
+        watch: bool,
+    },
+    Sync {
+        path: String,
+    },
     Close,
 }
 
@@ -24,11 +49,20 @@ pub enum Ask {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     Nothing,
-    Created { path: String, stat: Stat },
+    Created {
+        path: String,
+        stat: Stat,
+    },
     Stat(Stat),
-    Data { data: Vec<u8>, stat: Stat },
+    Data {
+        data: Vec<u8>,
+        stat: Stat,
+    },
     /// Sorted by name: the order of children is nobody's promise.
-    Children { children: Vec<String>, stat: Stat },
+    Children {
+        children: Vec<String>,
+        stat: Stat,
+    },
     Path(String),
     Multi(Vec<Part>),
 }
@@ -49,7 +83,10 @@ pub enum Outcome {
     Open,
     /// None will come: the connection was lost.
     Unknown,
-    Done { zxid: Zxid, result: Result<Answer, i32> },
+    Done {
+        zxid: Zxid,
+        result: Result<Answer, i32>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -140,7 +177,11 @@ impl History {
 
     pub fn settle(&mut self, index: usize, at: Moment, outcome: Outcome) {
         let operation = &mut self.operations[index];
-        assert_eq!(operation.outcome, Outcome::Open, "an operation has one outcome");
+        assert_eq!(
+            operation.outcome,
+            Outcome::Open,
+            "an operation has one outcome"
+        );
         operation.outcome = outcome;
         operation.done = Some(at);
         self.open -= 1;

@@ -232,7 +232,13 @@ impl Network {
         pipe.schedule(id, side, queue);
         if pipe.full && pipe.bytes <= self.options.window_bytes {
             pipe.full = false;
-            queue.push(queue.now(), Event::Sent { stream: id, side: side.other() });
+            queue.push(
+                queue.now(),
+                Event::Sent {
+                    stream: id,
+                    side: side.other(),
+                },
+            );
         }
         match item.bytes {
             Some(bytes) => Some(Arrival::Bytes(bytes)),
@@ -293,7 +299,10 @@ impl Network {
 
     /// The streams of one port that are open.
     pub fn streams(&self, port: Port) -> Vec<StreamId> {
-        let open = self.streams.iter().filter(|(_, stream)| stream.port == port);
+        let open = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.port == port);
         open.map(|(&id, _)| id).collect()
     }
 
@@ -395,7 +404,10 @@ impl Pipe {
         }
         if let Some(first) = self.items.front() {
             self.scheduled = true;
-            queue.push(first.at.max(queue.now()), Event::Arrive { stream: id, side });
+            queue.push(
+                first.at.max(queue.now()),
+                Event::Arrive { stream: id, side },
+            );
         }
     }
 
@@ -406,8 +418,14 @@ impl Pipe {
             bytes.truncate(keep);
             keep -= bytes.len();
         }
-        self.items.retain(|item| item.bytes.as_ref().is_some_and(|bytes| !bytes.is_empty()));
-        self.bytes = self.items.iter().filter_map(|item| item.bytes.as_ref()).map(Vec::len).sum();
+        self.items
+            .retain(|item| item.bytes.as_ref().is_some_and(|bytes| !bytes.is_empty()));
+        self.bytes = self
+            .items
+            .iter()
+            .filter_map(|item| item.bytes.as_ref())
+            .map(Vec::len)
+            .sum();
     }
 
     /// The reader is gone.

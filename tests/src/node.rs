@@ -87,7 +87,9 @@ impl Node {
         assert!(self.process.is_none(), "a node runs one process");
         if !self.powered {
             self.powered = true;
-            around.network.reappear(Host::Node(self.index), around.queue);
+            around
+                .network
+                .reappear(Host::Node(self.index), around.queue);
         }
         self.runs += 1;
         if self.cores_before != 0 && self.cores_before != cores {
@@ -98,7 +100,10 @@ impl Node {
         let buffers = (0..2 * usize::from(cores)).map(|_| self.buffer()).collect();
         let config = ProcessConfig {
             index: self.index,
-            name: queue::Process { node: self.index, run: self.runs },
+            name: queue::Process {
+                node: self.index,
+                run: self.runs,
+            },
             cores,
             disk: DiskId(u128::from(self.index) + 1),
             cluster: self.cluster.clone(),
@@ -108,7 +113,11 @@ impl Node {
             seed: self.draw.number(),
         };
         around.trace.line(around.queue.now(), || {
-            format!("{:?} starts boot {} on {cores} cores", self.id(), recovered.next_boot)
+            format!(
+                "{:?} starts boot {} on {cores} cores",
+                self.id(),
+                recovered.next_boot
+            )
         });
         let draw = Draw::new(self.draw.number(), 1);
         let process = Process::start(config, recovered, buffers, draw, &self.clock, around);
@@ -118,7 +127,9 @@ impl Node {
 
     /// The process dies; the host stays.
     pub fn kill(&mut self, around: &mut Around<'_>) {
-        let Some(process) = self.process.take() else { return };
+        let Some(process) = self.process.take() else {
+            return;
+        };
         around.checks.sometimes.hit(State::Killed);
         for (stream, side) in around.network.streams_of(Host::Node(self.index)) {
             around.network.break_off(stream, side, around.queue);
@@ -144,10 +155,15 @@ impl Node {
 
     /// Hands the process's new disk operations to the disk.
     pub fn submit(&mut self, around: &mut Around<'_>) {
-        let Some(process) = &mut self.process else { return };
+        let Some(process) = &mut self.process else {
+            return;
+        };
         let name = process.name();
         for (core, operation) in process.take_operations() {
-            if let DiskOp::PrepareSegment { segment, recycle, .. } = &operation {
+            if let DiskOp::PrepareSegment {
+                segment, recycle, ..
+            } = &operation
+            {
                 if segment.number > 2 {
                     around.checks.sometimes.hit(State::SegmentRolled);
                 }
@@ -156,7 +172,14 @@ impl Node {
                 }
             }
             let (number, latency) = self.disk.submit(operation);
-            around.queue.push_in(latency, Event::Disk { process: name, core, operation: number });
+            around.queue.push_in(
+                latency,
+                Event::Disk {
+                    process: name,
+                    core,
+                    operation: number,
+                },
+            );
         }
     }
 
@@ -177,8 +200,14 @@ impl Node {
             }
         }
         // Every buffer has an owner at any time, so none is ever lost.
-        assert_eq!(self.buffers.len(), self.buffers_made as usize, "all buffers are back");
-        around.trace.line(around.queue.now(), || format!("{:?} is down", self.id()));
+        assert_eq!(
+            self.buffers.len(),
+            self.buffers_made as usize,
+            "all buffers are back"
+        );
+        around
+            .trace
+            .line(around.queue.now(), || format!("{:?} is down", self.id()));
     }
 
     fn recover(&mut self, around: &mut Around<'_>) -> Recovered {
@@ -199,7 +228,10 @@ impl Node {
         around.checks.states.on_restart(self.index);
         for (&shard, found) in &recovered.shards {
             let restored = restored(shard, found);
-            around.checks.agreement.on_restart(self.index, &restored, &mut around.checks.sometimes);
+            around
+                .checks
+                .agreement
+                .on_restart(self.index, &restored, &mut around.checks.sometimes);
         }
         recovered
     }
@@ -213,7 +245,10 @@ impl Node {
         // The boundary to the disk speaks of memory that outlives the process, as registered
         // buffers do. A node uses its own again; a world leaks a few.
         let bytes = vec![0; bytes].leak();
-        LogBuffer { id: self.buffers_made, bytes }
+        LogBuffer {
+            id: self.buffers_made,
+            bytes,
+        }
     }
 }
 
@@ -233,7 +268,10 @@ pub fn restored(shard: ShardId, found: &RecoveredShard) -> Restored {
         hash: ChainHash(found.base.hash),
     };
     let checkpoint = &found.checkpoint;
-    let after = found.entries.iter().filter(|entry| entry.zxid() > base.zxid);
+    let after = found
+        .entries
+        .iter()
+        .filter(|entry| entry.zxid() > base.zxid);
     Restored {
         shard,
         next_sequence: checkpoint.next_sequence(),

@@ -21,32 +21,76 @@ pub struct Process {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A core has something to do.
-    Turn { process: Process, core: CoreId },
+    Turn {
+        process: Process,
+        core: CoreId,
+    },
     /// A deadline of a core may have come.
-    Timer { process: Process, core: CoreId },
+    Timer {
+        process: Process,
+        core: CoreId,
+    },
     /// A disk operation is done.
-    Disk { process: Process, core: CoreId, operation: u64 },
+    Disk {
+        process: Process,
+        core: CoreId,
+        operation: u64,
+    },
     /// The head of a stream's direction may be read.
-    Arrive { stream: StreamId, side: Side },
+    Arrive {
+        stream: StreamId,
+        side: Side,
+    },
     /// The reader has made room; `side` may send again.
-    Sent { stream: StreamId, side: Side },
+    Sent {
+        stream: StreamId,
+        side: Side,
+    },
     /// A node tries to reach a peer's core.
-    Dial { process: Process, core: CoreId, peer: u8, peer_core: CoreId },
+    Dial {
+        process: Process,
+        core: CoreId,
+        peer: u8,
+        peer_core: CoreId,
+    },
     /// A connect reaches its host.
-    Connect { by: Dialer, port: Port, node: u8 },
+    Connect {
+        by: Dialer,
+        port: Port,
+        node: u8,
+    },
     /// What has become of a connect.
-    Connected { by: Dialer, node: u8, stream: Option<StreamId> },
+    Connected {
+        by: Dialer,
+        node: u8,
+        stream: Option<StreamId>,
+    },
     /// A client has something to do.
-    Client { client: u32, wake: u64 },
+    Client {
+        client: u32,
+        wake: u64,
+    },
     /// A stopped process goes on.
-    Resume { process: Process },
+    Resume {
+        process: Process,
+    },
     /// A node is started.
-    Start { node: u8, down: u32 },
+    Start {
+        node: u8,
+        down: u32,
+    },
     /// A class of faults strikes.
-    Fault { class: u8 },
-    Heal { partition: u64 },
+    Fault {
+        class: u8,
+    },
+    Heal {
+        partition: u64,
+    },
     /// A slow reader reads on.
-    Read { stream: StreamId, side: Side },
+    Read {
+        stream: StreamId,
+        side: Side,
+    },
     /// The world looks at every node.
     Look,
 }
@@ -54,8 +98,15 @@ pub enum Event {
 /// Who connects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialer {
-    Client { client: u32, attempt: u64 },
-    Core { process: Process, core: CoreId, peer_core: CoreId },
+    Client {
+        client: u32,
+        attempt: u64,
+    },
+    Core {
+        process: Process,
+        core: CoreId,
+        peer_core: CoreId,
+    },
 }
 
 #[derive(Default)]
@@ -94,7 +145,10 @@ impl Queue {
 
     /// Lets time pass up to a moment before which nothing happens.
     pub fn advance_to(&mut self, at: Moment) {
-        assert!(self.next_at().is_none_or(|next| next >= at), "an event comes before");
+        assert!(
+            self.next_at().is_none_or(|next| next >= at),
+            "an event comes before"
+        );
         self.now = self.now.max(at);
     }
 }

@@ -69,7 +69,10 @@ impl World {
         let node = |index: u8| {
             let mut draw = Draw::new(seed, 100 + u64::from(index));
             let clock = Clock::draw(options.drift_ppm, &mut draw);
-            let disk = Disk::new(options.disk.clone(), Draw::new(seed, 200 + u64::from(index)));
+            let disk = Disk::new(
+                options.disk.clone(),
+                Draw::new(seed, 200 + u64::from(index)),
+            );
             Node::new(index, cluster.clone(), clock, disk, draw)
         };
         let client = |id| Client::new(id, options.servers, options.load.clone(), seed);
@@ -141,7 +144,11 @@ impl World {
         }
         self.look();
         self.finished = true;
-        check::client::check(&self.history, &self.checks.agreement, &mut self.checks.sometimes);
+        check::client::check(
+            &self.history,
+            &self.checks.agreement,
+            &mut self.checks.sometimes,
+        );
         if self.options.shards == 1 {
             check::watch::check(&self.history, &self.checks.agreement);
         }
@@ -159,14 +166,21 @@ impl World {
 
     /// Takes the next event.
     pub fn step(&mut self) {
-        let event = self.queue.pop().expect("a world with timers always goes on");
+        let event = self
+            .queue
+            .pop()
+            .expect("a world with timers always goes on");
         self.trace.fold(self.queue.now().0, &event_bytes(&event));
         match event {
             Event::Turn { process, core } => self.on_turn(process, core),
             Event::Timer { process, core } => self.with_process(process, |_, process, around| {
                 process.on_timer(core, around);
             }),
-            Event::Disk { process, core, operation } => {
+            Event::Disk {
+                process,
+                core,
+                operation,
+            } => {
                 self.with_process(process, |disk, process, around| {
                     let done = disk.complete(operation);
                     process.on_disk(core, done, around);
@@ -174,7 +188,12 @@ impl World {
             }
             Event::Arrive { stream, side } => self.on_arrive(stream, side),
             Event::Sent { stream, side } => self.on_sent(stream, side),
-            Event::Dial { process, core, peer, peer_core } => {
+            Event::Dial {
+                process,
+                core,
+                peer,
+                peer_core,
+            } => {
                 self.with_process(process, |_, process, around| {
                     process.on_dial(core, server_id(peer), peer_core, around);
                 });
@@ -248,20 +267,27 @@ impl World {
             checks: &mut self.checks,
             trace: &mut self.trace,
         };
-        act(&mut self.clients[client as usize], &mut self.history, &mut around);
+        act(
+            &mut self.clients[client as usize],
+            &mut self.history,
+            &mut around,
+        );
     }
 
     /// Holds what every replica reports against all others.
     pub fn look(&mut self) {
         for node in &self.nodes {
-            let Some(process) = &node.process else { continue };
-            for report in process.reports().into_iter().flat_map(|report| report.shards) {
-                self.checks.states.on_report(
-                    node.index,
-                    report.shard,
-                    report.zxid,
-                    report.digest,
-                );
+            let Some(process) = &node.process else {
+                continue;
+            };
+            for report in process
+                .reports()
+                .into_iter()
+                .flat_map(|report| report.shards)
+            {
+                self.checks
+                    .states
+                    .on_report(node.index, report.shard, report.zxid, report.digest);
             }
         }
     }
@@ -280,15 +306,23 @@ impl World {
     fn on_turn(&mut self, process: Process, core: CoreId) {
         let (nodes, mut around) = self.split();
         let node = &mut nodes[usize::from(process.node)];
-        if let Some(running) = node.process.as_mut().filter(|running| running.name() == process) {
+        if let Some(running) = node
+            .process
+            .as_mut()
+            .filter(|running| running.name() == process)
+        {
             running.on_turn(core, &node.clock, &node.disk, &mut around);
             node.submit(&mut around);
         }
     }
 
     fn on_arrive(&mut self, stream: StreamId, side: Side) {
-        let Some(host) = self.network.host(stream, side) else { return };
-        let Some(arrival) = self.network.receive(stream, side, &mut self.queue) else { return };
+        let Some(host) = self.network.host(stream, side) else {
+            return;
+        };
+        let Some(arrival) = self.network.receive(stream, side, &mut self.queue) else {
+            return;
+        };
         match host {
             Host::Client(client) => self.with_client(client, |client, history, around| {
                 use crate::network::Arrival;
@@ -307,7 +341,9 @@ impl World {
     }
 
     fn on_sent(&mut self, stream: StreamId, side: Side) {
-        let Some(Host::Node(node)) = self.network.host(stream, side) else { return };
+        let Some(Host::Node(node)) = self.network.host(stream, side) else {
+            return;
+        };
         let (nodes, mut around) = self.split();
         if let Some(process) = &mut nodes[usize::from(node)].process {
             process.on_sent(stream, &mut around);
@@ -323,20 +359,38 @@ impl World {
         let target = &self.nodes[usize::from(node)];
         let cut = self.network.is_cut(from, to) || self.network.is_cut(to, from);
         if cut || !target.powered {
-            let event = Event::Connected { by, node, stream: None };
+            let event = Event::Connected {
+                by,
+                node,
+                stream: None,
+            };
             self.queue.push_in(CONNECT_US_MAX, event);
             return;
         }
         let delay = self.network.delay();
         if !target.is_running() {
-            self.queue.push_in(delay, Event::Connected { by, node, stream: None });
+            self.queue.push_in(
+                delay,
+                Event::Connected {
+                    by,
+                    node,
+                    stream: None,
+                },
+            );
             return;
         }
         let stream = self.network.open(port, from, to);
         let (nodes, mut around) = self.split();
         let process = nodes[usize::from(node)].process.as_mut().expect("it runs");
         process.on_accepted(port, from, stream, &mut around);
-        self.queue.push_in(delay, Event::Connected { by, node, stream: Some(stream) });
+        self.queue.push_in(
+            delay,
+            Event::Connected {
+                by,
+                node,
+                stream: Some(stream),
+            },
+        );
     }
 
     fn on_connected(&mut self, by: Dialer, node: u8, stream: Option<StreamId>) {
@@ -348,13 +402,18 @@ impl World {
                     client.on_connected(attempt, stream, history, around);
                 });
             }
-            Dialer::Core { process, core, peer_core } => {
+            Dialer::Core {
+                process,
+                core,
+                peer_core,
+            } => {
                 let alive = self.nodes[usize::from(process.node)]
                     .process
                     .as_ref()
                     .is_some_and(|running| running.name() == process);
                 if let (Some(stream), false) = (stream, alive) {
-                    self.network.break_off(stream, Side::Dialer, &mut self.queue);
+                    self.network
+                        .break_off(stream, Side::Dialer, &mut self.queue);
                 }
                 self.with_process(process, |_, process, around| {
                     process.on_connected(core, server_id(node), peer_core, stream, around);
@@ -437,12 +496,21 @@ impl World {
             }
         }
         let length = 1 + self.draw.tail(self.options.faults.repair_us);
-        self.queue.push_in(length, Event::Heal { partition: self.partition });
+        self.queue.push_in(
+            length,
+            Event::Heal {
+                partition: self.partition,
+            },
+        );
     }
 
     fn strike(&mut self, how: fn(&mut Self, u8)) {
-        let running: Vec<u8> =
-            self.nodes.iter().filter(|node| node.is_running()).map(|node| node.index).collect();
+        let running: Vec<u8> = self
+            .nodes
+            .iter()
+            .filter(|node| node.is_running())
+            .map(|node| node.index)
+            .collect();
         if running.is_empty() {
             return;
         }
@@ -467,7 +535,9 @@ impl World {
 
     fn pause(&mut self) {
         let node = self.draw.index(self.nodes.len());
-        let Some(process) = &mut self.nodes[node].process else { return };
+        let Some(process) = &mut self.nodes[node].process else {
+            return;
+        };
         if process.paused {
             return;
         }
@@ -485,7 +555,12 @@ impl World {
         }
         let stream = *self.draw.pick(&streams);
         self.checks.sometimes.hit(State::SlowReader);
-        self.network.slow(stream, Side::Dialer, self.draw.tail(PAUSE_US), &mut self.queue);
+        self.network.slow(
+            stream,
+            Side::Dialer,
+            self.draw.tail(PAUSE_US),
+            &mut self.queue,
+        );
     }
 
     /// From now on nothing fails, and everything that is down comes up.
@@ -504,7 +579,10 @@ impl World {
                 self.start(node, u8::try_from(cores).expect("few cores"));
             }
             let (nodes, mut around) = self.split();
-            let process = nodes[usize::from(node)].process.as_mut().expect("it was started");
+            let process = nodes[usize::from(node)]
+                .process
+                .as_mut()
+                .expect("it was started");
             process.resume(&mut around);
         }
         for client in 0..self.options.load.clients {
@@ -527,7 +605,10 @@ impl World {
             let mut states = Vec::new();
             for node in &self.nodes {
                 let process = node.process.as_ref().expect("every node was started");
-                let reports = process.reports().into_iter().flat_map(|report| report.shards);
+                let reports = process
+                    .reports()
+                    .into_iter()
+                    .flat_map(|report| report.shards);
                 let report = reports.into_iter().find(|report| report.shard == shard);
                 let report = report.expect("every node holds every shard");
                 if !report.established {
@@ -548,7 +629,10 @@ impl World {
                 operation.outcome == crate::history::Outcome::Open
             };
             let first = self.history.operations.iter().find(open);
-            format!("not done with {} operations, as {first:?}", self.history.open)
+            format!(
+                "not done with {} operations, as {first:?}",
+                self.history.open
+            )
         })
     }
 
@@ -559,7 +643,11 @@ impl World {
     ) {
         let (nodes, mut around) = self.split();
         let node = &mut nodes[usize::from(process.node)];
-        if let Some(running) = node.process.as_mut().filter(|running| running.name() == process) {
+        if let Some(running) = node
+            .process
+            .as_mut()
+            .filter(|running| running.name() == process)
+        {
             act(&mut node.disk, running, &mut around);
         }
     }

@@ -255,9 +255,8 @@ impl Connection {
     /// Behind an open write there are refusals only. They leave no watch, and an event that waited
     /// for them would come after the reply to the write, which may show something newer.
     pub(super) fn last_done(&mut self, wanted: ShardId) -> Option<&mut Slot> {
-        let open_write = |slot: &Slot| {
-            matches!(slot.state, SlotState::Open { kind, .. } if kind != Kind::Read)
-        };
+        let open_write =
+            |slot: &Slot| matches!(slot.state, SlotState::Open { kind, .. } if kind != Kind::Read);
         let end = self.queue.iter().position(open_write);
         let end = end.unwrap_or(self.queue.len());
         self.queue

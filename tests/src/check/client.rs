@@ -28,7 +28,9 @@ use crate::sometimes::{Sometimes, State};
 
 /// Checks a run with one shard.
 pub fn check(history: &History, agreement: &Agreement, sometimes: &mut Sometimes) {
-    let Some(log) = agreement.history(ShardId(0)) else { return };
+    let Some(log) = agreement.history(ShardId(0)) else {
+        return;
+    };
     let mut replay = Replay::new(history);
     for committed in &log.entries {
         replay.reads_before(committed.entry.zxid());
@@ -84,14 +86,23 @@ impl<'a> Replay<'a> {
         let is_write = operation.ask.is_write();
         match &operation.outcome {
             Outcome::Unknown if is_write => {
-                self.unknown.entry(operation.session).or_default().push(index);
+                self.unknown
+                    .entry(operation.session)
+                    .or_default()
+                    .push(index);
             }
-            Outcome::Done { zxid, result: Ok(answer) } if is_write && !is_refusal(answer) => {
+            Outcome::Done {
+                zxid,
+                result: Ok(answer),
+            } if is_write && !is_refusal(answer) => {
                 let other = self.acknowledged.insert(*zxid, index);
                 assert!(other.is_none(), "two writes were acknowledged as {zxid}");
             }
             Outcome::Done { result, .. } if is_write => {
-                if result.as_ref().map_or_else(|&code| is_models(code), |_| true) {
+                if result
+                    .as_ref()
+                    .map_or_else(|&code| is_models(code), |_| true)
+                {
                     self.refused.entry(operation.seen).or_default().push(index);
                 }
             }
@@ -109,12 +120,17 @@ impl<'a> Replay<'a> {
         for (at, indexes) in std::mem::replace(&mut self.reads, later) {
             for index in indexes {
                 let operation = &self.history.operations[index];
-                let Outcome::Done { result, .. } = &operation.outcome else { continue };
+                let Outcome::Done { result, .. } = &operation.outcome else {
+                    continue;
+                };
                 if result.as_ref().is_err_and(|&code| !is_models(code)) {
                     continue;
                 }
                 let expected = self.model.read(&operation.ask);
-                assert_eq!(*result, expected, "a read at {at} shows something else: {operation:?}");
+                assert_eq!(
+                    *result, expected,
+                    "a read at {at} shows something else: {operation:?}"
+                );
                 assert!(at >= operation.seen, "MonotonicRead: {operation:?}");
             }
         }
@@ -137,17 +153,30 @@ impl<'a> Replay<'a> {
             entry.zxid()
         );
         let operation = &self.history.operations[index];
-        let context =
-            Context { session, zxid: entry.zxid(), time_ms: txn.time_ms.to_native() };
+        let context = Context {
+            session,
+            zxid: entry.zxid(),
+            time_ms: txn.time_ms.to_native(),
+        };
         let expected = self.model.write(&operation.ask, context);
         let Ok(answer) = &expected else {
-            panic!("{} is committed and should be {expected:?}: {operation:?}", entry.zxid());
+            panic!(
+                "{} is committed and should be {expected:?}: {operation:?}",
+                entry.zxid()
+            );
         };
-        assert!(!is_refusal(answer), "{} should fail: {operation:?}", entry.zxid());
+        assert!(
+            !is_refusal(answer),
+            "{} should fail: {operation:?}",
+            entry.zxid()
+        );
         if let Outcome::Done { result, .. } = &operation.outcome {
             let told = result.as_ref().map(comparable);
             let should = expected.as_ref().map(comparable);
-            assert_eq!(told, should, "a write was answered otherwise: {operation:?}");
+            assert_eq!(
+                told, should,
+                "a write was answered otherwise: {operation:?}"
+            );
         }
     }
 
@@ -161,8 +190,14 @@ impl<'a> Replay<'a> {
     ) -> usize {
         if let Some(index) = self.acknowledged.remove(&zxid) {
             let operation = &self.history.operations[index];
-            assert_eq!(operation.session, session, "{zxid} is another session's: {operation:?}");
-            assert!(is_same(&operation.ask, txn), "{zxid} is another write: {operation:?}");
+            assert_eq!(
+                operation.session, session,
+                "{zxid} is another session's: {operation:?}"
+            );
+            assert!(
+                is_same(&operation.ask, txn),
+                "{zxid} is another write: {operation:?}"
+            );
             return index;
         }
         let candidates = self.unknown.entry(session).or_default();
@@ -170,7 +205,10 @@ impl<'a> Replay<'a> {
             .iter()
             .position(|&index| is_same(&self.history.operations[index].ask, txn))
             .unwrap_or_else(|| {
-                panic!("{zxid} of {session} was sent by nobody, or twice: {}", describe(txn))
+                panic!(
+                    "{zxid} of {session} was sent by nobody, or twice: {}",
+                    describe(txn)
+                )
             });
         sometimes.hit(State::UnknownHappened);
         candidates.remove(place)
@@ -196,7 +234,10 @@ impl<'a> Replay<'a> {
             ArchivedOperation::SessionPurge { session, paths, .. } => {
                 let session = SessionId(session.to_native());
                 for path in paths.iter() {
-                    assert!(self.closing.contains(&session), "S4: {path} goes before {session}");
+                    assert!(
+                        self.closing.contains(&session),
+                        "S4: {path} goes before {session}"
+                    );
                     assert_eq!(
                         self.model.owner(path),
                         Some(session),
@@ -217,7 +258,9 @@ impl<'a> Replay<'a> {
 
     fn on_closing(&mut self, session: SessionId, at: Moment, sometimes: &mut Sometimes) {
         let mut lives = self.history.sessions.iter();
-        let Some(life) = lives.find(|life| life.session == session) else { return };
+        let Some(life) = lives.find(|life| life.session == session) else {
+            return;
+        };
         if life.closing {
             return;
         }
@@ -245,13 +288,19 @@ impl<'a> Replay<'a> {
         let (history, model, at) = (self.history, &self.model, self.at);
         self.judging.retain(|&index| {
             let operation = &history.operations[index];
-            let Outcome::Done { zxid, result } = &operation.outcome else { return false };
+            let Outcome::Done { zxid, result } = &operation.outcome else {
+                return false;
+            };
             assert!(
                 at <= *zxid,
                 "a write was refused otherwise than at any state up to {zxid}: {operation:?}"
             );
             // The zxid does not matter for a refusal, nor the time.
-            let context = Context { session: operation.session, zxid: at, time_ms: 0 };
+            let context = Context {
+                session: operation.session,
+                zxid: at,
+                time_ms: 0,
+            };
             model.clone().write(&operation.ask, context) != *result
         });
     }
@@ -275,7 +324,10 @@ fn real_time(history: &History) {
     let mut sent = Vec::new();
     let mut done = Vec::new();
     for operation in history.operations.iter().filter(|one| one.ask.is_write()) {
-        if let Outcome::Done { zxid, result: Ok(answer) } = &operation.outcome
+        if let Outcome::Done {
+            zxid,
+            result: Ok(answer),
+        } = &operation.outcome
             && !is_refusal(answer)
         {
             sent.push((operation.invoked, *zxid));
@@ -291,32 +343,56 @@ fn real_time(history: &History) {
             newest = newest.max(earlier);
             before.next();
         }
-        assert!(zxid > newest, "{zxid} was sent after {newest} had been acknowledged");
+        assert!(
+            zxid > newest,
+            "{zxid} was sent after {newest} had been acknowledged"
+        );
     }
 }
 
 /// What was acknowledged before a sync was sent is seen after it.
 fn syncs(history: &History) {
-    for sync in history.operations.iter().filter(|one| matches!(one.ask, Ask::Sync { .. })) {
-        let Outcome::Done { zxid, result: Ok(_) } = sync.outcome else { continue };
+    for sync in history
+        .operations
+        .iter()
+        .filter(|one| matches!(one.ask, Ask::Sync { .. }))
+    {
+        let Outcome::Done {
+            zxid,
+            result: Ok(_),
+        } = sync.outcome
+        else {
+            continue;
+        };
         for write in history.operations.iter().filter(|one| one.ask.is_write()) {
-            if let Outcome::Done { zxid: written, result: Ok(answer) } = &write.outcome
+            if let Outcome::Done {
+                zxid: written,
+                result: Ok(answer),
+            } = &write.outcome
                 && !is_refusal(answer)
                 && write.done.is_some_and(|done| done < sync.invoked)
             {
-                assert!(zxid >= *written, "sync at {zxid} misses {written}: {sync:?}");
+                assert!(
+                    zxid >= *written,
+                    "sync at {zxid} misses {written}: {sync:?}"
+                );
             }
         }
     }
 }
 
 fn is_read(ask: &Ask) -> bool {
-    matches!(ask, Ask::Get { .. } | Ask::Exists { .. } | Ask::Children { .. })
+    matches!(
+        ask,
+        Ask::Get { .. } | Ask::Exists { .. } | Ask::Children { .. }
+    )
 }
 
 /// A multi is refused in its body.
 fn is_refusal(answer: &Answer) -> bool {
-    let Answer::Multi(parts) = answer else { return false };
+    let Answer::Multi(parts) = answer else {
+        return false;
+    };
     parts.iter().any(|part| matches!(part, Part::Error(_)))
 }
 
@@ -336,9 +412,14 @@ fn is_models(code: i32) -> bool {
 
 /// A create inside a multi is answered without its stat.
 fn comparable(answer: &Answer) -> Answer {
-    let Answer::Multi(parts) = answer else { return answer.clone() };
+    let Answer::Multi(parts) = answer else {
+        return answer.clone();
+    };
     let bare = |part: &Part| match part {
-        Part::Created { path, .. } => Part::Created { path: path.clone(), stat: None },
+        Part::Created { path, .. } => Part::Created {
+            path: path.clone(),
+            stat: None,
+        },
         other => other.clone(),
     };
     Answer::Multi(parts.iter().map(bare).collect())
@@ -357,19 +438,32 @@ fn is_clients(operation: &ArchivedOperation) -> bool {
 
 /// Whether a transaction is what a request asks for.
 fn is_same(ask: &Ask, txn: &ArchivedTxn) -> bool {
-    let operations: Vec<&ArchivedOperation> =
-        txn.operations.iter().filter(|operation| is_clients(operation)).collect();
+    let operations: Vec<&ArchivedOperation> = txn
+        .operations
+        .iter()
+        .filter(|operation| is_clients(operation))
+        .collect();
     let asks = match ask {
         Ask::Multi(asks) => asks.as_slice(),
         one => std::slice::from_ref(one),
     };
     asks.len() == operations.len()
-        && asks.iter().zip(operations).all(|(ask, operation)| is_same_part(ask, operation))
+        && asks
+            .iter()
+            .zip(operations)
+            .all(|(ask, operation)| is_same_part(ask, operation))
 }
 
 fn is_same_part(ask: &Ask, operation: &ArchivedOperation) -> bool {
     match (ask, operation) {
-        (Ask::Create { path, data, mode }, ArchivedOperation::Create { path: made, data: held, .. }) => {
+        (
+            Ask::Create { path, data, mode },
+            ArchivedOperation::Create {
+                path: made,
+                data: held,
+                ..
+            },
+        ) => {
             let named = if mode.is_sequential() {
                 made.starts_with(path.as_str())
             } else {
@@ -377,9 +471,14 @@ fn is_same_part(ask: &Ask, operation: &ArchivedOperation) -> bool {
             };
             named && held.as_slice() == data.as_slice()
         }
-        (Ask::Set { path, data, .. }, ArchivedOperation::SetData { path: set, data: held, .. }) => {
-            set.as_str() == path && held.as_slice() == data.as_slice()
-        }
+        (
+            Ask::Set { path, data, .. },
+            ArchivedOperation::SetData {
+                path: set,
+                data: held,
+                ..
+            },
+        ) => set.as_str() == path && held.as_slice() == data.as_slice(),
         (Ask::Delete { path, .. }, ArchivedOperation::Delete { path: gone }) => {
             gone.as_str() == path
         }
@@ -395,5 +494,9 @@ fn describe(txn: &ArchivedTxn) -> String {
         ArchivedOperation::SetData { path, .. } => format!("set {path}"),
         _ => "other".to_owned(),
     };
-    txn.operations.iter().map(name).collect::<Vec<_>>().join(", ")
+    txn.operations
+        .iter()
+        .map(name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

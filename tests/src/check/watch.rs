@@ -30,7 +30,9 @@ struct Change {
 
 fn check_one(watch: &Watch, changes: &[Change]) {
     let start = changes.partition_point(|change| change.zxid <= watch.since);
-    let expected = changes[start..].iter().find(|change| concerns(watch, change));
+    let expected = changes[start..]
+        .iter()
+        .find(|change| concerns(watch, change));
     match (&watch.fired, expected) {
         (None, None) => {}
         (None, Some(change)) => {
@@ -44,7 +46,10 @@ fn check_one(watch: &Watch, changes: &[Change]) {
         }
         (Some(fired), None) => panic!("W1: nothing has changed, and {fired:?} came: {watch:?}"),
         (Some(fired), Some(change)) if watch.renewed => {
-            assert!(fired.zxid >= change.zxid, "W4: {fired:?} is too early: {watch:?}");
+            assert!(
+                fired.zxid >= change.zxid,
+                "W4: {fired:?} is too early: {watch:?}"
+            );
         }
         (Some(fired), Some(change)) => {
             assert_eq!(
@@ -52,7 +57,10 @@ fn check_one(watch: &Watch, changes: &[Change]) {
                 (change.zxid, change.kind),
                 "W2: another change was told: {watch:?}"
             );
-            assert!(watch.seen < change.zxid, "W2: the change was seen before: {watch:?}");
+            assert!(
+                watch.seen < change.zxid,
+                "W2: the change was seen before: {watch:?}"
+            );
         }
     }
 }
@@ -61,25 +69,37 @@ fn concerns(watch: &Watch, change: &Change) -> bool {
     watch.path == change.path
         && match watch.on {
             WatchOn::Data => {
-                matches!(change.kind, EventType::NodeDataChanged | EventType::NodeDeleted)
+                matches!(
+                    change.kind,
+                    EventType::NodeDataChanged | EventType::NodeDeleted
+                )
             }
             WatchOn::Exist => change.kind == EventType::NodeCreated,
             WatchOn::Child => {
-                matches!(change.kind, EventType::NodeChildrenChanged | EventType::NodeDeleted)
+                matches!(
+                    change.kind,
+                    EventType::NodeChildrenChanged | EventType::NodeDeleted
+                )
             }
         }
 }
 
 fn changes(agreement: &Agreement) -> Vec<Change> {
     let mut changes = Vec::new();
-    let Some(log) = agreement.history(ShardId(0)) else { return changes };
+    let Some(log) = agreement.history(ShardId(0)) else {
+        return changes;
+    };
     for entry in log.entries.iter().map(|committed| &committed.entry) {
         if entry.kind() != EntryKind::Txn {
             continue;
         }
         let txn = Txn::view(entry.payload()).expect("what is committed can be read");
         let mut note = |path: &str, kind| {
-            changes.push(Change { zxid: entry.zxid(), path: path.to_owned(), kind });
+            changes.push(Change {
+                zxid: entry.zxid(),
+                path: path.to_owned(),
+                kind,
+            });
         };
         for operation in txn.operations.iter() {
             match operation {
