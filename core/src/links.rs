@@ -102,6 +102,7 @@ impl Links {
                             Err(_) => break Err("a message that cannot be read"),
                         },
                         Ok(Frame::Hello(_)) => break Err("a second hello"),
+                        Ok(Frame::Formation(_)) => break Err("it has no cluster"),
                         Err(_) => break Err("a frame that cannot be read"),
                     }
                 }
