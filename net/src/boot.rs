@@ -281,7 +281,7 @@ impl Plan {
                 house: house.clone(),
                 desk: process.control.desk(house.clone(), core),
                 directory: self.log.clone(),
-                primitive: probe.chosen,
+                sync_probe: probe,
                 worker: WorkerConfig {
                     core,
                     ..self.worker.clone()

@@ -13,13 +13,14 @@ use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer, SegmentId};
 use crate::control::{Desk, LogDirectory, News};
 use crate::engine::subject::Subject;
 use crate::exit;
-use crate::ring::{self, LogFailure, Ring, SyncPrimitive};
+use crate::ring::{self, LogFailure, Ring, SyncPrimitive, SyncProbe};
+use crate::sync_choice::SyncChoice;
 
 /// The files of one core's log.
 pub(crate) struct LogFiles {
     directory: LogDirectory,
     desk: Desk,
-    primitive: SyncPrimitive,
+    sync: SyncChoice,
     /// The segment that is being written, and the one after it.
     segments: Vec<Segment>,
     /// A write that waits until nobody zeroes its segment any more.
@@ -55,11 +56,16 @@ struct Flight {
 }
 
 impl LogFiles {
-    pub(crate) fn new(directory: LogDirectory, desk: Desk, primitive: SyncPrimitive) -> Self {
+    pub(crate) fn new(directory: LogDirectory, desk: Desk, probe: SyncProbe) -> Self {
+        let SyncProbe {
+            chosen,
+            data_sync_write_micros,
+            write_then_sync_micros,
+        } = probe;
         Self {
             directory,
             desk,
-            primitive,
+            sync: SyncChoice::new(chosen, data_sync_write_micros, write_then_sync_micros),
             segments: Vec::new(),
             held: None,
             flight: None,
@@ -115,6 +121,7 @@ impl LogFiles {
             exit::fail(exit::DISK, &format!("{}: {failure}", path.display()));
         }
         self.sync_micros_last = now.since(since).0;
+        self.sync.on_written(self.sync_micros_last);
         self.desk.note_sync(self.sync_micros_last);
         DiskDone::Write {
             segment,
@@ -157,9 +164,9 @@ impl LogFiles {
         Ok(None)
     }
 
-    /// Whether the kernel has a write of this log.
-    pub(crate) fn is_writing(&self) -> bool {
-        self.flight.is_some()
+    /// Whether the kernel has a write of this log that only this processor can finish.
+    pub(crate) fn wants_the_processor(&self) -> bool {
+        self.flight.is_some() && self.sync.current() == SyncPrimitive::DataSyncWrite
     }
 
     fn write(&mut self, write: Write, now: Instant, ring: &mut Ring) {
@@ -196,7 +203,14 @@ impl LogFiles {
         let length = usize::try_from(length).expect("32 bits fit into usize");
         let token = Subject::Log.token(0);
         let file = segment.file.as_fd();
-        ring.write_log(file, token, to_ring(buffer), offset, length, self.primitive);
+        ring.write_log(
+            file,
+            token,
+            to_ring(buffer),
+            offset,
+            length,
+            self.sync.current(),
+        );
     }
 
     fn free(&mut self, id: SegmentId, upto: u64) {

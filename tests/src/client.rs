@@ -1,8 +1,8 @@
 //! Simulated ZooKeeper clients: real bytes over simulated connections.
 //!
 //! A client does what ZooKeeper's own do: it opens a session, pings, notices a silent server,
-//! reconnects to another one with its session and the newest zxid that it has seen, sets its watches
-//! again, and takes what it never got a reply for as unknown.
+//! reconnects to another one with its session and the newest zxid that it has seen, sets its
+//! watches again, and takes what it never got a reply for as unknown.
 
 mod hearing;
 

@@ -1,13 +1,13 @@
 //! The simulated network: ordered byte streams between nodes, and between clients and nodes.
 //!
-//! A stream behaves as TCP does. Its bytes arrive in order or not at all; they arrive late, in other
-//! pieces than they were sent in; a stream can be reset with any prefix of what was under way
+//! A stream behaves as TCP does. Its bytes arrive in order or not at all; they arrive late, in
+//! other pieces than they were sent in; a stream can be reset with any prefix of what was under way
 //! delivered. Only streams overtake each other.
 //!
-//! Faults: delay with a tail, splitting at any byte, resets, one-way and two-way cuts (what was sent
-//! waits as retransmission would make it wait, and the end of a stream is not heard of either), half
-//! open streams (the other host has lost its power), readers that stop reading, refused and
-//! unanswered connects.
+//! Faults: delay with a tail, splitting at any byte, resets, one-way and two-way cuts (what was
+//! sent waits as retransmission would make it wait, and the end of a stream is not heard of
+//! either), half open streams (the other host has lost its power), readers that stop reading,
+//! refused and unanswered connects.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,8 +1,8 @@
 //! A seed → a cluster, its clients, a network, disks, faults, and virtual time.
 //!
-//! There is one queue of events. A run ends when the clients have done their work: then everything is
-//! healed and started, and within half a minute of simulated time the cluster must serve again, all
-//! replicas be equal, and every answer agree with what was committed.
+//! There is one queue of events. A run ends when the clients have done their work: then everything
+//! is healed and started, and within half a minute of simulated time the cluster must serve again,
+//! all replicas be equal, and every answer agree with what was committed.
 
 mod fault;
 

@@ -1,7 +1,7 @@
 //! Every bound of the system, with its reason, and what ties the bounds to each other.
 
 /// ZooKeeper's `jute.maxbuffer` default: the largest client frame.
-pub const FRAME_BYTES_MAX: usize = 0xf_ffff + 1024;
+pub const FRAME_BYTES_MAX: usize = 0xf_ffff;
 /// A connection's first frame is a ConnectRequest of 44 or 45 bytes; more is not a client.
 pub const CONNECT_BYTES_MAX: usize = 1024;
 /// Longer paths cost every replica memory and every look-up time; ZooKeeper has no bound.
@@ -29,6 +29,11 @@ pub const CONNECTIONS_PER_CORE_MAX: usize = 65_536;
 pub const CONNECT_TIME_MS_MAX: u64 = 5000;
 /// Watches of one connection: each costs memory on its server until it fires.
 pub const WATCHES_PER_CONNECTION_MAX: usize = 100_000;
+/// What a session's client has seen, remembered so many times by the session's home: enough for a
+/// client that lags behind its server by a whole timeout.
+pub const SEEN_PER_SESSION_MAX: usize = 16;
+/// Sessions that ended in a shard before its tombstones are worth an entry that frees them.
+pub const TOMBSTONES_BEFORE_FLOOR: usize = 256;
 /// Ephemeral znodes of one session in one shard, so that a close stays a bounded piece of work.
 pub const EPHEMERALS_PER_SESSION_MAX: usize = 100_000;
 /// Paths in one purge entry when a session ends: one entry is one turn's work on every replica.

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::base::id::{CoreId, Zxid};
+use crate::base::id::{CoreId, Generation, SessionId, Zxid};
 use crate::base::time::Now;
 use crate::mail::{Outcome, Ticket, Writer};
 use crate::peer::message::{Forward, PeerMessage, WriteAsk};
@@ -17,8 +17,16 @@ pub(super) struct Asked {
 }
 
 pub(super) enum Question {
-    Write { asker: Writer, ask: WriteAsk },
+    Write {
+        asker: Writer,
+        ask: WriteAsk,
+    },
     Barrier,
+    Recall {
+        session: SessionId,
+        generation: Generation,
+        counter: u64,
+    },
 }
 
 impl Asked {
@@ -32,6 +40,17 @@ impl Asked {
     pub(super) fn barrier() -> Self {
         Self {
             question: Question::Barrier,
+            is_sent: false,
+        }
+    }
+
+    pub(super) fn recall(session: SessionId, generation: Generation, counter: u64) -> Self {
+        Self {
+            question: Question::Recall {
+                session,
+                generation,
+                counter,
+            },
             is_sent: false,
         }
     }
@@ -64,6 +83,24 @@ impl Replica {
         match &asked.question {
             Question::Barrier if leads => self.begin_read_index(None, origin),
             Question::Barrier => self.send(leader, PeerMessage::ReadIndex { origin }, deeds),
+            &Question::Recall {
+                session,
+                generation,
+                counter,
+            } if leads => self.on_recall(None, origin, session, generation, counter, deeds),
+            Question::Recall {
+                session,
+                generation,
+                counter,
+            } => {
+                let message = PeerMessage::Recall {
+                    origin,
+                    session: session.0,
+                    generation: generation.0,
+                    counter: *counter,
+                };
+                self.send(leader, message, deeds);
+            }
             Question::Write { asker, ask } => {
                 let mut identities = Vec::new();
                 asker.identities.encode(&mut identities);

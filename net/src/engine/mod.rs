@@ -46,7 +46,7 @@ use crate::file::{LogFiles, from_ring};
 use crate::os;
 use crate::peer::greeting::Identity;
 use crate::peer::link::{LinkNews, Links};
-use crate::ring::{LogBuffers, ReceiveEnd, Ring, RingConfig, RingReport, SyncPrimitive, Token};
+use crate::ring::{LogBuffers, ReceiveEnd, Ring, RingConfig, RingReport, SyncProbe, Token};
 
 /// Everything that a core begins with. It is made on another thread than it is used on.
 pub(crate) struct Seed {
@@ -56,7 +56,7 @@ pub(crate) struct Seed {
     pub(crate) house: Arc<House>,
     pub(crate) desk: Desk,
     pub(crate) directory: LogDirectory,
-    pub(crate) primitive: SyncPrimitive,
+    pub(crate) sync_probe: SyncProbe,
     pub(crate) worker: WorkerConfig,
     pub(crate) restored: Vec<(State, Restored)>,
     pub(crate) wal: Wal,
@@ -188,7 +188,7 @@ impl Engine {
             performing: Vec::new(),
             due: VecDeque::new(),
             wal,
-            log: LogFiles::new(seed.directory, seed.desk.clone(), seed.primitive),
+            log: LogFiles::new(seed.directory, seed.desk.clone(), seed.sync_probe),
             log_done: Vec::new(),
             released: Released::default(),
             clients: Clients::new(seed.core),

@@ -71,7 +71,7 @@ impl Engine {
         if !parked {
             timeout = Some(Duration::ZERO);
         }
-        let writing = hands.log.is_writing();
+        let writing = hands.log.wants_the_processor();
         if writing && hands.was_writing {
             // A disk without a flush of its own has its completion finished by a kernel thread,
             // which a processor that always finds work would not run before the next tick of the

@@ -1,15 +1,16 @@
 //! What clients were told, held against what was committed.
 //!
-//! With one shard every reply carries the zxid of the state that it speaks of, so that nothing has to
-//! be searched: the committed log is replayed through the model, and each reply must be the model's
-//! at its zxid.
+//! With one shard every reply carries the zxid of the state that it speaks of, so that nothing has
+//! to be searched: the committed log is replayed through the model, and each reply must be the
+//! model's at its zxid.
 //!
 //! - An acknowledged write is in the log once, with the model's result.
 //! - A write with an unknown outcome is there once or not at all; a refused one is not.
 //! - Nothing is there that nobody sent.
 //! - Writes acknowledged before another was sent come before it.
 //! - A read shows the model's state at its zxid; sync shows every write acknowledged before it.
-//! - A refusal is what the model says at some state between the newest that the session had seen and
+//! - A refusal is what the model says at some state between the newest that the session had seen
+//! and
 //!   the reply's.
 //! - Ephemerals live as long as their session, and no session expires early.
 
@@ -284,8 +285,8 @@ impl<'a> Replay<'a> {
         if !self.model.ephemerals_of(session).is_empty() {
             sometimes.hit(State::ExpiredWithEphemerals);
         }
-        // A server answers a ping only while the home leader has heard of the session within a third
-        // of its timeout; clocks run apart by a little.
+        // A server answers a ping only while the home leader has heard of the session within a
+        // third of its timeout; clocks run apart by a little.
         let margin = life.timeout_us / 3 + life.timeout_us / 40;
         for &ping in life.pings_answered.iter().filter(|&&ping| ping <= at) {
             assert!(

@@ -18,7 +18,8 @@ pub struct Checks {
     pub agreement: Agreement,
     pub states: States,
     pub sometimes: Sometimes,
-    /// Acknowledgements after which the disk is looked at as if the power had gone: every so-many-th.
+    /// Acknowledgements after which the disk is looked at as if the power had gone: every
+    /// so-many-th.
     pub crash_check_every: u64,
     pub acknowledgements: u64,
 }

@@ -17,7 +17,7 @@ fn on(check: impl Fn(&Source) -> Vec<Finding>, path: &str, text: &str) -> Vec<us
 fn each_direction_fires_with_its_sentence() {
     let breaches = [
         ("core/src/base/id.rs", "use crate::op::Request;"),
-        ("core/src/op.rs", "use crate::txn::Txn;"),
+        ("core/src/op.rs", "use crate::state::State;"),
         ("core/src/txn.rs", "use crate::peer::Message;"),
         ("core/src/quorum.rs", "use crate::op::Request;"),
         ("core/src/shard.rs", "use crate::quorum::Acks;"),

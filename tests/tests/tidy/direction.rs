@@ -27,7 +27,7 @@ pub(crate) const DIRECTIONS: &[Direction] = &[
     only(
         "shard",
         &["base", "path", "shard"],
-        "path to shard is a pure function over base and the rules for paths",
+        "path to shard is a pure function over base",
     ),
     only(
         "peer",

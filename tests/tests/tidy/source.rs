@@ -210,9 +210,3 @@ fn raw_string_end(input: &[char], from: usize, start: usize) -> usize {
         .find(|&at| closes(at))
         .map_or(input.len(), |quote| quote + 1 + hashes)
 }
-
-/// Whether a file is a test, a benchmark or an example, and not part of the product.
-pub(crate) fn is_test(path: &str) -> bool {
-    let folders = ["/tests/", "/benches/", "/examples/", "/tests.rs"];
-    folders.iter().any(|folder| path.contains(folder))
-}
