@@ -1,5 +1,4 @@
 //! One server's protocol, message by message: joining, founding an epoch, losing touch.
-#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use pigeonhole_core::base::id::{DiskId, Epoch, Sequence, ServerId, ShardId, Zxid};
 use pigeonhole_core::base::time::{Duration, Instant, Periods};

@@ -1,5 +1,10 @@
 //! Clusters in bad weather: seeded runs with faults at every step, and what must hold all the same.
-#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "a test stops at what it did not expect, counts small things, and tells what it saw"
+)]
 
 mod ensemble;
 

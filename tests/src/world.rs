@@ -115,8 +115,8 @@ impl World {
         }
     }
 
-    /// Runs until the clients have asked enough. Where faults come faster than they are repaired that
-    /// may never be: then what must hold afterwards is all the more to be seen.
+    /// Runs until the clients have asked enough. Where faults come faster than they are repaired
+    /// that may never be: then what must hold afterwards is all the more to be seen.
     pub fn run_load(&mut self) {
         let end = Moment::from_ms(SIMULATED_MS_MAX);
         while (self.history.operations.len() as u64) < self.options.load.operations
@@ -163,7 +163,7 @@ impl World {
             events: self.trace.events(),
             operations: self.history.operations.len(),
             simulated: self.queue.now(),
-            sometimes: self.checks.sometimes.clone(),
+            sometimes: self.checks.sometimes,
         }
     }
 

@@ -113,7 +113,7 @@ fn free_ports(count: u16) -> u16 {
             .local_addr()
             .unwrap()
             .port();
-        let last = first.saturating_add(count - 1).min(u16::MAX);
+        let last = first.saturating_add(count - 1);
         if (first..=last).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return first;
         }

@@ -137,8 +137,8 @@ pub(super) struct Done {
     pub(super) closes: bool,
 }
 
-/// Where a request was executed, and up to where all events of that shard had come by then. What was
-/// refused was executed nowhere.
+/// Where a request was executed, and up to where all events of that shard had come by then. What
+/// was refused was executed nowhere.
 pub(super) enum Executed {
     Nowhere,
     In(ShardId, Zxid),
@@ -351,7 +351,8 @@ impl Connection {
     }
 
     /// The newest request that this shard has executed and whose reply still waits: events come
-    /// behind it. What stands open before it is to be refused, or it would have been answered before.
+    /// behind it. What stands open before it is to be refused, or it would have been answered
+    /// before.
     pub(super) fn last_executed(&mut self, shard: ShardId) -> Option<&mut Slot> {
         self.queue
             .iter_mut()

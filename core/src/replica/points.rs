@@ -1,9 +1,9 @@
 //! What shard 0 decides about a partition point, on its way to every other shard.
 //!
 //! Its data and its ACL are shard 0's; the others keep copies, because creating a child in any
-//! shard is judged by the point's ACL. The client is told of its write when every shard has it. Both the
-//! node that the client is connected to and shard 0's leader carry a change, and a new leader
-//! carries what is there again: a shard that knows it already logs nothing.
+//! shard is judged by the point's ACL. The client is told of its write when every shard has it.
+//! Both the node that the client is connected to and shard 0's leader carry a change, and a new
+//! leader carries what is there again: a shard that knows it already logs nothing.
 
 use alloc::collections::BTreeSet;
 use alloc::string::ToString;

@@ -100,13 +100,13 @@ impl<'a> Replay<'a> {
                 let other = self.acknowledged.insert(*zxid, index);
                 assert!(other.is_none(), "two writes were acknowledged as {zxid}");
             }
-            Outcome::Done { result, .. } if is_write => {
-                if result
-                    .as_ref()
-                    .map_or_else(|&code| is_models(code), |_| true)
-                {
-                    self.refused.entry(operation.seen).or_default().push(index);
-                }
+            Outcome::Done { result, .. }
+                if is_write
+                    && result
+                        .as_ref()
+                        .map_or_else(|&code| is_models(code), |_| true) =>
+            {
+                self.refused.entry(operation.seen).or_default().push(index);
             }
             Outcome::Done { zxid, .. } if is_read(&operation.ask) => {
                 self.reads.entry(*zxid).or_default().push(index);

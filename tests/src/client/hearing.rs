@@ -157,9 +157,9 @@ impl Client {
         self.see(header.zxid, false, history);
     }
 
-    /// Notes how far the session has seen, and with it every watch that stands. The reply to a write
-    /// may come just before the event that the write itself has fired, and one change may fire more
-    /// than one watch.
+    /// Notes how far the session has seen, and with it every watch that stands. The reply to a
+    /// write may come just before the event that the write itself has fired, and one change may
+    /// fire more than one watch.
     fn see(&mut self, zxid: Zxid, shows: bool, history: &mut History) {
         let Phase::Attached(attached) = &mut self.phase else {
             return;

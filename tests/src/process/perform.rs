@@ -102,10 +102,8 @@ impl Process {
             }
             ZabEvent::Truncated { .. } => checks.sometimes.hit(State::Truncated),
             ZabEvent::LearnerAhead { .. } => checks.sometimes.hit(State::LearnerAhead),
-            ZabEvent::Looking { .. } => {
-                if checks.agreement.has_pending(node, shard) {
-                    checks.sometimes.hit(State::ProposalsLeftBehind);
-                }
+            ZabEvent::Looking { .. } if checks.agreement.has_pending(node, shard) => {
+                checks.sometimes.hit(State::ProposalsLeftBehind);
             }
             ZabEvent::TruncationRefused { to, committed } => {
                 panic!("n{node} was told to truncate to {to}, and {committed} is committed");
