@@ -3,8 +3,8 @@
 //! - `load` puts a load on running servers; `compare` starts clusters and loads them in turns;
 //!   `failover` kills leaders.
 //! - `client` and `client/wire` speak ZooKeeper's protocol, `streams` drives many connections on
-//!   one io_uring, `cluster` starts and stops servers, `floor` is what the machine could do at best,
-//!   `process` asks the kernel for CPU and memory.
+//!   one io_uring, `cluster` starts and stops servers, `floor` is what the machine could do at
+//!   best, `process` asks the kernel for CPU and memory.
 
 mod client;
 mod cluster;

@@ -10,7 +10,7 @@ use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, CoreId, Generation, SessionId, ShardId, Zxid};
 use crate::op::EventType;
-use crate::peer::message::{Touched, WriteAsk};
+use crate::peer::message::{Seen, Touched, WriteAsk};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Mail {
@@ -74,8 +74,16 @@ pub enum What {
     Forget { connection: ConnectionId },
     /// The connection has more identities than before.
     Identify { reader: Reader },
+    /// The children of a partition point have changed in another shard: the connection's watch on
+    /// them, which is one, is used up here too.
+    Unwatch { connection: ConnectionId, path: String },
     /// Sessions that were heard from.
     Touch { sessions: Vec<Touched> },
+    /// What has the client of this session seen? See [`crate::peer::message::PeerMessage::Recall`].
+    Recall { session: SessionId, generation: Generation, counter: u64 },
+    /// From a home: no session that it attached here before `until` can open here any more, unless
+    /// it is one of these living ones, each with the zxid of its attachment.
+    RaiseFloor { home: ShardId, until: Zxid, living: Vec<(SessionId, Zxid)> },
 }
 
 /// On whose behalf something is written.
@@ -101,6 +109,9 @@ pub struct Reader {
 pub enum Outcome {
     /// A reply's code and body, the body only with `Ok`.
     Reply { code: ErrorCode, body: Vec<u8> },
+    /// Nothing was logged: the leader's refusal. A refused multi has the code `Ok` and a body that
+    /// says what was wrong with each operation.
+    Refused { code: ErrorCode, body: Vec<u8> },
     /// The session is this connection's, in this generation.
     Session {
         generation: Generation,
@@ -108,12 +119,14 @@ pub enum Outcome {
         /// The shards that it is attached to, and the zxid of each attachment in its home.
         attached: Vec<(ShardId, Zxid)>,
     },
+    /// What the session's client has seen, ascending by counter.
+    Seen(Vec<Seen>),
     /// Nobody here knows whether it happened, or nobody can answer in time.
     Unknown,
 }
 
 impl Outcome {
     pub fn refused(code: ErrorCode) -> Self {
-        Self::Reply { code, body: Vec::new() }
+        Self::Refused { code, body: Vec::new() }
     }
 }

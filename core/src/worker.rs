@@ -473,6 +473,7 @@ fn replica_config(config: &WorkerConfig, shard: ShardId) -> ReplicaConfig {
         core: config.core,
         incarnation: config.incarnation,
         log: config.log,
+        counter_handover: crate::base::limits::COUNTER_HANDOVER,
         seed,
     }
 }

@@ -11,6 +11,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAdd
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::ptr::{self, NonNull};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// How a listening socket is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +37,13 @@ impl Default for ListenOptions {
 pub struct ResourceLimit {
     pub soft: Option<u64>,
     pub hard: Option<u64>,
+}
+
+/// A whole file, readable as memory. Nobody may shorten the file meanwhile.
+#[derive(Debug)]
+pub struct MappedFile {
+    address: NonNull<u8>,
+    length: usize,
 }
 
 /// An address in the form the kernel reads.
@@ -163,6 +174,81 @@ pub fn open_direct(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path)
 }
 
+/// Takes the exclusive lock on an open file; false if another opening of the file has it.
+///
+/// The lock belongs to this opening and goes with it, also when the process is killed.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    // SAFETY: all zeroes is a lock request for the whole file, of a kind that is set below.
+    let mut request: libc::flock = unsafe { MaybeUninit::zeroed().assume_init() };
+    request.l_type = libc::c_short::try_from(libc::F_WRLCK).expect("a small constant");
+    request.l_whence = libc::c_short::try_from(libc::SEEK_SET).expect("a small constant");
+    // SAFETY: the kernel reads the structure that it is given.
+    match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const request) }) {
+        Ok(_) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Gives a file its full size on the disk, if the file system can. What was never written reads as
+/// zeroes.
+pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    let length =
+        libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    // SAFETY: takes no memory.
+    match check(unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) }) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => file.set_len(bytes),
+        outcome => outcome.map(drop),
+    }
+}
+
+/// Holds SIGINT and SIGTERM back from this thread and from all that it starts, so that
+/// [`wait_for_termination`] gets them.
+pub fn hold_termination() -> io::Result<()> {
+    let signals = termination_signals();
+    // SAFETY: the set is initialized, and the former mask is not asked for.
+    let error =
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, ptr::null_mut()) };
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// Whether operations on a socket wait, of everyone who has a descriptor of it.
+pub fn set_blocking(socket: &impl AsFd, blocking: bool) -> io::Result<()> {
+    let mut non_blocking = libc::c_int::from(!blocking);
+    let descriptor = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is borrowed, and the kernel reads one integer.
+    check(unsafe { libc::ioctl(descriptor, libc::FIONBIO, &raw mut non_blocking) }).map(drop)
+}
+
+/// Sleeps until the process is asked to end, and says by which signal.
+pub fn wait_for_termination() -> io::Result<i32> {
+    let signals = termination_signals();
+    let mut signal = 0;
+    // SAFETY: both pointers are to initialized values that outlive the call.
+    let error = unsafe { libc::sigwait(&raw const signals, &raw mut signal) };
+    if error == 0 { Ok(signal) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// Becomes readable when a held signal to end waits to be taken with [`wait_for_termination`].
+pub(crate) fn watch_termination() -> io::Result<AsyncFd<OwnedFd>> {
+    let signals = termination_signals();
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    // SAFETY: the set is initialized, and a new descriptor is asked for.
+    let descriptor = check(unsafe { libc::signalfd(-1, &raw const signals, flags) })?;
+    // SAFETY: the kernel has just given this descriptor to nobody else.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    // SAFETY: an `OwnedFd` stays open, and the same, for as long as it is.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+}
+
+/// Asks this process to end, as SIGTERM from outside would.
+pub fn request_termination() -> io::Result<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::kill(libc::getpid(), libc::SIGTERM) }).map(drop)
+}
+
 /// The running kernel's major and minor version.
 pub fn kernel_version() -> io::Result<(u32, u32)> {
     let mut names = MaybeUninit::<libc::utsname>::zeroed();
@@ -187,6 +273,54 @@ pub fn thread_processor_time() -> io::Result<std::time::Duration> {
     let seconds = u64::try_from(time.tv_sec).expect("processor time is not negative");
     let nanoseconds = u32::try_from(time.tv_nsec).expect("below a thousand million");
     Ok(std::time::Duration::new(seconds, nanoseconds))
+}
+
+impl MappedFile {
+    /// Maps what the file holds now.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let length = usize::try_from(file.metadata()?.len())
+            .map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+        if length == 0 {
+            return Ok(Self { address: NonNull::dangling(), length });
+        }
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that
+        // exists already, and keeps the file alive by itself.
+        let address = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                libc::PROT_READ,
+                libc::MAP_PRIVATE,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let address = NonNull::new(address.cast()).expect("the kernel never maps address zero");
+        Ok(Self { address, length })
+    }
+
+    /// What the file holds.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping is `length` readable bytes for as long as `self` lives; a length of
+        // zero goes with a dangling address, which is allowed. The data directory's lock keeps
+        // other servers from changing the file.
+        unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.length) }
+    }
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        if self.length == 0 {
+            return;
+        }
+        // SAFETY: the range was mapped by `open` and is owned by `self` alone.
+        let result = unsafe { libc::munmap(self.address.as_ptr().cast(), self.length) };
+        assert_eq!(result, 0, "unmapping an owned range cannot fail");
+    }
 }
 
 impl SocketAddress {
@@ -290,6 +424,17 @@ fn set_option(
 fn resource_limit(resource: libc::__rlimit_resource_t) -> io::Result<ResourceLimit> {
     let limit = raw_limit(resource)?;
     Ok(ResourceLimit { soft: finite(limit.rlim_cur), hard: finite(limit.rlim_max) })
+}
+
+fn termination_signals() -> libc::sigset_t {
+    let mut signals = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the set is initialized before anything is added to it, and both signals exist.
+    unsafe {
+        libc::sigemptyset(signals.as_mut_ptr());
+        libc::sigaddset(signals.as_mut_ptr(), libc::SIGINT);
+        libc::sigaddset(signals.as_mut_ptr(), libc::SIGTERM);
+        signals.assume_init()
+    }
 }
 
 fn raise(resource: libc::__rlimit_resource_t) -> io::Result<ResourceLimit> {

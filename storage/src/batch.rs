@@ -23,9 +23,9 @@
 //! |    144 |       | content: the records, then the watermarks                           |
 //! |        |       | zeros up to the length of the batch, checked on reading             |
 //!
-//! A watermark is a shard (2 bytes), 6 zeros and the zxid (8 bytes) up to which the shard is known to
-//! be committed. All numbers are little endian. Every later format keeps magic, format and header
-//! hash where they are, so that "newer" can be told from "damaged".
+//! A watermark is a shard (2 bytes), 6 zeros and the zxid (8 bytes) up to which the shard is known
+//! to be committed. All numbers are little endian. Every later format keeps magic, format and
+//! header hash where they are, so that "newer" can be told from "damaged".
 //!
 //! Old bytes lie around everywhere: segments are recycled, and clients write what they like into
 //! their znodes. Stream, segment, number and offset say that a header belongs just where it stands;

@@ -1,5 +1,5 @@
-//! The `meta` file: whose data a directory holds. Written when it is formatted, and when the cluster
-//! that it belongs to has formed.
+//! The `meta` file: whose data a directory holds. Written when it is formatted, and when the
+//! cluster that it belongs to has formed.
 //!
 //! | offset | bytes | field                                                               |
 //! |-------:|------:|---------------------------------------------------------------------|
@@ -14,8 +14,8 @@
 //! |     52 |    12 | zeros                                                               |
 //! |     64 |    16 | xxh3-128 of the 64 bytes before                                     |
 //!
-//! All numbers are little endian. The file is one block of 4096 bytes, zeros behind these 80, and is
-//! replaced by rename. Every later format keeps magic, format and hash where they are.
+//! All numbers are little endian. The file is one block of 4096 bytes, zeros behind these 80, and
+//! is replaced by rename. Every later format keeps magic, format and hash where they are.
 
 use alloc::vec::Vec;
 use core::fmt;

@@ -28,8 +28,8 @@ use crate::shard_log::Misstep;
 /// What can be chosen about recovery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RecoverConfig {
-    /// Take a torn tail for corruption, too: its shards are unknown, although nothing in a torn batch
-    /// can have been promised for longer than the seal's delay.
+    /// Take a torn tail for corruption, too: its shards are unknown, although nothing in a torn
+    /// batch can have been promised for longer than the seal's delay.
     pub strict_tail: bool,
 }
 
@@ -106,8 +106,8 @@ pub enum RecoverError {
     },
 }
 
-/// Reads the whole log. `shards` are those that this node holds: each gets an answer even if the log
-/// has nothing of it.
+/// Reads the whole log. `shards` are those that this node holds: each gets an answer even if the
+/// log has nothing of it.
 pub fn recover(
     config: RecoverConfig,
     files: &[(SegmentId, &[u8])],

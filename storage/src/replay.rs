@@ -1,7 +1,7 @@
 //! One shard's history, put together from the streams in which it was written.
 //!
-//! A history is a list of *runs*: entries without a gap. As long as nothing is damaged there is one.
-//! After a gap only a checkpoint says where the shard stands, and a new run begins there.
+//! A history is a list of *runs*: entries without a gap. As long as nothing is damaged there is
+//! one. After a gap only a checkpoint says where the shard stands, and a new run begins there.
 
 use alloc::vec::Vec;
 

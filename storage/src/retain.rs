@@ -1,8 +1,8 @@
 //! Which files may go. Nothing here touches a disk: it is arithmetic over what is durable.
 //!
-//! The log is kept back to the older of a shard's two snapshots, so that a damaged one costs nothing.
-//! An entry at or before it is not needed; neither are checkpoints and epochs, because every later
-//! segment begins with newer ones.
+//! The log is kept back to the older of a shard's two snapshots, so that a damaged one costs
+//! nothing. An entry at or before it is not needed; neither are checkpoints and epochs, because
+//! every later segment begins with newer ones.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

@@ -13,8 +13,8 @@
 //! | damage, and the seal of a later boot says more  | corruption as well                       |
 //! | intact batches, and the seal says less          | they were cut once and stay cut          |
 //!
-//! After corruption the scan goes on with the next intact batch, so that a shard which had nothing in
-//! the damaged ones can prove it.
+//! After corruption the scan goes on with the next intact batch, so that a shard which had nothing
+//! in the damaged ones can prove it.
 
 use core::fmt;
 
@@ -51,7 +51,8 @@ pub enum Ending {
     Clean,
     /// The stream is of an older boot, and ends where a later boot's seal says.
     Sealed,
-    /// A batch was being written when the power went: it is cut off, for nothing in it was promised.
+    /// A batch was being written when the power went: it is cut off, for nothing in it was
+    /// promised.
     Torn(Place),
     /// There was more, and it is not readable.
     Lost(Place),
@@ -225,8 +226,8 @@ impl<'a> Scan<'a> {
         header.check(&self.files[file].bytes[offset..])
     }
 
-    /// Whether there is a file that was only prepared when the first batch of a segment which has not
-    /// been reached was durable.
+    /// Whether there is a file that was only prepared when the first batch of a segment which has
+    /// not been reached was durable.
     fn is_outrun(&self) -> bool {
         let reached = if self.last.batch == 0 { 0 } else { self.files[self.file].id.number };
         self.files.last().is_some_and(|newest| newest.id.number > reached + 1)

@@ -1,8 +1,8 @@
 //! Where the next batch goes: the segment files of one stream, prepared ahead and recycled.
 //!
-//! A segment has no header of its own. It begins with a batch that holds a checkpoint of every shard
-//! of the stream, so that any older segment can go without a promise being lost. A file that was
-//! prepared and never begun is an ordinary thing to find after a crash.
+//! A segment has no header of its own. It begins with a batch that holds a checkpoint of every
+//! shard of the stream, so that any older segment can go without a promise being lost. A file that
+//! was prepared and never begun is an ordinary thing to find after a crash.
 
 use alloc::collections::{BTreeMap, VecDeque};
 
@@ -70,7 +70,8 @@ impl SegmentLine {
     }
 
     /// The request for the next file, if it is not under way: one is always ready ahead. It is made
-    /// when the current segment's first batch is durable, so that the file's name proves that batch.
+    /// when the current segment's first batch is durable, so that the file's name proves that
+    /// batch.
     pub(crate) fn ask(&mut self) -> Option<DiskOp> {
         if self.next != Next::Unasked {
             return None;

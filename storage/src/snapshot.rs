@@ -218,8 +218,8 @@ impl Default for SnapshotReader {
 }
 
 impl SnapshotReader {
-    /// Takes the next bytes of the file. The caller asks for chunks before it gives more, so that no
-    /// more than a chunk and these bytes are held.
+    /// Takes the next bytes of the file. The caller asks for chunks before it gives more, so that
+    /// no more than a chunk and these bytes are held.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.taken);
         self.taken = 0;

@@ -1,7 +1,7 @@
 //! The log of one core: appends in, disk operations out, promises released when they are durable.
 //!
-//! Group commit is clocked by the disk itself. An idle log writes what a turn has appended as soon as
-//! the turn ends; while that write is under way, appends fill the next batch, and its completion
+//! Group commit is clocked by the disk itself. An idle log writes what a turn has appended as soon
+//! as the turn ends; while that write is under way, appends fill the next batch, and its completion
 //! sends all of it. One write at a time, and no block is ever written twice: so a batch proves that
 //! every batch before it was durable, and riders and marks of a batch can leave as one.
 
@@ -103,8 +103,8 @@ impl Default for WalConfig {
 }
 
 impl Wal {
-    /// Begins a stream. `boot`, `checkpoints` and `seal` are what recovery has found, the checkpoints
-    /// being those of the shards that live on this core; `secret` is random.
+    /// Begins a stream. `boot`, `checkpoints` and `seal` are what recovery has found, the
+    /// checkpoints being those of the shards that live on this core; `secret` is random.
     ///
     /// Every core's stream carries its own copy of the seal in its first batch, so that no promise
     /// of this boot can become durable before the ends of the older streams are.
@@ -175,8 +175,8 @@ impl Wal {
         self.fill();
     }
 
-    /// Everything up to `zxid` is committed. It is written down with the next batch, and causes none:
-    /// a leader tells it again anyway.
+    /// Everything up to `zxid` is committed. It is written down with the next batch, and causes
+    /// none: a leader tells it again anyway.
     pub fn note_committed(&mut self, shard: ShardId, zxid: Zxid) {
         let waits = |append: &Append| append.shard == shard && truncates(&append.record);
         if self.queue.iter().any(waits) {
@@ -218,8 +218,8 @@ impl Wal {
         self.advance(now);
     }
 
-    /// Gives up a file that retention has found unneeded: one of this stream's, the oldest first, or
-    /// one of an older boot.
+    /// Gives up a file that retention has found unneeded: one of this stream's, the oldest first,
+    /// or one of an older boot.
     pub fn release_segment(&mut self, segment: SegmentId, bytes: u64) {
         self.operations.extend(self.line.release(segment, bytes));
     }
@@ -245,8 +245,8 @@ impl Wal {
         self.flight.is_none() && self.open.is_none() && self.queue.is_empty()
     }
 
-    /// Bytes that wait for a write beyond the batch that is being filled. They grow when the disk is
-    /// slow or a segment is not ready, and it is the caller who then takes no more requests.
+    /// Bytes that wait for a write beyond the batch that is being filled. They grow when the disk
+    /// is slow or a segment is not ready, and it is the caller who then takes no more requests.
     pub fn backlog_bytes(&self) -> usize {
         self.queue_bytes
     }

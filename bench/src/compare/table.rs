@@ -72,8 +72,8 @@ fn write_head(text: &mut String, comparison: &Comparison<'_>) -> Result {
     }
     writeln!(
         text,
-        "CPU is that of all servers, RSS that of the largest; others is the most that anything else \
-         took of the CPUs."
+        "CPU is that of all servers, RSS that of the largest; others is the most that anything \
+         else took of the CPUs."
     )
 }
 

@@ -1,7 +1,7 @@
 //! Every bound of the system, with its reason, and what ties the bounds to each other.
 
 /// ZooKeeper's `jute.maxbuffer` default: the largest client frame.
-pub const FRAME_BYTES_MAX: usize = 0xf_ffff + 1024;
+pub const FRAME_BYTES_MAX: usize = 0xf_ffff;
 /// A connection's first frame is a ConnectRequest of 44 or 45 bytes; more is not a client.
 pub const CONNECT_BYTES_MAX: usize = 1024;
 /// Longer paths cost every replica memory and every look-up time; ZooKeeper has no bound.
@@ -29,6 +29,11 @@ pub const CONNECTIONS_PER_CORE_MAX: usize = 65_536;
 pub const CONNECT_TIME_MS_MAX: u64 = 5000;
 /// Watches of one connection: each costs memory on its server until it fires.
 pub const WATCHES_PER_CONNECTION_MAX: usize = 100_000;
+/// What a session's client has seen, remembered so many times by the session's home: enough for a
+/// client that lags behind its server by a whole timeout.
+pub const SEEN_PER_SESSION_MAX: usize = 16;
+/// Sessions that ended in a shard before its tombstones are worth an entry that frees them.
+pub const TOMBSTONES_BEFORE_FLOOR: usize = 256;
 /// Ephemeral znodes of one session in one shard, so that a close stays a bounded piece of work.
 pub const EPHEMERALS_PER_SESSION_MAX: usize = 100_000;
 /// Paths in one purge entry when a session ends: one entry is one turn's work on every replica.
@@ -61,6 +66,8 @@ pub const PINNED_BYTES_MAX: usize = 1 << 30;
 pub const CATCH_UP_BYTES: usize = 8 << 20;
 /// A leader hands its shard over, while idle, before its 32-bit counter runs out.
 pub const COUNTER_HANDOVER: u32 = 0xf000_0000;
+/// So many proposals later it does so even if it never was idle: those in flight fit in between.
+pub const COUNTER_HANDOVER_DELAY: u32 = 0x0f00_0000;
 
 /// The largest frame between two servers: a chunk of a snapshot or a batch of proposals.
 pub const PEER_FRAME_BYTES_MAX: usize = 8 << 20;
@@ -110,4 +117,5 @@ const _: () = assert!(
 const _: () = assert!(PURGE_BYTES_MAX + PURGE_PATHS_MAX * 64 < RECORD_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES >= 8 * LOG_BUFFER_BYTES as u64);
 const _: () = assert!(PROPOSAL_BYTES_OUTSTANDING_MAX > RECORD_BYTES_MAX);
+const _: () = assert!(COUNTER_HANDOVER < u32::MAX - COUNTER_HANDOVER_DELAY);
 const _: () = assert!(REQUESTS_PER_TURN_MAX <= REQUESTS_PER_CONNECTION_MAX);

@@ -46,12 +46,11 @@ impl Replica {
         if !self.zab.is_admission_due() {
             return;
         }
-        let all_applied = self.state.applied() >= self.zab.log().committed();
+        // A reign begins when everything inherited is applied: no disk seems unknown that is not.
         let Some(reign) = &mut self.reign else {
             return;
         };
-        // Before everything inherited is applied, a disk may seem unknown that is not.
-        if reign.is_admission_proposed || !all_applied {
+        if reign.is_admission_proposed {
             return;
         }
         let disks = self.zab.disks_to_admit();

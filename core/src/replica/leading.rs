@@ -7,12 +7,15 @@ use crate::auth::Identities;
 use crate::base::bytes::Reader;
 use crate::base::error::ErrorCode;
 use crate::base::id::{CoreId, Generation, ServerId, SessionId, ShardId, Zxid};
-use crate::base::limits::{PROPOSAL_BYTES_OUTSTANDING_MAX, PROPOSALS_OUTSTANDING_MAX};
+use crate::base::limits::{
+    COUNTER_HANDOVER_DELAY, PROPOSAL_BYTES_OUTSTANDING_MAX, PROPOSALS_OUTSTANDING_MAX,
+};
 use crate::base::time::{Duration, Instant, Now};
 use crate::entry::EntryKind;
 use crate::mail::{Outcome, Ticket};
 use crate::peer::message::{Forward, PeerMessage, Refused, WriteAsk};
 use crate::replica::session::Closing;
+use crate::replica::touching::Sightings;
 use crate::replica::{Deed, Replica};
 use crate::state::expiry::ExpiryQueue;
 use crate::state::overlay::Overlay;
@@ -30,6 +33,9 @@ pub(super) struct Reign {
     pub(super) is_point_proposed: bool,
     /// Likewise an entry that admits disks.
     pub(super) is_admission_proposed: bool,
+    pub(super) sightings: Sightings,
+    /// Sessions of this home that ended in each shard since its floor was last thought about.
+    pub(super) ended: BTreeMap<ShardId, usize>,
     /// Zxid and size of what is proposed and not yet applied here.
     outstanding: VecDeque<(Zxid, usize)>,
     outstanding_bytes: usize,
@@ -71,6 +77,8 @@ impl Reign {
             closing: BTreeMap::new(),
             is_point_proposed: false,
             is_admission_proposed: false,
+            sightings: Sightings::default(),
+            ended: BTreeMap::new(),
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
             backlog: VecDeque::new(),
@@ -93,6 +101,11 @@ impl Reign {
         }
     }
 
+    /// Nobody waits for this leader.
+    fn is_idle(&self) -> bool {
+        self.outstanding.is_empty() && self.backlog.is_empty() && self.unconfirmed.is_empty()
+    }
+
     fn is_full(&self) -> bool {
         self.outstanding.len() >= PROPOSALS_OUTSTANDING_MAX
             || self.outstanding_bytes >= PROPOSAL_BYTES_OUTSTANDING_MAX
@@ -110,6 +123,18 @@ impl Replica {
         reign.expiry.reset(alive, now.instant);
         self.reign = Some(reign);
         self.resume_closing(now, deeds);
+        self.carry_all(deeds);
+    }
+
+    /// A new epoch counts from the beginning again, so a leader makes way for one in time: while
+    /// nobody waits for it, or else at the last moment.
+    pub(super) fn must_hand_over(&self) -> bool {
+        let Some(reign) = &self.reign else {
+            return false;
+        };
+        let limit = self.config.counter_handover;
+        let next = self.zab.next_zxid().counter();
+        next >= limit && (reign.is_idle() || next - limit >= COUNTER_HANDOVER_DELAY)
     }
 
     /// A write has come to its leader.
@@ -155,7 +180,9 @@ impl Replica {
             let point_zxid = Zxid(*point_zxid);
             let operations =
                 reign.overlay.prepare_point(&self.state, zxid, path, data, acl, point_zxid);
-            self.log_or_confirm(now, origin, session, operations, zxid);
+            // What is known already may still be pending: everything proposed comes first.
+            let done_at = if operations.is_empty() { self.zab.log().tail().zxid } else { zxid };
+            self.log_or_confirm(now, origin, session, operations, done_at);
             return;
         }
         if let WriteAsk::SessionClose { session, generation } = forward.ask {
@@ -199,9 +226,8 @@ impl Replica {
         };
         let reign = self.reign.as_mut().expect("only a leader prepares");
         match reign.overlay.prepare(&self.state, &context, &request) {
-            Ok(operations) => {
-                self.log_or_confirm(now, origin, context.session, operations, zxid);
-            }
+            // Even a multi of nothing is logged: its reply has a zxid of its own.
+            Ok(operations) => self.log(now, origin, context.session, operations),
             Err(refusal) => self.refuse_as(origin, refusal),
         }
     }
@@ -244,6 +270,10 @@ impl Replica {
             self.confirm_first(origin, done_at, answer);
             return;
         }
+        self.log(now, origin, session, operations);
+    }
+
+    fn log(&mut self, now: Now, origin: Origin, session: SessionId, operations: Vec<Operation>) {
         let txn = Txn { origin, session: session.0, time_ms: now.wall_ms, operations };
         let payload = txn.to_bytes();
         let zxid = self.zab.propose(EntryKind::Txn, &payload, &mut self.actions);
@@ -369,9 +399,10 @@ fn session_request(ask: &WriteAsk) -> Option<SessionRequest<'_>> {
             generation: Generation(*generation),
             shard: ShardId(*shard),
         },
-        WriteAsk::SessionAdvance { session, generation } => SessionRequest::Advance {
+        WriteAsk::SessionOpen { session, generation, home_zxid } => SessionRequest::Open {
             session: SessionId(*session),
             generation: Generation(*generation),
+            home_zxid: Zxid(*home_zxid),
         },
         WriteAsk::SessionFence { session, home_zxid } => {
             SessionRequest::Fence { session: SessionId(*session), home_zxid: Zxid(*home_zxid) }

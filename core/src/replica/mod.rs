@@ -7,23 +7,29 @@
 mod admission;
 mod answer;
 mod asking;
+mod floor;
 mod leading;
+mod points;
 mod reading;
 mod session;
 pub mod snapshot;
+mod touching;
 mod transfer;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use crate::base::id::{CoreId, Epoch, ServerId, SessionId, ShardId, Zxid};
+use crate::base::id::{CoreId, Epoch, Generation, ServerId, SessionId, ShardId, Zxid};
 use crate::base::time::{Duration, Instant, Now, Periods};
 use crate::durable::{Durable, LogMark};
 use crate::entry::EntryKind;
 use crate::mail::{Ask, Mail, Outcome, Ticket, What};
+use crate::op::WatcherType;
 use crate::peer::message::{Forward, PeerMessage, PeerState};
 use crate::replica::asking::Asked;
 use crate::replica::leading::Reign;
+use crate::replica::points::Carry;
+use crate::replica::session::ShardQuestion;
 use crate::replica::snapshot::SnapshotJob;
 use crate::replica::transfer::{Chunk, Incoming, Outgoing};
 use crate::shard::ShardMap;
@@ -68,6 +74,9 @@ pub struct ReplicaConfig {
     /// Drawn at random by each process; marks the origins that it knows.
     pub incarnation: u64,
     pub log: LogLimits,
+    /// From this counter on, a leader hands over as soon as it is idle
+    /// ([`COUNTER_HANDOVER`](crate::base::limits::COUNTER_HANDOVER)).
+    pub counter_handover: u32,
     pub seed: u64,
 }
 
@@ -88,8 +97,8 @@ pub struct Replica {
     served: Option<ServerId>,
     leaderless_since: Option<Instant>,
     committed_told: Zxid,
-    /// This replica's own questions to other shards, about the sessions that it is the home of.
-    shard_questions: BTreeMap<Ticket, SessionId>,
+    /// This replica's own questions to other shards.
+    shard_questions: BTreeMap<Ticket, ShardQuestion>,
     next_question: u64,
     /// The snapshot that this server is making a file of.
     snapshotting: Option<Mark>,
@@ -98,6 +107,9 @@ pub struct Replica {
     /// The state on its way to learners, and from a leader.
     outgoing: BTreeMap<ServerId, Outgoing>,
     incoming: Option<Incoming>,
+    /// Changes of partition points that not every shard is known to have.
+    carries: BTreeMap<u64, Carry>,
+    next_carry: u64,
     applied: Applied,
     actions: Vec<Action>,
     firings: Vec<Firing>,
@@ -142,6 +154,8 @@ impl Replica {
             entries_since_point: 0,
             outgoing: BTreeMap::new(),
             incoming: None,
+            carries: BTreeMap::new(),
+            next_carry: 0,
             applied: Applied::new(),
             actions,
             firings: Vec::new(),
@@ -178,6 +192,11 @@ impl Replica {
             PeerMessage::SnapshotChunkAck { epoch, index } => {
                 self.on_chunk_ack(now, from, Epoch(epoch), index, deeds);
             }
+            PeerMessage::Recall { origin, session, generation, counter } => {
+                let (session, generation) = (SessionId(session), Generation(generation));
+                self.on_recall(Some(from), origin, session, generation, counter, deeds);
+            }
+            PeerMessage::Recalled { origin, seen } => self.on_recalled(origin, seen, deeds),
             PeerMessage::Error { text: _ } => {}
             protocol => self.zab.on_message(now.instant, from, protocol, &mut self.actions),
         }
@@ -209,6 +228,10 @@ impl Replica {
     /// Proposals, commits and quorum rounds of this turn leave now.
     pub fn on_turn_end(&mut self, now: Now, deeds: &mut Vec<Deed>) {
         self.zab.on_turn_end(now.instant, &mut self.actions);
+        if self.must_hand_over() {
+            let why = "the counter of zxids is about to run out";
+            self.zab.step_down(now.instant, why, &mut self.actions);
+        }
         self.settle(now, deeds);
     }
 
@@ -217,6 +240,10 @@ impl Replica {
         let Ask { core, ticket, what } = ask;
         match what {
             What::Write { asker, ask } => {
+                if let Some(outcome) = self.refuses(ticket, &ask) {
+                    self.answer(core, ticket, self.state.applied(), outcome, deeds);
+                    return;
+                }
                 self.asked.insert((core, ticket), Asked::write(asker, ask));
                 self.send_asked(now, core, ticket, deeds);
             }
@@ -224,16 +251,41 @@ impl Replica {
                 self.asked.insert((core, ticket), Asked::barrier());
                 self.send_asked(now, core, ticket, deeds);
             }
+            What::Read { .. }
+                if self.leaderless_for(now.instant) > self.config.periods.sync_limit =>
+            {
+                // Nobody knows how old this replica's state is by now.
+                let applied = self.state.applied();
+                self.answer(core, ticket, applied, Outcome::Unknown, deeds);
+            }
             What::Read { reader, op_code, body } => {
+                if self.leaderless_for(now.instant) > self.config.periods.sync_limit {
+                    // Nobody knows how old this replica's state is by now.
+                    let zxid = self.state.applied();
+                    self.answer(core, ticket, zxid, Outcome::Unknown, deeds);
+                    return;
+                }
                 self.on_read(core, ticket, &reader, op_code, &body, deeds);
             }
             What::Forget { connection } => self.watches.connection_closed(connection),
             What::Identify { reader } => {
                 self.watches.identify(reader.connection, reader.identities);
             }
+            What::Unwatch { connection, path } => {
+                let kind = WatcherType::Children;
+                self.watches.remove(connection, &path, kind);
+            }
             What::Touch { sessions } => {
                 let origin = self.origin(core, ticket);
                 self.on_touch(now.instant, None, origin, &sessions, deeds);
+            }
+            What::Recall { session, generation, counter } => {
+                let asked = Asked::recall(session, generation, counter);
+                self.asked.insert((core, ticket), asked);
+                self.send_asked(now, core, ticket, deeds);
+            }
+            What::RaiseFloor { home, until, living } => {
+                self.on_raise_floor(now, home, until, &living, deeds)
             }
         }
         self.settle(now, deeds);
@@ -282,6 +334,7 @@ impl Replica {
             self.drop_stale_transfers();
             self.carry_out(now, deeds);
             self.apply_committed(now, deeds);
+            self.notice_role(now, deeds);
             self.answer_confirmed(deeds);
             self.propose_backlog(now, deeds);
             self.propose_due_point();
@@ -313,11 +366,12 @@ impl Replica {
 
     /// What belonged to the old role ends with it; what waited for a leader goes to the new one.
     fn notice_role(&mut self, now: Now, deeds: &mut Vec<Deed>) {
-        let leads = self.zab.is_established_leader();
+        let leads = self.zab.is_established_leader() && self.has_inherited();
         if self.reign.is_some() && !leads {
             self.reign = None;
         }
         let serving = self.zab.serving_leader();
+        let serving = serving.filter(|&leader| leader != self.config.membership.me || leads);
         if serving == self.served {
             return;
         }
@@ -335,6 +389,12 @@ impl Replica {
                 self.send_asked(now, core, ticket, deeds);
             }
         }
+    }
+
+    /// A leader judges by what it inherited: the first entry of its own epoch comes behind all
+    /// that, and a quorum may have it before it is durable and applied here.
+    fn has_inherited(&self) -> bool {
+        self.state.applied().epoch() == self.zab.next_zxid().epoch()
     }
 
     fn apply_committed(&mut self, now: Now, deeds: &mut Vec<Deed>) {

@@ -3,36 +3,36 @@
 //! Every replica writes the same bytes for the same state, so they can be compared and repaired
 //! piece by piece. All numbers are little endian.
 //!
-//! | section  | field        | bytes | meaning                                                     |
-//! |----------|--------------|-------|-------------------------------------------------------------|
-//! | header   | magic        |     8 | `PHOLEIMG`                                                  |
-//! |          | format       |     2 | 1                                                           |
-//! |          | shard        |     2 |                                                             |
-//! |          | zxid         |     8 | the last transaction that the state contains                |
-//! |          | znodes       |     8 | how many follow, the root included                          |
-//! |          | sessions     |     8 | the length of the sessions' section                         |
-//! |          | digest       |    16 | of the znodes                                               |
-//! | znodes   |              |       | depth first, children in the order of their names' bytes    |
-//! |          | depth        |     2 | 0 for the root, which comes first; at most one more than    |
-//! |          |              |       | the znode's before                                          |
-//! |          | flags        |     1 | 1: there are rare fields                                    |
-//! |          | ACL list     |     4 | its number; lists are numbered by first use                 |
-//! |          | name length  |     2 |                                                             |
-//! |          | data length  |     4 |                                                             |
-//! |          | czxid, mzxid |  8, 8 |                                                             |
-//! |          | ctime, mtime |  8, 8 | milliseconds since 1970                                     |
-//! |          | version      |     4 | of the data                                                 |
-//! |          | rare fields  |    24 | pzxid (8), count of creations (4), version of the ACL (4),  |
-//! |          |              |       | owning session (8). Absent: pzxid is czxid, the others 0    |
-//! |          | name         |       |                                                             |
-//! |          | data         |       |                                                             |
-//! |          | new list     |       | if the number is used first here: count (4), and for each   |
-//! |          |              |       | entry permissions (4), scheme and id (length 4, bytes)      |
-//! | sessions |              |       | the sessions' own format                                    |
+//! | section  | field        | bytes | meaning                                                    |
+//! |----------|--------------|-------|------------------------------------------------------------|
+//! | header   | magic        |     8 | `PHOLEIMG`                                                 |
+//! |          | format       |     2 | 1                                                          |
+//! |          | shard        |     2 |                                                            |
+//! |          | zxid         |     8 | the last transaction that the state contains               |
+//! |          | znodes       |     8 | how many follow, the root included                         |
+//! |          | sessions     |     8 | the length of the sessions' section                        |
+//! |          | digest       |    16 | of the znodes                                              |
+//! | znodes   |              |       | depth first, children in the order of their names' bytes   |
+//! |          | depth        |     2 | 0 for the root, which comes first; at most one more than   |
+//! |          |              |       | the znode's before                                         |
+//! |          | flags        |     1 | 1: there are rare fields                                   |
+//! |          | ACL list     |     4 | its number; lists are numbered by first use                |
+//! |          | name length  |     2 |                                                            |
+//! |          | data length  |     4 |                                                            |
+//! |          | czxid, mzxid |  8, 8 |                                                            |
+//! |          | ctime, mtime |  8, 8 | milliseconds since 1970                                    |
+//! |          | version      |     4 | of the data                                                |
+//! |          | rare fields  |    24 | pzxid (8), count of creations (4), version of the ACL (4), |
+//! |          |              |       | owning session (8). Absent: pzxid is czxid, the others 0   |
+//! |          | name         |       |                                                            |
+//! |          | data         |       |                                                            |
+//! |          | new list     |       | if the number is used first here: count (4), and for each  |
+//! |          |              |       | entry permissions (4), scheme and id (length 4, bytes)     |
+//! | sessions |              |       | the sessions' own format                                   |
 //!
-//! The image is cut into chunks of `SNAPSHOT_CHUNK_BYTES`, wherever that falls; only the last one is
-//! shorter. Chunks are checksummed by those who store and carry them. The reader checks form and the
-//! digest, and takes nothing for granted.
+//! The image is cut into chunks of `SNAPSHOT_CHUNK_BYTES`, wherever that falls; only the last one
+//! is shorter. Chunks are checksummed by those who store and carry them. The reader checks form and
+//! the digest, and takes nothing for granted.
 
 mod reader;
 mod walk;

@@ -122,7 +122,8 @@ mod tests {
         out.put_i64_be(-2);
         assert_eq!(
             out,
-            b"\x01\0\0\0\x02\xc3\xa9\0\0\0\0\xff\xff\xff\xff\0\0\0\x02\xff\xff\xff\xff\xff\xff\xff\xfe"
+            b"\x01\0\0\0\x02\xc3\xa9\0\0\0\0\xff\xff\xff\xff\0\0\0\x02\
+              \xff\xff\xff\xff\xff\xff\xff\xfe"
         );
         let mut reader = Reader::new(&out);
         assert_eq!(reader.boolean(), Ok(true));

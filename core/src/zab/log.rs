@@ -82,11 +82,11 @@ pub struct Log {
     /// Where the log stands after each record that is not yet durable, oldest first.
     in_flight: VecDeque<(Sequence, Position)>,
     durable: Position,
+    /// The truncation or installation that is not durable yet, and where it ends: what the disk
+    /// holds beyond is void, and says nothing about the entries that replace it.
+    cut: Option<(Sequence, Zxid)>,
     /// The last entry of each epoch in the log, ascending, the tail's epoch included.
     epoch_ends: Vec<Mark>,
-    /// A truncation or installation that is not durable yet, and where it leads. What follows it is
-    /// not durable either, although the disk may hold higher zxids: those that are being voided.
-    cut: Option<(Sequence, Zxid)>,
     /// The newest snapshot that this log speaks of. It never lies beyond the commit watermark, so
     /// that no truncation can void it.
     snapshot: Zxid,
@@ -127,8 +127,8 @@ impl Log {
             next_sequence: restored.next_sequence,
             in_flight: VecDeque::new(),
             durable: Position::default(),
-            epoch_ends: Vec::new(),
             cut: None,
+            epoch_ends: Vec::new(),
             snapshot: restored.snapshot.max(restored.base.zxid),
             is_unknown: restored.is_unknown,
         };
@@ -186,7 +186,8 @@ impl Log {
         assert_eq!(self.tail(), to);
         let control = Control::Truncate { zxid: to.zxid.0, hash: to.hash.0 };
         let sequence = self.take_sequence();
-        self.cut = Some((sequence, to.zxid));
+        let end = self.cut.map_or(to.zxid, |(_, end)| end.min(to.zxid));
+        self.cut = Some((sequence, end));
         (sequence, Record::Control(control))
     }
 
@@ -203,7 +204,8 @@ impl Log {
         self.is_unknown = false;
         let control = Control::Install { zxid: at.zxid.0, hash: at.hash.0, digest };
         let sequence = self.take_sequence();
-        self.cut = Some((sequence, at.zxid));
+        let end = self.cut.map_or(at.zxid, |(_, end)| end.min(at.zxid));
+        self.cut = Some((sequence, end));
         (sequence, Record::Control(control))
     }
 
@@ -220,15 +222,15 @@ impl Log {
         let LogMark { shard, sequence } = mark.value();
         assert_eq!(shard, self.shard);
         assert!(sequence < self.next_sequence, "nothing is durable before it is appended");
-        if self.cut.is_some_and(|(cut, _)| cut <= sequence) {
-            self.cut = None;
-        }
         while let Some(&(oldest, position)) = self.in_flight.front() {
             if oldest > sequence {
                 break;
             }
             self.durable = position;
             self.in_flight.pop_front();
+        }
+        if self.cut.is_some_and(|(cut, _)| cut <= sequence) {
+            self.cut = None;
         }
     }
 
@@ -275,8 +277,7 @@ impl Log {
 
     /// The zxid up to which entries may be applied: committed, and durable on this disk.
     pub fn applicable(&self) -> Zxid {
-        let cut = self.cut.map_or(self.committed, |(_, to)| to);
-        self.committed.min(self.durable.tail.zxid).min(cut)
+        self.committed.min(self.durable_zxid())
     }
 
     /// Whether more is kept in memory than is good for this server.
@@ -297,6 +298,12 @@ impl Log {
     /// The end of what a crash of this process would leave.
     pub fn durable(&self) -> Position {
         self.durable
+    }
+
+    /// The last entry of this log that is durable.
+    pub fn durable_zxid(&self) -> Zxid {
+        let durable = self.durable.tail.zxid;
+        self.cut.map_or(durable, |(_, end)| durable.min(end))
     }
 
     /// Whether everything appended is durable.

@@ -246,7 +246,12 @@ impl Zab {
             Phase::Following(follower) if follower.leader() == peer => {
                 self.ask_to_join(now, out);
             }
-            Phase::Following(_) | Phase::Leading(_) => {}
+            Phase::Following(_) => {}
+            Phase::Leading(leader) => {
+                // The link may have replaced another whose end nobody has noticed.
+                leader.forget(peer);
+                self.check_quorum(now, out);
+            }
         }
     }
 

@@ -160,6 +160,11 @@ impl Zab {
         if learner.stage != LearnerStage::Synchronizing {
             return;
         }
+        if zxid > self.log.tail().zxid {
+            let why = "an acknowledgement of what was never proposed";
+            out.push(Action::Disconnect { peer: from, why });
+            return;
+        }
         learner.stage = LearnerStage::Entered;
         self.admission_due = true;
         learner.acked = learner.acked.max(zxid);

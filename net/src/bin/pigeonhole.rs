@@ -1,2 +1,4 @@
 //! The server.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    pigeonhole::main()
+}

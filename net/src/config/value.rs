@@ -204,6 +204,7 @@ mod tests {
         assert_eq!(HostPort::new("::1", 2181).to_string(), "[::1]:2181");
         assert_eq!(HostPort::new("zk1", 2181).to_string(), "zk1:2181");
         let resolved = HostPort::new("127.0.0.1", 2181).resolve().unwrap();
-        assert_eq!(resolved, ["127.0.0.1:2181".parse().unwrap()]);
+        let expected: SocketAddr = "127.0.0.1:2181".parse().unwrap();
+        assert_eq!(resolved, [expected]);
     }
 }

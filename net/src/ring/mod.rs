@@ -58,6 +58,8 @@ pub struct Ring {
     backlog: VecDeque<Submission>,
     /// A write with a sync linked behind it is queued and not yet taken by the kernel.
     link_queued: bool,
+    /// Sends queued since the kernel was last waited for.
+    sends_queued: u32,
     /// The kernel took only one half of such a pair.
     link_cut: bool,
     /// Nothing is repeated or resumed any more.
@@ -87,6 +89,7 @@ impl Ring {
             lanes: Lanes::default(),
             backlog: VecDeque::new(),
             link_queued: false,
+            sends_queued: 0,
             link_cut: false,
             closing: false,
             registered: Vec::new(),
@@ -153,6 +156,7 @@ impl Ring {
         let descriptor = stream.as_raw_fd();
         self.lanes.assert_free(descriptor, Lane::Outbound);
         let state = SendState { descriptor, buffer, sent: 0, abandoned: false };
+        self.sends_queued += 1;
         let entry = submit::send_entry(&state);
         let operation = self.slots.insert(Kind::Send, token, State::Send(state));
         self.lanes.occupy(descriptor, Lane::Outbound, operation);

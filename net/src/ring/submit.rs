@@ -1,6 +1,7 @@
 //! The way into the kernel: queueing entries, entering, waiting.
 
 use std::io;
+use std::mem;
 use std::time::Duration;
 
 use io_uring::squeue::{self, Flags};
@@ -37,8 +38,20 @@ impl Ring {
     ///
     /// An error means that this ring cannot be used any more.
     pub fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let completions = u32::from(timeout != Some(Duration::ZERO));
-        self.submit_and_wait_for(Wait { completions, timeout, gather: None })
+        let sends = mem::take(&mut self.sends_queued);
+        if timeout == Some(Duration::ZERO) || sends == 0 {
+            let completions = u32::from(timeout != Some(Duration::ZERO));
+            return self.submit_and_wait_for(Wait { completions, timeout, gather: None });
+        }
+        // A send is complete as soon as the kernel has it, unless its socket is full: to wake up
+        // for that alone would double the turns. What has not completed so is waited for only a
+        // little, because its completion would take the place of one that counts.
+        let bound = timeout.map_or(SEND_TIME_MAX, |timeout| timeout.min(SEND_TIME_MAX));
+        self.submit_and_wait_for(Wait {
+            completions: sends + 1,
+            timeout: Some(bound),
+            gather: None,
+        })
     }
 
     /// Like [`Self::submit_and_wait`], but hopes for `completions` within `gather` before it is
@@ -214,5 +227,7 @@ pub(super) fn data_sync_entry(file: types::Fd) -> squeue::Entry {
     opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build()
 }
 
+/// How long a wait that counts on sends may last before it is asked again.
+const SEND_TIME_MAX: Duration = Duration::from_millis(1);
 /// A single send carries its result in 31 bits; a longer buffer is sent in several.
 const SEND_BYTES_MAX: u32 = 1 << 30;

@@ -1,6 +1,6 @@
 //! A node whose cores write random histories, crash, recover and go on; and what must hold then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pigeonhole_core::base::id::{
     ChainHash, CoreId, Epoch, LinkId, Sequence, ServerId, ShardId, Zxid,
@@ -28,6 +28,8 @@ pub(crate) struct History {
     /// How many of them are durable, by marks or riders.
     pub(crate) promised: usize,
     pub(crate) noted: u64,
+    /// Every entry ever, those that were cut off included.
+    pub(crate) appended: BTreeSet<ChainHash>,
 }
 
 /// What a history amounts to, computed without the code under test.
@@ -159,12 +161,13 @@ impl Node {
             let core = CoreId(u8::try_from(core).unwrap());
             let seal = recovered.seal.clone();
             let mut wal = Wal::new(config, recovered.next_boot, core, secret, checkpoints, seal);
-            for _ in 0..2 {
+            // Memory must not draw: a seed has to do the same alone and behind others.
+            for id in 0..2 {
                 let buffer = self.memory.pop().unwrap_or_else(|| LogBuffer {
-                    id: u32::try_from(self.random.below(1 << 31)).unwrap(),
+                    id,
                     bytes: Box::leak(vec![0xee; BUFFER_BYTES].into_boxed_slice()),
                 });
-                wal.lend(buffer);
+                wal.lend(LogBuffer { id, ..buffer });
             }
             self.wals.push(wal);
         }
@@ -312,6 +315,9 @@ impl Node {
             u64::from(matches!(record, Record::Control(Control::Truncate { .. })));
         if let Record::Control(Control::Install { zxid, .. }) = record {
             history.noted = zxid;
+        }
+        if let Record::Entry(entry) = &record {
+            history.appended.insert(entry.hash());
         }
         history.records.push(record.clone());
         let count = history.records.len() as u64;

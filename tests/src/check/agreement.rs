@@ -1,13 +1,13 @@
 //! What all nodes together must never contradict: one history per shard.
 //!
-//! The checker sees every append, every commit and every epoch of every node, and keeps a log of its
-//! own for each. The first node to commit a zxid fixes its chain hash for ever.
+//! The checker sees every append, every commit and every epoch of every node, and keeps a log of
+//! its own for each. The first node to commit a zxid fixes its chain hash for ever.
 //!
 //! - *HashChain*, *NoHole*: an entry continues the log that it is appended to, without a gap.
 //! - *EpochMonotone*: accepted and current epochs never fall, and accepted is never the lower one.
 //! - *PrefixConsistency*: what two nodes commit under one zxid is the same entry.
-//! - *CommittedLogDurability*: what is committed is on the disks of a majority of the voters, and is
-//!   never truncated.
+//! - *CommittedLogDurability*: what is committed is on the disks of a majority of the voters, and
+//!   is never truncated.
 //! - *Leadership1*, *Leadership2*: an epoch is established by one server, ever.
 //! - *LeaderLogCompleteness*: an established leader's log holds everything committed.
 
@@ -141,7 +141,9 @@ impl Agreement {
         if history.leaders.len() > 1 {
             sometimes.hit(State::LeaderChanged);
         }
-        let Some(last) = history.entries.last() else { return };
+        let Some(last) = history.entries.last() else {
+            return;
+        };
         let mirror = &self.mirrors[&(node, shard)];
         assert_eq!(
             mirror.find(last.entry.zxid()),

@@ -1,34 +1,38 @@
 //! What clients were told, held against what was committed.
 //!
-//! With one shard every reply carries the zxid of the state that it speaks of, so that nothing has to
-//! be searched: the committed log is replayed through the model, and each reply must be the model's
-//! at its zxid.
+//! With one shard every reply carries the zxid of the state that it speaks of, so that nothing has
+//! to be searched: the committed log is replayed through the model, and each reply must be the
+//! model's at its zxid.
 //!
 //! - An acknowledged write is in the log once, with the model's result.
 //! - A write with an unknown outcome is there once or not at all; a refused one is not.
 //! - Nothing is there that nobody sent.
 //! - Writes acknowledged before another was sent come before it.
 //! - A read shows the model's state at its zxid; sync shows every write acknowledged before it.
-//! - A refusal is what the model says at some state between the newest that the session had seen and
-//!   the reply's.
+//! - A refusal is what the model says at some state between the newest that the session had seen
+//!   and the reply's.
 //! - Ephemerals live as long as their session, and no session expires early.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{SessionId, ShardId, Zxid};
 use pigeonhole_core::entry::EntryKind;
 use pigeonhole_core::txn::{ArchivedOperation, ArchivedTxn, Txn};
 
 use crate::check::agreement::{Agreement, Committed};
-use crate::history::{Answer, Ask, History, Operation, Outcome, Part};
+use crate::check::txn::{
+    comparable, describe, is_clients, is_models, is_read, is_refusal, is_same,
+};
+use crate::history::{Ask, History, Operation, Outcome};
 use crate::model::{Context, Model};
 use crate::queue::Moment;
 use crate::sometimes::{Sometimes, State};
 
 /// Checks a run with one shard.
 pub fn check(history: &History, agreement: &Agreement, sometimes: &mut Sometimes) {
-    let Some(log) = agreement.history(ShardId(0)) else { return };
+    let Some(log) = agreement.history(ShardId(0)) else {
+        return;
+    };
     let mut replay = Replay::new(history);
     for committed in &log.entries {
         replay.reads_before(committed.entry.zxid());
@@ -90,10 +94,10 @@ impl<'a> Replay<'a> {
                 let other = self.acknowledged.insert(*zxid, index);
                 assert!(other.is_none(), "two writes were acknowledged as {zxid}");
             }
-            Outcome::Done { result, .. } if is_write => {
-                if result.as_ref().map_or_else(|&code| is_models(code), |_| true) {
-                    self.refused.entry(operation.seen).or_default().push(index);
-                }
+            Outcome::Done { result, .. }
+                if is_write && result.as_ref().map_or_else(|&code| is_models(code), |_| true) =>
+            {
+                self.refused.entry(operation.seen).or_default().push(index);
             }
             Outcome::Done { zxid, .. } if is_read(&operation.ask) => {
                 self.reads.entry(*zxid).or_default().push(index);
@@ -109,7 +113,9 @@ impl<'a> Replay<'a> {
         for (at, indexes) in std::mem::replace(&mut self.reads, later) {
             for index in indexes {
                 let operation = &self.history.operations[index];
-                let Outcome::Done { result, .. } = &operation.outcome else { continue };
+                let Outcome::Done { result, .. } = &operation.outcome else {
+                    continue;
+                };
                 if result.as_ref().is_err_and(|&code| !is_models(code)) {
                     continue;
                 }
@@ -164,13 +170,18 @@ impl<'a> Replay<'a> {
             assert!(is_same(&operation.ask, txn), "{zxid} is another write: {operation:?}");
             return index;
         }
+        let (history, model) = (self.history, &self.model);
         let candidates = self.unknown.entry(session).or_default();
-        let place = candidates
-            .iter()
-            .position(|&index| is_same(&self.history.operations[index].ask, txn))
-            .unwrap_or_else(|| {
-                panic!("{zxid} of {session} was sent by nobody, or twice: {}", describe(txn))
-            });
+        // Deletes of one path may differ in the version that they expect only.
+        let fits = |&index: &usize| {
+            let ask = &history.operations[index].ask;
+            let context = Context { session, zxid, time_ms: 0 };
+            let accepted = || model.clone().write(ask, context).is_ok_and(|it| !is_refusal(&it));
+            is_same(ask, txn) && accepted()
+        };
+        let place = candidates.iter().position(fits).unwrap_or_else(|| {
+            panic!("{zxid} of {session} was sent by nobody, or twice: {}", describe(txn))
+        });
         sometimes.hit(State::UnknownHappened);
         candidates.remove(place)
     }
@@ -216,7 +227,9 @@ impl<'a> Replay<'a> {
 
     fn on_closing(&mut self, session: SessionId, at: Moment, sometimes: &mut Sometimes) {
         let mut lives = self.history.sessions.iter();
-        let Some(life) = lives.find(|life| life.session == session) else { return };
+        let Some(life) = lives.find(|life| life.session == session) else {
+            return;
+        };
         if life.closing {
             return;
         }
@@ -224,8 +237,8 @@ impl<'a> Replay<'a> {
         if !self.model.ephemerals_of(session).is_empty() {
             sometimes.hit(State::ExpiredWithEphemerals);
         }
-        // A server answers a ping only while the home leader has heard of the session within a third
-        // of its timeout; clocks run apart by a little.
+        // A server answers a ping only while the home leader has heard of the session within a
+        // third of its timeout; clocks run apart by a little.
         let margin = life.timeout_us / 3 + life.timeout_us / 40;
         for &ping in life.pings_answered.iter().filter(|&&ping| ping <= at) {
             assert!(
@@ -244,7 +257,9 @@ impl<'a> Replay<'a> {
         let (history, model, at) = (self.history, &self.model, self.at);
         self.judging.retain(|&index| {
             let operation = &history.operations[index];
-            let Outcome::Done { zxid, result } = &operation.outcome else { return false };
+            let Outcome::Done { zxid, result } = &operation.outcome else {
+                return false;
+            };
             assert!(
                 at <= *zxid,
                 "a write was refused otherwise than at any state up to {zxid}: {operation:?}"
@@ -297,7 +312,9 @@ fn real_time(history: &History) {
 /// What was acknowledged before a sync was sent is seen after it.
 fn syncs(history: &History) {
     for sync in history.operations.iter().filter(|one| matches!(one.ask, Ask::Sync { .. })) {
-        let Outcome::Done { zxid, result: Ok(_) } = sync.outcome else { continue };
+        let Outcome::Done { zxid, result: Ok(_) } = sync.outcome else {
+            continue;
+        };
         for write in history.operations.iter().filter(|one| one.ask.is_write()) {
             if let Outcome::Done { zxid: written, result: Ok(answer) } = &write.outcome
                 && !is_refusal(answer)
@@ -307,95 +324,4 @@ fn syncs(history: &History) {
             }
         }
     }
-}
-
-fn is_read(ask: &Ask) -> bool {
-    matches!(ask, Ask::Get { .. } | Ask::Exists { .. } | Ask::Children { .. })
-}
-
-/// A multi is refused in its body.
-fn is_refusal(answer: &Answer) -> bool {
-    let Answer::Multi(parts) = answer else { return false };
-    parts.iter().any(|part| matches!(part, Part::Error(_)))
-}
-
-/// Errors that come from the tree, rather than from the session or the server.
-fn is_models(code: i32) -> bool {
-    matches!(
-        ErrorCode::from_wire(code),
-        Some(
-            ErrorCode::NoNode
-                | ErrorCode::NodeExists
-                | ErrorCode::BadVersion
-                | ErrorCode::NotEmpty
-                | ErrorCode::NoChildrenForEphemerals
-        )
-    )
-}
-
-/// A create inside a multi is answered without its stat.
-fn comparable(answer: &Answer) -> Answer {
-    let Answer::Multi(parts) = answer else { return answer.clone() };
-    let bare = |part: &Part| match part {
-        Part::Created { path, .. } => Part::Created { path: path.clone(), stat: None },
-        other => other.clone(),
-    };
-    Answer::Multi(parts.iter().map(bare).collect())
-}
-
-fn is_clients(operation: &ArchivedOperation) -> bool {
-    matches!(
-        operation,
-        ArchivedOperation::Create { .. }
-            | ArchivedOperation::Delete { .. }
-            | ArchivedOperation::SetData { .. }
-            | ArchivedOperation::SetAcl { .. }
-            | ArchivedOperation::Check
-    )
-}
-
-/// Whether a transaction is what a request asks for.
-fn is_same(ask: &Ask, txn: &ArchivedTxn) -> bool {
-    let operations: Vec<&ArchivedOperation> =
-        txn.operations.iter().filter(|operation| is_clients(operation)).collect();
-    let asks = match ask {
-        Ask::Multi(asks) => asks.as_slice(),
-        one => std::slice::from_ref(one),
-    };
-    asks.len() == operations.len()
-        && asks.iter().zip(operations).all(|(ask, operation)| is_same_part(ask, operation))
-}
-
-fn is_same_part(ask: &Ask, operation: &ArchivedOperation) -> bool {
-    match (ask, operation) {
-        (
-            Ask::Create { path, data, mode },
-            ArchivedOperation::Create { path: made, data: held, .. },
-        ) => {
-            let named = if mode.is_sequential() {
-                made.starts_with(path.as_str())
-            } else {
-                made.as_str() == path
-            };
-            named && held.as_slice() == data.as_slice()
-        }
-        (Ask::Set { path, data, .. }, ArchivedOperation::SetData { path: set, data: held, .. }) => {
-            set.as_str() == path && held.as_slice() == data.as_slice()
-        }
-        (Ask::Delete { path, .. }, ArchivedOperation::Delete { path: gone }) => {
-            gone.as_str() == path
-        }
-        (Ask::Check { .. }, ArchivedOperation::Check) => true,
-        _ => false,
-    }
-}
-
-fn describe(txn: &ArchivedTxn) -> String {
-    let name = |operation: &ArchivedOperation| match operation {
-        ArchivedOperation::Create { path, .. } => format!("create {path}"),
-        ArchivedOperation::Delete { path } => format!("delete {path}"),
-        ArchivedOperation::SetData { path, .. } => format!("set {path}"),
-        _ => "other".to_owned(),
-    };
-    txn.operations.iter().map(name).collect::<Vec<_>>().join(", ")
 }

@@ -54,7 +54,9 @@ pub fn on_message(
     disk: &Disk,
     shards: &[ShardId],
 ) {
-    let Some(claim) = Claim::of(message) else { return };
+    let Some(claim) = Claim::of(message) else {
+        return;
+    };
     let (durable, high) = checks.agreement.durable(node, shard);
     assert!(
         claim.accepted <= durable.accepted

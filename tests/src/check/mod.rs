@@ -3,7 +3,9 @@
 pub mod agreement;
 pub mod client;
 pub mod durability;
+pub mod sharded;
 pub mod state;
+pub mod txn;
 pub mod watch;
 
 use pigeonhole_core::base::id::ShardId;
@@ -16,7 +18,8 @@ pub struct Checks {
     pub agreement: Agreement,
     pub states: States,
     pub sometimes: Sometimes,
-    /// Acknowledgements after which the disk is looked at as if the power had gone: every so-many-th.
+    /// Acknowledgements after which the disk is looked at as if the power had gone: every
+    /// so-many-th.
     pub crash_check_every: u64,
     pub acknowledgements: u64,
 }

@@ -72,7 +72,9 @@ fn concerns(watch: &Watch, change: &Change) -> bool {
 
 fn changes(agreement: &Agreement) -> Vec<Change> {
     let mut changes = Vec::new();
-    let Some(log) = agreement.history(ShardId(0)) else { return changes };
+    let Some(log) = agreement.history(ShardId(0)) else {
+        return changes;
+    };
     for entry in log.entries.iter().map(|committed| &committed.entry) {
         if entry.kind() != EntryKind::Txn {
             continue;

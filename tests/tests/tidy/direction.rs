@@ -12,11 +12,7 @@ pub(crate) const DIRECTIONS: &[Direction] = &[
         "txn is what is replicated: values over base and op",
     ),
     only("quorum", &["base", "quorum"], "quorum is arithmetic: it knows base alone"),
-    only(
-        "shard",
-        &["base", "path", "shard"],
-        "path to shard is a pure function over base and the rules for paths",
-    ),
+    only("shard", &["base", "path", "shard"], "path to shard is a pure function over base"),
     only(
         "peer",
         &["base", "peer", "txn"],
@@ -209,8 +205,7 @@ fn paths_from<'a>(source: &'a Source, root: &str) -> Vec<(usize, &'a str)> {
             supers = 0;
             continue;
         };
-        // A test module stands one level below its file.
-        let depth = source.module().len() + usize::from(identifier.line >= source.test_line);
+        let depth = source.module().len() + usize::from(source.is_in_test_module(identifier.line));
         supers = if identifier.word == "super" { supers + 1 } else { 0 };
         let reaches_root = supers == depth && supers > 0 && root == "crate";
         if identifier.word == root || reaches_root {

@@ -54,6 +54,11 @@ fn banned_words_are_absent() {
 }
 
 #[test]
+fn getters_are_named_after_what_they_return() {
+    check_sources(words::check_getters);
+}
+
+#[test]
 fn modules_are_named_after_ideas() {
     check_sources(words::check_module_names);
 }
@@ -83,19 +88,19 @@ fn the_test_command_is_what_is_run() {
     report(&readme::check_test_command(&read("README.md"), &read(".ci/run")));
 }
 
-fn check_sources(check: impl Fn(&Source) -> Vec<Finding>) {
-    check_files(|_| true, check);
-}
-
 /// What is promised of the product alone: tests may be long tables, and play the world's part.
 fn check_product(check: impl Fn(&Source) -> Vec<Finding>) {
-    check_files(|path| !source::is_test(path), check);
+    let parts = ["/tests/", "/benches/", "/examples/", "/tests.rs"];
+    check_sources(|source| {
+        let is_test = parts.iter().any(|part| source.path.contains(part));
+        if is_test { Vec::new() } else { check(source) }
+    });
 }
 
-fn check_files(wanted: impl Fn(&str) -> bool, check: impl Fn(&Source) -> Vec<Finding>) {
+fn check_sources(check: impl Fn(&Source) -> Vec<Finding>) {
     let mut findings = Vec::new();
     let mut checked = 0;
-    for path in repository_files().into_iter().filter(|path| wanted(path)) {
+    for path in repository_files() {
         if path.ends_with(".rs") && FOLDERS.iter().any(|folder| path.starts_with(folder)) {
             findings.extend(check(&Source::new(&path, &read(&path))));
             checked += 1;

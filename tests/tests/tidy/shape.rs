@@ -1,6 +1,6 @@
 //! How a file looks: its first line, its length, its columns, its functions.
 
-use crate::source::{Finding, Identifier, Source, is_test};
+use crate::source::{Finding, Identifier, Source};
 
 pub(crate) const FILE_LINES_MAX: usize = 600;
 pub(crate) const FUNCTION_LINES_MAX: usize = 70;
@@ -17,7 +17,7 @@ pub(crate) fn check_lines(source: &Source) -> Vec<Finding> {
     if !source.text.ends_with('\n') {
         findings.push(source.finding(source.text.lines().count(), "the last line has no newline"));
     }
-    if source.test_line > FILE_LINES_MAX && !is_test(&source.path) {
+    if source.test_line > FILE_LINES_MAX {
         let message = format!(
             "{} lines before the tests; at most {FILE_LINES_MAX}: cut the file where the idea \
              changes",

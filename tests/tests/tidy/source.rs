@@ -9,7 +9,8 @@ pub(crate) struct Source {
     pub(crate) text: String,
     /// The text with comments and the insides of literals blanked; lines and columns are kept.
     pub(crate) code: String,
-    /// The 0-based line where the `#[cfg(test)]` module starts, or the number of lines.
+    /// The 0-based line where the tests start: the first in a file of tests, that of the
+    /// `#[cfg(test)]` module in another, or the number of lines.
     pub(crate) test_line: usize,
 }
 
@@ -24,7 +25,7 @@ pub(crate) struct Finding {
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = blank_literals(text);
-        let test_line = find_test_line(&code);
+        let test_line = if is_test_file(path) { 0 } else { find_test_line(&code) };
         Self { path: path.to_owned(), text: text.to_owned(), code, test_line }
     }
 
@@ -41,6 +42,11 @@ impl Source {
             parts.pop();
         }
         parts
+    }
+
+    /// A test module inside of a file stands one level below it; a file of tests does not.
+    pub(crate) fn is_in_test_module(&self, line: usize) -> bool {
+        line >= self.test_line && !is_test_file(&self.path)
     }
 
     /// The code's identifiers with their 0-based lines and byte ranges.
@@ -76,6 +82,11 @@ impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}:{}: {}", self.path, self.line, self.message)
     }
+}
+
+/// `tests.rs` holds a test module; a `tests` folder inside a package holds integration tests.
+fn is_test_file(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 
 /// Only a module ends the product part of a file: a test-only `use` or function may stand anywhere.
@@ -174,10 +185,4 @@ fn raw_string_end(input: &[char], from: usize, start: usize) -> usize {
     (from + hashes + 1..input.len())
         .find(|&at| closes(at))
         .map_or(input.len(), |quote| quote + 1 + hashes)
-}
-
-/// Whether a file is a test, a benchmark or an example, and not part of the product.
-pub(crate) fn is_test(path: &str) -> bool {
-    let folders = ["/tests/", "/benches/", "/examples/", "/tests.rs"];
-    folders.iter().any(|folder| path.contains(folder))
 }

@@ -1,6 +1,6 @@
 //! Words that the house does not use, each with what to write instead.
 
-use crate::source::{Finding, Source, is_test};
+use crate::source::{Finding, Source};
 
 /// Searched in code: strings and comments may speak of them.
 const CODE: &[Banned] = &[
@@ -18,15 +18,10 @@ const CODE: &[Banned] = &[
     Banned::new("allow(warnings)", "mend the warning, or `expect` one lint with a reason"),
     Banned {
         word: "thread::sleep",
-        // The kernel tells nobody when it has given a closed ring's locked memory back.
-        except: &["bench/", "net/src/ring/setup.rs"],
+        // What is waited for there is announced by nobody: the kernel gives a closed ring's locked
+        // memory back, a process that was just killed lets go of its port and its lock.
+        except: &["bench/", "net/src/ring/setup.rs", "net/src/patience.rs"],
         instead: "wait for the condition itself",
-    },
-    Banned {
-        word: "fn get_",
-        // Requests have the names of the protocol's operations.
-        except: &["bench/src/client/wire.rs"],
-        instead: "name a getter after what it returns",
     },
 ];
 
@@ -39,6 +34,10 @@ const TEXT: &[Banned] = &[
 
 /// Paths of somebody's machine, refused in every text file of the repository.
 const PATHS: &[&str] = &[concat!("/wo", "rk/"), concat!("sha", "red/")];
+
+/// ZooKeeper's own operations keep their names.
+const OPERATIONS: &[&str] =
+    &["get_data", "get_children", "get_acl", "get_ephemerals", "get_all_children_number"];
 
 const MODULES: &[&str] = &["utils", "util", "common", "impls", "manager", "helpers", "misc"];
 
@@ -68,9 +67,29 @@ pub(crate) fn check_words(source: &Source) -> Vec<Finding> {
     findings.extend(CODE.iter().flat_map(|banned| banned.find(source, &source.code)));
     findings.extend(TEXT.iter().flat_map(|banned| banned.find(source, &source.text)));
     for (line, text) in source.code.lines().enumerate().take(source.test_line) {
-        if is_glob(text) && !is_test(&source.path) {
+        if is_glob(text) {
             let message = "a glob hides where names come from: list them";
             findings.push(source.finding(line, message));
+        }
+    }
+    findings
+}
+
+pub(crate) fn check_getters(source: &Source) -> Vec<Finding> {
+    let identifiers = source.identifiers();
+    let mut findings = Vec::new();
+    for pair in identifiers.windows(2) {
+        let [keyword, name] = pair else { continue };
+        // A test is a sentence, which may begin with the operation that it is about.
+        if name.line >= source.test_line {
+            continue;
+        }
+        // `get_children2` is an operation too.
+        let operation = name.word.trim_end_matches(|c: char| c.is_ascii_digit());
+        if keyword.word == "fn" && name.word.starts_with("get_") && !OPERATIONS.contains(&operation)
+        {
+            let message = format!("`{}`: name a getter after what it returns", name.word);
+            findings.push(source.finding(name.line, message));
         }
     }
     findings

@@ -78,7 +78,8 @@ impl ImageReader {
         }
     }
 
-    /// Takes the next bytes, however they are cut. After an error every later call returns it again.
+    /// Takes the next bytes, however they are cut. After an error every later call returns it
+    /// again.
     pub fn on_chunk(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
         if let Some(failure) = self.failure {
             return Err(failure);

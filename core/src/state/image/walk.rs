@@ -1,7 +1,7 @@
 //! Depth first through a frozen tree, children by name, in steps of bounded work.
 //!
-//! A znode may have millions of children, and sorting them at once would hold up the caller. So they
-//! are sorted in runs, one run a step, and merged while they are visited.
+//! A znode may have millions of children, and sorting them at once would hold up the caller. So
+//! they are sorted in runs, one run a step, and merged while they are visited.
 
 use alloc::vec::Vec;
 

@@ -32,8 +32,8 @@ impl Children {
         }
     }
 
-    /// Removes the child at `position`; the last child takes its place and is returned, if there was
-    /// another behind it.
+    /// Removes the child at `position`; the last child takes its place and is returned, if there
+    /// was another behind it.
     pub(super) fn remove(&mut self, position: usize) -> Option<u32> {
         match self {
             Self::Few(few) => {

@@ -1,10 +1,10 @@
 //! path hash → slot: a linear hash of small segments, so that no insertion ever rehashes much.
 //!
-//! Segments are split one by one in a fixed order as the table grows (Litwin 1980): the table has no
-//! directory that would have to double, and the work of one insertion is bounded by one segment.
-//! Inside a segment entries are found by linear probing. An entry keeps 32 bits of the hash, its tag:
-//! the low bits choose the segment, the high bits the place to start. Whether an entry is the wanted
-//! path is for the caller to say.
+//! Segments are split one by one in a fixed order as the table grows (Litwin 1980): the table has
+//! no directory that would have to double, and the work of one insertion is bounded by one segment.
+//! Inside a segment entries are found by linear probing. An entry keeps 32 bits of the hash, its
+//! tag: the low bits choose the segment, the high bits the place to start. Whether an entry is the
+//! wanted path is for the caller to say.
 
 use alloc::boxed::Box;
 use alloc::vec;

@@ -1,8 +1,8 @@
 //! A growing sequence in copy-on-write pages: a clone shares every page until one side writes it.
 //!
-//! Pages hang from leaves, and leaves from a spine. A clone copies the spine alone, so that even ten
-//! million items cost about a thousand reference counts; the first write afterwards copies one leaf
-//! (pointers) and one page (items), and nothing else.
+//! Pages hang from leaves, and leaves from a spine. A clone copies the spine alone, so that even
+//! ten million items cost about a thousand reference counts; the first write afterwards copies one
+//! leaf (pointers) and one page (items), and nothing else.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -101,8 +101,8 @@ impl Place {
     }
 }
 
-/// A middle between a short spine, which every clone copies, and short leaves, which the first write
-/// under each of them copies.
+/// A middle between a short spine, which every clone copies, and short leaves, which the first
+/// write under each of them copies.
 const PAGES_PER_LEAF: usize = 128;
 
 #[cfg(test)]

@@ -1,0 +1,447 @@
+//! From a configuration to running cores: recover, bind, start; and back to rest.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pigeonhole_core::auth::AuthSettings;
+use pigeonhole_core::base::id::{CoreId, ServerId, ShardId, Zxid};
+use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+use pigeonhole_core::base::time::{self, Periods};
+use pigeonhole_core::control::Seal;
+use pigeonhole_core::gateway::ClientLimits;
+use pigeonhole_core::peer::hello::Formation;
+use pigeonhole_core::shard::ShardMap;
+use pigeonhole_core::state::State;
+use pigeonhole_core::worker::WorkerConfig;
+use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_storage::disk::SegmentId;
+use pigeonhole_storage::recover::{self, RecoverConfig, Recovered, RecoveredShard};
+use pigeonhole_storage::scan::Ending;
+use pigeonhole_storage::wal::{Wal, WalConfig};
+
+use crate::client::admin::Facts;
+use crate::config::{HostPort, ServerConfig};
+use crate::control::{Control, LogDirectory, News};
+use crate::engine::clock::Clock;
+use crate::engine::mailbox::House;
+use crate::engine::place;
+use crate::engine::{self, Milestone, Seed};
+use crate::exit::{self, Failure};
+use crate::home::{self, Home};
+use crate::os::{self, MappedFile};
+use crate::peer::greeting::Identity;
+use crate::ports::Ports;
+use crate::ring::{self, LogBuffers, PROBE_BYTES, Ring, RingConfig, RingReport, SyncProbe};
+
+/// What all nodes of a process share.
+pub(crate) struct Process {
+    control: Control,
+    clock: Clock,
+    processors: Vec<usize>,
+    open_files_max: u64,
+    /// Log writes were timed on these devices.
+    probes: BTreeMap<u64, SyncProbe>,
+    /// How many nodes this process is going to have.
+    nodes: usize,
+}
+
+/// One server of a cluster, running.
+pub(crate) struct Node {
+    house: Arc<House>,
+    threads: Vec<JoinHandle<()>>,
+    milestones: Receiver<Milestone>,
+    summary: String,
+    /// Its locks are held as long as the node runs.
+    _home: Home,
+}
+
+impl Process {
+    pub(crate) fn prepare(nodes: usize) -> Result<Self, Failure> {
+        let processors = os::allowed_processors().map_err(Failure::environment)?;
+        let open_files = os::raise_open_files().map_err(Failure::environment)?;
+        let control = Control::start()?;
+        Ok(Self {
+            control,
+            clock: Clock::start(),
+            processors,
+            open_files_max: open_files.soft.unwrap_or(u64::MAX),
+            probes: BTreeMap::new(),
+            nodes,
+        })
+    }
+
+    /// Recovers a member's data and starts its cores. The ports are bound unless they are given.
+    pub(crate) fn start(
+        &mut self,
+        config: ServerConfig,
+        mut home: Home,
+        ports: Option<Ports>,
+    ) -> Result<Node, Failure> {
+        let session_base_ms = home.take_session_base(self.clock.now().wall_ms)?;
+        let recovered = recover_log(&home, &config)?;
+        let probe = self.probe(&home)?;
+        // Whoever comes before there is somebody to answer is better refused than kept waiting.
+        let ports = ports.map_or_else(|| Ports::bind(&config), Ok)?;
+        let summary = format!(
+            "server {} of cluster {} serves clients on {}: {probe}, cores {}, open files {}",
+            config.id, home.meta.cluster, config.client_address, config.cores, self.open_files_max
+        );
+        let plan = Plan::new(config, &home, session_base_ms, recovered)?;
+        plan.start(self, home, probe, ports, summary)
+    }
+
+    /// Times the ways to make a write durable, once for each device.
+    fn probe(&mut self, home: &Home) -> Result<SyncProbe, Failure> {
+        let directory = &home.log.path;
+        let device = std::fs::metadata(directory)
+            .map_err(|error| Failure::disk("stat", directory, &error))?
+            .dev();
+        if let Some(probe) = self.probes.get(&device) {
+            return Ok(*probe);
+        }
+        let probe = probe_directory(home)?;
+        self.probes.insert(device, probe);
+        Ok(probe)
+    }
+}
+
+impl Node {
+    /// Waits until every core keeps its promises, and says what it got from the kernel.
+    pub(crate) fn wait_until_started(&mut self) -> Result<(), Failure> {
+        let mut reports: Vec<(CoreId, RingReport, bool)> = Vec::new();
+        while reports.len() < self.threads.len() {
+            match self.milestones.recv() {
+                Ok(Milestone::Started { core, ring, registered }) => {
+                    reports.push((core, ring, registered));
+                }
+                Ok(Milestone::Failed(failure)) => return Err(failure),
+                Ok(Milestone::Stopped) | Err(_) => {
+                    return Err(Failure::environment("a core has ended while it was starting"));
+                }
+            }
+        }
+        reports.sort_by_key(|(core, _, _)| *core);
+        let (_, ring, registered) = reports.first().expect("a node has a core");
+        let pinned = if *registered { "registered" } else { "unregistered" };
+        tracing::info!("{}; {ring}, {pinned} log buffers", self.summary);
+        Ok(())
+    }
+
+    /// A core's reason to have ended by itself, if one has.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.milestones.try_iter().find_map(|milestone| match milestone {
+            Milestone::Failed(failure) => Some(failure),
+            Milestone::Started { .. } | Milestone::Stopped => None,
+        })
+    }
+
+    /// Tells all cores to end.
+    pub(crate) fn begin_to_stop(&self) {
+        for core in (0..self.house.cores()).map(CoreId) {
+            self.house.tell(core, News::Stop);
+        }
+    }
+
+    /// Waits until all have ended, or `deadline` has come.
+    pub(crate) fn wait_until_stopped(self, deadline: Instant) {
+        for _ in 0..self.threads.len() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.milestones.recv_timeout(left) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    tracing::warn!("a core did not end in time");
+                    return;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        for thread in self.threads {
+            // It has said its last word; a panic would have ended the process.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the cores of one node are going to be.
+struct Plan {
+    config: ServerConfig,
+    log: LogDirectory,
+    map: ShardMap,
+    identity: Identity,
+    worker: WorkerConfig,
+    next_boot: u64,
+    seal: Seal,
+    shards: BTreeMap<ShardId, RecoveredShard>,
+    recyclable: Vec<(SegmentId, u64)>,
+}
+
+impl Plan {
+    fn new(
+        config: ServerConfig,
+        home: &Home,
+        session_base_ms: u64,
+        recovered: Recovered,
+    ) -> Result<Self, Failure> {
+        let cores = u8::try_from(config.cores).expect("the configuration bounds the cores");
+        let map = ShardMap::new(home.meta.shards);
+        let ids = |ids: Vec<u8>| ids.into_iter().map(ServerId).collect::<Vec<_>>();
+        let (voters, observers) = (ids(config.voters()), ids(config.observers()));
+        let seed = home::random()?;
+        let incarnation = u64::try_from(seed & u128::from(u64::MAX)).expect("64 bits");
+        let identity = Identity {
+            server: home.meta.server,
+            cores,
+            shards: home.meta.shards,
+            cluster: home.meta.cluster,
+            disk: home.meta.disk,
+            incarnation,
+            formation: Formation::Formed,
+            members: voters.iter().chain(&observers).copied().collect(),
+        };
+        let worker = WorkerConfig {
+            server: home.meta.server,
+            core: CoreId(0),
+            cores,
+            shards: map,
+            voters,
+            observers,
+            cluster: home.meta.cluster,
+            disk: home.meta.disk,
+            incarnation,
+            periods: periods(&config),
+            session_base_ms,
+            client: client_limits(&config),
+            auth: AuthSettings {
+                super_digest: config.super_digest.as_ref().map(|it| it.expose().to_owned()),
+            },
+            seed: u64::try_from(seed >> 64).expect("64 bits"),
+        };
+        Ok(Self {
+            config,
+            log: home.log.clone(),
+            map,
+            identity,
+            worker,
+            next_boot: recovered.next_boot,
+            seal: recovered.seal,
+            shards: recovered.shards,
+            recyclable: recovered.recyclable,
+        })
+    }
+
+    fn start(
+        mut self,
+        process: &Process,
+        home: Home,
+        probe: SyncProbe,
+        ports: Ports,
+        summary: String,
+    ) -> Result<Node, Failure> {
+        let cores = self.identity.cores;
+        let house = House::new(cores);
+        let (sender, milestones) = channel();
+        let facts = Arc::new(Facts {
+            config: self.config.clone(),
+            open_files_max: process.open_files_max,
+            started: process.clock.now().instant,
+        });
+        let (mut client_port, mut peer_port) = (Some(ports.client), ports.peer);
+        let mut threads = Vec::new();
+        for core in (0..cores).map(CoreId) {
+            let seed = Seed {
+                core,
+                processor: self.processor_of(core, process),
+                clock: process.clock,
+                house: house.clone(),
+                desk: process.control.desk(house.clone(), core),
+                directory: self.log.clone(),
+                sync_probe: probe,
+                worker: WorkerConfig { core, ..self.worker.clone() },
+                restored: self.restored(core)?,
+                wal: self.wal(core)?,
+                recyclable: std::mem::take(&mut self.recyclable),
+                identity: self.identity.clone(),
+                peers: self.peers(),
+                client_port: client_port.take(),
+                peer_port: peer_port.take(),
+                connections_max: self.connections_max(process),
+                facts: facts.clone(),
+                milestones: sender.clone(),
+            };
+            let name = format!("core-{}/{}", self.config.id, core.0);
+            let thread = std::thread::Builder::new().name(name).spawn(move || engine::run(seed));
+            threads.push(thread.map_err(|error| {
+                Failure::environment(format_args!("cannot start a thread: {error}"))
+            })?);
+        }
+        Ok(Node { house, threads, milestones, summary, _home: home })
+    }
+
+    /// The shards of a core as recovery found them, ready to be led or followed.
+    fn restored(&self, core: CoreId) -> Result<Vec<(State, Restored)>, Failure> {
+        let shards = place::shards_of(core, self.identity.cores, self.map);
+        shards.map(|shard| restore(shard, &self.shards[&shard], self.map)).collect()
+    }
+
+    fn wal(&self, core: CoreId) -> Result<Wal, Failure> {
+        let shards = place::shards_of(core, self.identity.cores, self.map);
+        let checkpoints = shards.map(|shard| self.shards[&shard].checkpoint).collect();
+        let secret = home::random()?;
+        let (config, seal) = (WalConfig::default(), self.seal.clone());
+        Ok(Wal::new(config, self.next_boot, core, secret, checkpoints, seal))
+    }
+
+    fn peers(&self) -> Vec<(ServerId, HostPort)> {
+        let others = self.config.servers.iter().filter(|server| server.id != self.config.id);
+        others.map(|server| (ServerId(server.id), server.peer.clone())).collect()
+    }
+
+    fn processor_of(&self, core: CoreId, process: &Process) -> Option<usize> {
+        let pinned = self.config.pin && process.nodes == 1;
+        pinned.then(|| place::processor_of(core, &process.processors)).flatten()
+    }
+
+    /// Descriptors are left for the log, the peers and the control thread.
+    fn connections_max(&self, process: &Process) -> usize {
+        let files = usize::try_from(process.open_files_max).unwrap_or(usize::MAX);
+        files.saturating_sub(RESERVED_FILES) / process.nodes
+    }
+}
+
+/// Reads what the log says. Nothing is written before the next boot's first batch.
+fn recover_log(home: &Home, config: &ServerConfig) -> Result<Recovered, Failure> {
+    let ids = home.segments()?;
+    let mut maps = Vec::with_capacity(ids.len());
+    for id in ids {
+        let path = home.log.path_of(id);
+        let map = MappedFile::open(&path).map_err(|error| Failure::disk("mmap", &path, &error))?;
+        maps.push((id, map));
+    }
+    let files: Vec<(SegmentId, &[u8])> = maps.iter().map(|(id, map)| (*id, map.bytes())).collect();
+    let shards: Vec<ShardId> = ShardMap::new(home.meta.shards).shards().collect();
+    let strict_tail = config.strict_tail;
+    let recovered = recover::recover(RecoverConfig { strict_tail }, &files, &shards);
+    let recovered = recovered
+        .map_err(|error| Failure::data(format_args!("{}: {error}", home.log.path.display())))?;
+    for stream in &recovered.streams {
+        if let Ending::Torn(place) = stream.ending {
+            tracing::warn!(
+                "the log ends in a batch that was being written when the server went down, at \
+                 {} of {}: cut off, nothing in it was promised",
+                place.offset,
+                place.segment
+            );
+        }
+    }
+    Ok(recovered)
+}
+
+fn restore(
+    shard: ShardId,
+    recovered: &RecoveredShard,
+    map: ShardMap,
+) -> Result<(State, Restored), Failure> {
+    if let Some(unknown) = recovered.unknown {
+        return Err(Failure::data(format_args!(
+            "records of shard {shard} after {} cannot be read: `pigeonhole check` says where; \
+             restore the directory, or format it again to take everything from the other servers",
+            unknown.after
+        )));
+    }
+    if recovered.base.zxid != 0 {
+        return Err(Failure::data(format_args!(
+            "shard {shard} begins with a snapshot, which this version does not read"
+        )));
+    }
+    let checkpoint = &recovered.checkpoint;
+    let restored = Restored {
+        shard,
+        next_sequence: checkpoint.next_sequence(),
+        accepted_epoch: checkpoint.accepted_epoch(),
+        current_epoch: checkpoint.current_epoch(),
+        committed: checkpoint.committed_zxid(),
+        base: Mark { zxid: Zxid::ZERO, ..Mark::default() },
+        entries: recovered.entries.clone(),
+    };
+    Ok((State::new(shard, map), restored))
+}
+
+fn probe_directory(home: &Home) -> Result<SyncProbe, Failure> {
+    let path = home.log.path.join("probe");
+    let zeroes = vec![0; usize::try_from(PROBE_BYTES).expect("a few KiB")];
+    let written =
+        std::fs::write(&path, &zeroes).and_then(|()| std::fs::File::open(&path)?.sync_all());
+    written.map_err(|error| Failure::disk("write", &path, &error))?;
+    let file = if home.log.direct {
+        os::open_direct(&path)
+    } else {
+        std::fs::OpenOptions::new().write(true).open(&path)
+    };
+    let file = file.map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => Failure::environment(format_args!(
+            "the file system of {} has no direct input and output: write \
+             pigeonhole.directIO=false",
+            home.log.path.display()
+        )),
+        _ => Failure::disk("open", &path, &error),
+    })?;
+    // The name goes at once, so that a kill in between leaves nothing behind.
+    std::fs::remove_file(&path).map_err(|error| Failure::disk("unlink", &path, &error))?;
+    let (mut ring, _) = Ring::new(&PROBE_RING).map_err(Failure::environment)?;
+    let buffer = LogBuffers::allocate(1, PROBE_BUFFER_BYTES).map_err(Failure::environment)?;
+    let buffer = buffer.into_iter().next().expect("one was allocated");
+    let probed = ring.probe_sync_primitive(file.as_fd(), 0, buffer);
+    let (_, probe) = probed.map_err(|failure| Failure {
+        code: exit::DISK,
+        text: format!("{}: {failure}", path.display()),
+    })?;
+    Ok(probe)
+}
+
+fn periods(config: &ServerConfig) -> Periods {
+    let ticks =
+        |count: u32| time::Duration::from_ms(u64::from(config.tick_time_ms) * u64::from(count));
+    let ms = |count: u32| time::Duration::from_ms(u64::from(count));
+    Periods {
+        heartbeat: ms(config.peer_heartbeat_ms),
+        silence: ms(config.peer_silence_ms),
+        vote: ms(config.peer_heartbeat_ms),
+        vote_settle: VOTE_SETTLE,
+        init_limit: ticks(config.init_limit_ticks),
+        sync_limit: ticks(config.sync_limit_ticks),
+        tick: ticks(1),
+        session_timeout_min: ms(config.session_timeout_ms_min),
+        session_timeout_max: ms(config.session_timeout_ms_max),
+    }
+}
+
+fn client_limits(config: &ServerConfig) -> ClientLimits {
+    let frame_bytes = usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX);
+    let connections = config.connections_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+    ClientLimits {
+        // As in ZooKeeper, a little above what clients may send, for what surrounds the data.
+        frame_bytes_max: (frame_bytes + FRAME_EXTRA_BYTES).min(FRAME_BYTES_MAX),
+        connections_per_address_max: config.connections_per_address_max.unwrap_or(0),
+        connections_max: connections.unwrap_or(usize::MAX),
+    }
+}
+
+const FRAME_EXTRA_BYTES: usize = 1024;
+/// A few round trips in a data centre.
+const VOTE_SETTLE: time::Duration = time::Duration::from_ms(20);
+/// Segments, sockets of peers, standard streams, and what libraries open for a moment.
+const RESERVED_FILES: usize = 128;
+const PROBE_BUFFER_BYTES: usize = 4096;
+const PROBE_RING: RingConfig = RingConfig {
+    submission_entries: 4,
+    completion_entries: 8,
+    incremental: None,
+    whole: ring::ReceiveBuffers { count: 1, bytes: 4096 },
+};
+/// From the signal to the end of the process.
+pub(crate) const STOP_TIME_MAX: Duration = Duration::from_millis(4800);

@@ -1,0 +1,95 @@
+//! `pigeonhole check DIR`: what a stopped server's data directory holds, and whether it is whole.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use pigeonhole_core::base::id::ShardId;
+use pigeonhole_core::shard::ShardMap;
+use pigeonhole_storage::disk::SegmentId;
+use pigeonhole_storage::meta::Meta;
+use pigeonhole_storage::recover::{self, RecoverConfig, Recovered, StreamReport};
+use pigeonhole_storage::scan::Ending;
+
+use crate::exit::Failure;
+use crate::home::{lock, log_path, read_meta, segments_in};
+use crate::os::MappedFile;
+
+/// Reads the whole log as a start would, prints what it found, and fails if anything is missing.
+pub(crate) fn check(directory: &Path) -> Result<(), Failure> {
+    let Some(meta) = read_meta(directory)? else {
+        return Err(Failure::data(format_args!(
+            "{} is no data directory: it has no file meta",
+            directory.display()
+        )));
+    };
+    // A log that is being written to would look torn.
+    let _lock = lock(directory)?;
+    let log = log_path(directory);
+    let ids = segments_in(&log)?;
+    let mut maps = Vec::with_capacity(ids.len());
+    for id in ids {
+        let path = log.join(id.file_name());
+        let map = MappedFile::open(&path).map_err(|error| Failure::disk("mmap", &path, &error))?;
+        maps.push((id, map));
+    }
+    let files: Vec<(SegmentId, &[u8])> = maps.iter().map(|(id, map)| (*id, map.bytes())).collect();
+    let shards: Vec<ShardId> = ShardMap::new(meta.shards).shards().collect();
+    let recovered = recover::recover(RecoverConfig::default(), &files, &shards)
+        .map_err(|error| Failure::data(format_args!("{}: {error}", log.display())))?;
+    let text = summary(&meta, files.len(), &recovered);
+    let printed = std::io::stdout().write_all(text.as_bytes());
+    printed.map_err(|error| Failure::environment(format_args!("standard output: {error}")))?;
+    let unknown = recovered.shards.values().filter(|shard| shard.unknown.is_some()).count();
+    if unknown == 0 {
+        return Ok(());
+    }
+    Err(Failure::data(format_args!("records of {unknown} shards cannot be read")))
+}
+
+fn summary(meta: &Meta, files: usize, recovered: &Recovered) -> String {
+    let mut out = String::new();
+    let written = (|| {
+        writeln!(out, "cluster {}, server {}, {} shards", meta.cluster, meta.server, meta.shards)?;
+        writeln!(out, "{files} segments, {} streams", recovered.streams.len())?;
+        recovered.streams.iter().try_for_each(|stream| put_stream(&mut out, stream))?;
+        for (shard, found) in &recovered.shards {
+            let checkpoint = &found.checkpoint;
+            write!(
+                out,
+                "shard {shard}: epochs {}/{}, committed {}, tail {}, {} entries",
+                checkpoint.accepted_epoch(),
+                checkpoint.current_epoch(),
+                checkpoint.committed_zxid(),
+                checkpoint.tail_zxid(),
+                found.entries.len()
+            )?;
+            match found.unknown {
+                None => writeln!(out, ", whole")?,
+                Some(unknown) => writeln!(out, ", UNKNOWN after {}", unknown.after)?,
+            }
+        }
+        std::fmt::Result::Ok(())
+    })();
+    written.expect("writing to a string cannot fail");
+    out
+}
+
+fn put_stream(out: &mut String, stream: &StreamReport) -> std::fmt::Result {
+    let end = &stream.end;
+    write!(out, "stream of boot {}, core {}: {} batches, ", end.boot, end.core, end.batch)?;
+    match stream.ending {
+        Ending::Clean => writeln!(out, "ends clean")?,
+        Ending::Sealed => writeln!(out, "ends as a later boot has sealed it")?,
+        Ending::Torn(place) => {
+            writeln!(out, "ends torn at {} of {}: cut off", place.offset, place.segment)?;
+        }
+        Ending::Lost(place) => {
+            writeln!(out, "NOT READABLE from {} of {}", place.offset, place.segment)?;
+        }
+    }
+    for place in &stream.damages {
+        writeln!(out, "  NOT READABLE at {} of {}", place.offset, place.segment)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Which shard lives on which core, and which core on which processor.
+
+use pigeonhole_core::base::id::{CoreId, ShardId};
+use pigeonhole_core::shard::ShardMap;
+
+/// The core of a node that has the replica of `shard`.
+pub(crate) fn core_of(shard: ShardId, cores: u8) -> CoreId {
+    assert!(cores > 0, "a node has a core");
+    let core = shard.0 % u16::from(cores);
+    CoreId(u8::try_from(core).expect("a remainder is below its divisor"))
+}
+
+/// The shards whose replicas live on a core.
+pub(crate) fn shards_of(core: CoreId, cores: u8, map: ShardMap) -> impl Iterator<Item = ShardId> {
+    map.shards().filter(move |shard| core_of(*shard, cores) == core)
+}
+
+/// The processor that a core is pinned to: the i-th that this process may use.
+///
+/// More cores than processors share them in turn; somebody has asked for it.
+pub(crate) fn processor_of(core: CoreId, allowed: &[usize]) -> Option<usize> {
+    let index = usize::from(core.0).checked_rem(allowed.len())?;
+    Some(allowed[index])
+}
+
+#[cfg(test)]
+mod tests {
+    use pigeonhole_core::base::id::{CoreId, ShardId};
+    use pigeonhole_core::shard::ShardMap;
+
+    use super::{core_of, processor_of, shards_of};
+
+    #[test]
+    fn every_shard_has_one_core() {
+        let map = ShardMap::new(8);
+        let mut seen = Vec::new();
+        for core in (0..3).map(CoreId) {
+            for shard in shards_of(core, 3, map) {
+                assert_eq!(core_of(shard, 3), core);
+                seen.push(shard);
+            }
+        }
+        seen.sort_unstable();
+        assert!(seen.into_iter().eq((0..8).map(ShardId)));
+    }
+
+    #[test]
+    fn cores_go_round_the_allowed_processors() {
+        let processors: Vec<_> = (0..3).map(|core| processor_of(CoreId(core), &[2, 5])).collect();
+        assert_eq!(processors, [Some(2), Some(5), Some(2)]);
+        assert_eq!(processor_of(CoreId(0), &[]), None);
+    }
+}

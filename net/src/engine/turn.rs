@@ -1,0 +1,185 @@
+//! The loop of one core: reap, step, perform, submit, sleep.
+//!
+//! A turn hands everything that has arrived to the worker, carries out what it asks for, gives the
+//! log one batch and every connection one send, and goes to sleep in the kernel until something
+//! happens or a deadline comes. It never spins: a busy thread would even delay its own log, whose
+//! completion a kernel thread of the same processor has to work on.
+
+use std::time::Duration;
+
+use pigeonhole_core::base::time;
+use pigeonhole_core::effect::Input;
+
+use super::{Engine, Hands, Milestone};
+use crate::client::listener::Listener;
+use crate::control::News;
+use crate::exit::Failure;
+use crate::ring::Ring;
+
+impl Engine {
+    /// Turns until the core is told to stop, then ends in good order.
+    pub(super) fn live(mut self) -> Result<(), Failure> {
+        // What the worker wants before it has heard anything.
+        self.hands.perform();
+        loop {
+            self.turn();
+            if let Some(failure) = self.hands.failed.take() {
+                return Err(failure);
+            }
+            if self.hands.may_stop() {
+                break;
+            }
+            self.sleep()?;
+        }
+        self.shut_down();
+        Ok(())
+    }
+
+    fn turn(&mut self) {
+        let Self { ring, hands } = self;
+        hands.now = hands.clock.now();
+        // What was closed at the end of the last turn: its slots are free for new connections.
+        hands.perform();
+        while let Some(completion) = ring.next_completion() {
+            hands.on_completion(completion);
+        }
+        hands.read_news(ring);
+        hands.read_letters();
+        hands.post.make_room(ring);
+        hands.on_time(ring);
+        hands.perform();
+        hands.close_ended();
+        hands.perform();
+        // The log hears of its write after what has arrived with it: the next write takes that
+        // along.
+        hands.settle_log();
+        hands.perform();
+        hands.step(Input::TurnEnd);
+        hands.perform();
+        hands.wal.turn_end(hands.now.instant);
+        hands.begin_log_operations(ring);
+        hands.settle_sockets(ring);
+        hands.post.deliver(ring);
+        hands.note_start();
+    }
+
+    /// Submits what the turn has queued, and sleeps if there is nothing to do.
+    fn sleep(&mut self) -> Result<(), Failure> {
+        let Self { ring, hands } = self;
+        let mut timeout = hands.timeout();
+        let parked = timeout != Some(Duration::ZERO) && hands.post.park();
+        if !parked {
+            timeout = Some(Duration::ZERO);
+        }
+        let writing = hands.log.wants_the_processor();
+        if writing && hands.was_writing {
+            // A disk without a flush of its own has its completion finished by a kernel thread,
+            // which a processor that always finds work would not run before the next tick of the
+            // scheduler, milliseconds later.
+            std::thread::yield_now();
+        }
+        hands.was_writing = writing;
+        let entered = ring.submit_and_wait(timeout);
+        hands.post.unpark();
+        entered.map_err(|error| Failure::environment(format_args!("io_uring_enter: {error}")))
+    }
+
+    /// Everything is on the disk and sent: lets go of the kernel, then of the memory.
+    fn shut_down(self) {
+        let Self { ring, hands } = self;
+        if let Err(undrained) = ring.shutdown(DRAIN_TIME_MAX) {
+            tracing::warn!("{} operations did not end in time", undrained.in_flight);
+        }
+        drop(hands);
+    }
+}
+
+impl Hands {
+    /// Hands one input to the worker; what it asks for is carried out by [`Self::perform`].
+    pub(super) fn step(&mut self, input: Input<'_>) {
+        self.worker.step(self.now, input, &mut self.effects);
+    }
+
+    fn on_time(&mut self, ring: &mut Ring) {
+        let now = self.now.instant;
+        if self.worker.deadline(now).is_some_and(|deadline| deadline <= now) {
+            self.step(Input::Time);
+        }
+        for (peer, address) in self.links.on_time(ring, now) {
+            self.desk.resolve(peer, &address);
+        }
+    }
+
+    /// How long this core may sleep; `None` for as long as nothing happens.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.closed.is_empty() || !self.due.is_empty() || !self.link_news.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let now = self.now.instant;
+        let listeners = self.listeners.iter().filter_map(Listener::deadline);
+        let deadlines = [
+            self.worker.deadline(now),
+            self.wal.deadline(),
+            self.clients.deadline(),
+            self.links.deadline(),
+            self.stop_at,
+        ];
+        let first = deadlines.into_iter().flatten().chain(listeners).min()?;
+        let time::Duration(micros) = first.since(now);
+        Some(Duration::from_micros(micros))
+    }
+
+    /// Tells the starter once the log is open: from here on promises are kept.
+    fn note_start(&mut self) {
+        if self.started || !self.wal.is_open() {
+            return;
+        }
+        self.started = true;
+        let (core, ring, registered) = (self.core, self.ring_report, self.registered);
+        // The starter may have given up on another core meanwhile.
+        let _ = self.milestones.send(Milestone::Started { core, ring, registered });
+    }
+
+    /// Whether a core that is to stop has nothing left to write or to send, or no more time.
+    fn may_stop(&self) -> bool {
+        let Some(stop_at) = self.stop_at else {
+            return false;
+        };
+        let quiet = self.wal.is_idle()
+            && self.wal.deadline().is_none()
+            && !self.clients.is_sending()
+            && self.closed.is_empty();
+        quiet || self.now.instant >= stop_at
+    }
+
+    /// No more connections, and nothing more is read; what was asked before is finished.
+    pub(super) fn begin_to_stop(&mut self, ring: &mut Ring) {
+        if self.stop_at.is_some() {
+            return;
+        }
+        self.stop_at = Some(self.now.instant + STOP_TIME_MAX);
+        for listener in self.listeners.drain(..) {
+            listener.close(ring);
+        }
+    }
+
+    /// Takes in what other threads have to say.
+    fn read_news(&mut self, ring: &mut Ring) {
+        while let Some(news) = self.post.next_news() {
+            let now = self.now.instant;
+            match self.log.on_news(news, now, ring) {
+                Ok(done) => self.log_done.extend(done),
+                Err(News::Stop) => self.begin_to_stop(ring),
+                Err(News::Resolved { peer, addresses }) => {
+                    self.links.on_resolved(peer, &addresses, ring, now);
+                }
+                Err(_) => panic!("the log takes the news about its files"),
+            }
+        }
+    }
+}
+
+/// From the request to stop until the last reply is sent.
+const STOP_TIME_MAX: time::Duration = time::Duration::from_ms(3000);
+/// Until the kernel has let go of everything after that; together less than five seconds.
+const DRAIN_TIME_MAX: Duration = Duration::from_millis(1500);

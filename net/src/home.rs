@@ -1,0 +1,281 @@
+//! A server's data directory: whose it is, and that nobody else uses it.
+//!
+//! | name | what |
+//! |---|---|
+//! | `LOCK` | locked by the server that runs on the directory |
+//! | `meta` | cluster, server, shards; written when the directory is formatted |
+//! | `myid` | the server's number, written by the operator as for ZooKeeper |
+//! | `log/` | the segments, below `dataLogDir` |
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pigeonhole_core::base::id::{ClusterId, DiskId, ServerId};
+use pigeonhole_core::peer::formation::Standing;
+use pigeonhole_storage::disk::SegmentId;
+use pigeonhole_storage::meta::{Formation, META_FILE_NAME, Meta};
+
+use crate::config::ServerConfig;
+use crate::control::LogDirectory;
+use crate::exit::Failure;
+use crate::os;
+use crate::patience::{LastTime, ask_until};
+
+/// A data directory that this process has for itself.
+pub(crate) struct Home {
+    pub(crate) meta: Meta,
+    pub(crate) log: LogDirectory,
+    directory: PathBuf,
+    /// They are let go when the process ends.
+    _locks: Vec<File>,
+}
+
+/// What to do with a directory without data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WhenEmpty {
+    /// An empty directory is never taken for an empty cluster: all voters have to find out.
+    Form,
+    /// Make it a member of this cluster.
+    Format(ClusterId),
+}
+
+impl Home {
+    /// Creates, locks and identifies the directory of a configuration.
+    pub(crate) fn open(config: &ServerConfig, when_empty: WhenEmpty) -> Result<Self, Failure> {
+        let (locks, log) = claim(config)?;
+        let directory = config.data_dir.clone();
+        let meta = match read_meta(&directory)? {
+            Some(meta) => meta,
+            None => new_meta(config, ClusterId::default())?,
+        };
+        let mut home = Self { meta, log, directory, _locks: locks };
+        if home.standing() == Standing::Empty {
+            check_strangers(&home.directory, &home.log)?;
+        } else {
+            check(&home.meta, config)?;
+        }
+        if let WhenEmpty::Format(cluster) = when_empty
+            && !home.is_formed()
+        {
+            home.set_standing(Standing::Formed(cluster))?;
+        }
+        Ok(home)
+    }
+
+    /// How far the directory has come in becoming a member's.
+    pub(crate) fn standing(&self) -> Standing {
+        match (self.meta.state, self.meta.cluster) {
+            (Formation::Forming, ClusterId(0)) => Standing::Empty,
+            (Formation::Forming, cluster) => Standing::Forming(cluster),
+            (Formation::Formed, cluster) => Standing::Formed(cluster),
+        }
+    }
+
+    pub(crate) fn is_formed(&self) -> bool {
+        matches!(self.standing(), Standing::Formed(_))
+    }
+
+    /// Makes the directory say so, for good.
+    pub(crate) fn set_standing(&mut self, standing: Standing) -> Result<(), Failure> {
+        assert!(!self.is_formed(), "a member remains one");
+        let cluster = standing.cluster();
+        assert_ne!(cluster, ClusterId::default(), "zero is nobody's cluster");
+        self.meta.cluster = cluster;
+        self.meta.state = if matches!(standing, Standing::Formed(_)) {
+            Formation::Formed
+        } else {
+            Formation::Forming
+        };
+        write_meta(&self.directory, &self.meta)
+    }
+
+    /// Makes an empty directory a member of a cluster; a directory with data is left as it is.
+    pub(crate) fn format(config: &ServerConfig, cluster: ClusterId) -> Result<(), Failure> {
+        let (_locks, log) = claim(config)?;
+        let directory = &config.data_dir;
+        if let Some(meta) = read_meta(directory)?
+            && meta.state == Formation::Formed
+        {
+            return Err(Failure::data(format_args!(
+                "{} is formatted already, for cluster {}: remove it first if its data may go",
+                directory.display(),
+                meta.cluster
+            )));
+        }
+        check_strangers(directory, &log)?;
+        let meta = Meta { state: Formation::Formed, ..new_meta(config, cluster)? };
+        write_meta(directory, &meta)
+    }
+
+    /// Takes the milliseconds from which this boot counts its session ids: no earlier boot has
+    /// used them, even if the clock was put back.
+    pub(crate) fn take_session_base(&mut self, wall_ms: i64) -> Result<u64, Failure> {
+        assert!(self.is_formed(), "only members have clients");
+        let clock = u64::try_from(wall_ms).unwrap_or(0);
+        self.meta.session_base_ms = clock.max(self.meta.session_base_ms + 1);
+        write_meta(&self.directory, &self.meta)?;
+        Ok(self.meta.session_base_ms)
+    }
+
+    /// The segments that are there.
+    pub(crate) fn segments(&self) -> Result<Vec<SegmentId>, Failure> {
+        segments_in(&self.log.path)
+    }
+}
+
+/// The identity that a directory has, if it has been formatted.
+pub(crate) fn read_meta(directory: &Path) -> Result<Option<Meta>, Failure> {
+    let path = directory.join(META_FILE_NAME);
+    match fs::read(&path) {
+        Ok(bytes) => match Meta::decode(&bytes) {
+            Ok(meta) => Ok(Some(meta)),
+            Err(error) => Err(Failure::data(format_args!("{}: {error}", path.display()))),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::disk("read", &path, &error)),
+    }
+}
+
+/// Where the segments of a `dataLogDir` are.
+pub(crate) fn log_path(data_log_dir: &Path) -> PathBuf {
+    data_log_dir.join("log")
+}
+
+/// The segments in a directory, sorted; other files are passed over.
+pub(crate) fn segments_in(log: &Path) -> Result<Vec<SegmentId>, Failure> {
+    let entries = match fs::read_dir(log) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Failure::disk("readdir", log, &error)),
+    };
+    let mut segments = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|error| Failure::disk("readdir", log, &error))?.file_name();
+        match name.to_str().and_then(SegmentId::from_file_name) {
+            Some(segment) => segments.push(segment),
+            None => tracing::warn!("{} is no segment: left alone", log.join(name).display()),
+        }
+    }
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+/// Random bits from the system.
+pub(crate) fn random() -> Result<u128, Failure> {
+    let mut bytes = [0; 16];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => Ok(u128::from_le_bytes(bytes)),
+        Err(error) => Err(Failure::environment(format_args!("no random numbers: {error}"))),
+    }
+}
+
+/// Creates the directories and locks them.
+fn claim(config: &ServerConfig) -> Result<(Vec<File>, LogDirectory), Failure> {
+    let log = log_path(&config.data_log_dir);
+    for directory in [&config.data_dir, &log] {
+        fs::create_dir_all(directory).map_err(|error| Failure::disk("mkdir", directory, &error))?;
+    }
+    let mut locks = vec![lock(&config.data_dir)?];
+    if config.data_log_dir != config.data_dir {
+        locks.push(lock(&config.data_log_dir)?);
+        sync_directory(&config.data_log_dir)?;
+    }
+    sync_directory(&config.data_dir)?;
+    let path: Arc<Path> = log.into();
+    Ok((locks, LogDirectory { path, direct: config.direct_io }))
+}
+
+/// Takes the directory's lock. The one of a process that was just killed may linger.
+pub(crate) fn lock(directory: &Path) -> Result<File, Failure> {
+    let path = directory.join("LOCK");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| Failure::disk("open", &path, &error))?;
+    ask_until(LOCK_TIME_MAX, |LastTime(last)| match os::try_lock(&file) {
+        Ok(true) => Some(Ok(())),
+        Ok(false) if !last => None,
+        Ok(false) => {
+            let who = format!("another server uses {}", directory.display());
+            Some(Err(Failure::environment(who)))
+        }
+        Err(error) => Some(Err(Failure::disk("lock", &path, &error))),
+    })?;
+    Ok(file)
+}
+
+/// A directory that is not formatted must not hold anybody's data.
+fn check_strangers(directory: &Path, log: &LogDirectory) -> Result<(), Failure> {
+    if directory.join("version-2").exists() {
+        return Err(Failure::data(format_args!(
+            "{} holds the data of a ZooKeeper server, which cannot be read: give another dataDir",
+            directory.display()
+        )));
+    }
+    if !segments_in(&log.path)?.is_empty() {
+        return Err(Failure::data(format_args!(
+            "{} holds a log, but {} has no file {META_FILE_NAME} that says whose it is",
+            log.path.display(),
+            directory.display()
+        )));
+    }
+    Ok(())
+}
+
+/// A directory that is not a member's yet, and nobody's if the cluster is zero.
+fn new_meta(config: &ServerConfig, cluster: ClusterId) -> Result<Meta, Failure> {
+    Ok(Meta {
+        cluster,
+        state: Formation::Forming,
+        server: ServerId(config.id),
+        disk: DiskId(random()?),
+        shards: config.shards,
+        session_base_ms: 0,
+    })
+}
+
+/// Replaces the file as a whole, for good.
+fn write_meta(directory: &Path, meta: &Meta) -> Result<(), Failure> {
+    let path = directory.join(META_FILE_NAME);
+    let temporary = directory.join(format!("{META_FILE_NAME}.new"));
+    let written = File::create(&temporary).and_then(|mut file| {
+        io::Write::write_all(&mut file, &meta.encode())?;
+        file.sync_all()
+    });
+    written.map_err(|error| Failure::disk("write", &temporary, &error))?;
+    fs::rename(&temporary, &path).map_err(|error| Failure::disk("rename", &path, &error))?;
+    sync_directory(directory)
+}
+
+fn sync_directory(directory: &Path) -> Result<(), Failure> {
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| Failure::disk("fsync", directory, &error))
+}
+
+/// Checks that the data is that of the configured server.
+fn check(meta: &Meta, config: &ServerConfig) -> Result<(), Failure> {
+    let directory = config.data_dir.display();
+    if meta.server != ServerId(config.id) {
+        return Err(Failure::data(format_args!(
+            "{directory} holds the data of server {}, and this is server {}: check myid",
+            meta.server, config.id
+        )));
+    }
+    if meta.shards != config.shards {
+        return Err(Failure::data(format_args!(
+            "{directory} is formatted with {0} shards, and the configuration says {1}: write \
+             pigeonhole.shards={0}",
+            meta.shards, config.shards
+        )));
+    }
+    match config.cluster {
+        Some(cluster) if cluster.to_u128() != meta.cluster.0 => Err(Failure::data(format_args!(
+            "{directory} belongs to cluster {}, and the configuration says {cluster}",
+            meta.cluster
+        ))),
+        _ => Ok(()),
+    }
+}
+
+const LOCK_TIME_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,151 @@
+//! The program: its commands, its log, its signals, its exit codes.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use pigeonhole_core::base::id::ClusterId;
+use pigeonhole_core::peer::hello::{PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
+use pigeonhole_storage::batch::LOG_FORMAT;
+use pigeonhole_storage::meta::META_FORMAT;
+use tracing_subscriber::EnvFilter;
+
+use crate::boot::{Node, Process, STOP_TIME_MAX};
+use crate::config::{Command, LocalCluster, ServerConfig};
+use crate::exit::{self, Failure};
+use crate::founding::{self, Outcome};
+use crate::home::{self, Home, WhenEmpty};
+use crate::{check, local, notify, os};
+
+/// Runs the program as the command line says.
+pub fn main() -> ExitCode {
+    let command = match Command::parse(std::env::args_os(), &formats()) {
+        Ok(command) => command,
+        Err(error) => {
+            // Help and version are no errors; everything else is a wrong command line.
+            let _ = error.print();
+            return if error.use_stderr() { exit::ENVIRONMENT.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    // A cluster at a terminal says in a few lines what matters; a server's log is its story.
+    let level = if matches!(command, Command::Local(_)) { "warn" } else { "info" };
+    start_log(level);
+    end_with_any_thread();
+    let outcome = match command {
+        Command::Local(cluster) => run_local(&cluster),
+        Command::Serve { file, overrides } => serve(&file, &overrides),
+        Command::Format { file, overrides, cluster } => {
+            format(&file, &overrides, cluster.map(|cluster| ClusterId(cluster.to_u128())))
+        }
+        Command::Check { directory } => check::check(&directory),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            exit::say(&failure.text);
+            failure.code.into()
+        }
+    }
+}
+
+/// The formats that this program reads and writes, for `--version`.
+fn formats() -> String {
+    format!(
+        "formats: log {LOG_FORMAT}, meta {META_FORMAT}, peer protocol {PROTOCOL_VERSION_MIN} to \
+         {PROTOCOL_VERSION_MAX}"
+    )
+}
+
+fn serve(file: &Path, overrides: &[(String, String)]) -> Result<(), Failure> {
+    let config = ServerConfig::load(file, overrides).map_err(Failure::environment)?;
+    os::hold_termination().map_err(Failure::environment)?;
+    // Alone it cannot be mistaken about whether a cluster exists.
+    let when_empty = if config.is_standalone() {
+        let cluster = config.cluster.map_or_else(home::random, |cluster| Ok(cluster.to_u128()))?;
+        WhenEmpty::Format(ClusterId(cluster.max(1)))
+    } else {
+        WhenEmpty::Form
+    };
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut process = Process::prepare(1)?;
+    let mut home = Home::open(&config, when_empty)?;
+    let ports = if home.is_formed() {
+        None
+    } else {
+        match founding::found(&config, &mut home)? {
+            Outcome::Founded(ports) => Some(ports),
+            Outcome::Stopped => return Ok(()),
+        }
+    };
+    let mut node = process.start(config, home, ports)?;
+    node.wait_until_started()?;
+    run(vec![node])
+}
+
+fn run_local(cluster: &LocalCluster) -> Result<(), Failure> {
+    os::hold_termination().map_err(Failure::environment)?;
+    let (_process, nodes) = local::start(cluster)?;
+    run(nodes)
+}
+
+/// Waits for a signal, then ends in good order.
+fn run(nodes: Vec<Node>) -> Result<(), Failure> {
+    notify::ready();
+    let signal = os::wait_for_termination().map_err(Failure::environment)?;
+    let deadline = Instant::now() + STOP_TIME_MAX;
+    if let Some(failure) = nodes.iter().find_map(Node::failure) {
+        return Err(failure);
+    }
+    tracing::info!("signal {signal}: stopping");
+    notify::stopping();
+    nodes.iter().for_each(Node::begin_to_stop);
+    for node in nodes {
+        node.wait_until_stopped(deadline);
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn format(
+    file: &Path,
+    overrides: &[(String, String)],
+    cluster: Option<ClusterId>,
+) -> Result<(), Failure> {
+    let config = ServerConfig::load(file, overrides).map_err(Failure::environment)?;
+    let configured = config.cluster.map(|cluster| ClusterId(cluster.to_u128()));
+    let cluster = match (cluster, configured) {
+        (Some(given), Some(configured)) if given != configured => {
+            return Err(Failure::environment(format_args!(
+                "--cluster says {given}, and pigeonhole.cluster says {configured}"
+            )));
+        }
+        (Some(cluster), _) | (None, Some(cluster)) => cluster,
+        (None, None) => ClusterId(home::random()?.max(1)),
+    };
+    Home::format(&config, cluster)?;
+    let printed = writeln!(std::io::stdout(), "{cluster}");
+    printed.map_err(|error| Failure::environment(format_args!("standard output: {error}")))
+}
+
+fn start_log(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_thread_names(true)
+        .init();
+}
+
+/// A broken invariant in one thread ends the process: the others would go on with half a server.
+fn end_with_any_thread() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
+}
