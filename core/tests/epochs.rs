@@ -5,7 +5,8 @@ use pigeonhole_core::base::time::{Duration, Instant, Periods};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::entry::{Entry, EntryKind};
 use pigeonhole_core::peer::message::{EpochEnd, PeerMessage, PeerState, Vote};
-use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_core::zab::admission::{Admitted, Identity};
+use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
 use pigeonhole_core::zab::{Action, Membership, Zab};
 
 const SHARD: ShardId = ShardId(0);
@@ -27,7 +28,7 @@ impl One {
             shard: SHARD,
             voters: (1..=voters).rev().map(ServerId).collect(),
             observers: vec![],
-            disk: DiskId(1),
+            identity: Identity { disk: DiskId(1), is_founder: true },
         };
         let epoch = entries.last().map_or(Epoch(0), |it| it.zxid().epoch());
         let restored = Restored {
@@ -38,10 +39,21 @@ impl One {
             committed,
             base: Mark::default(),
             entries,
+            snapshot: Zxid::ZERO,
+            is_unknown: false,
         };
         let now = Instant(1_000_000);
         let mut out = vec![];
-        let zab = Zab::new(membership, periods(), restored, 1, now, &mut out);
+        let zab = Zab::new(
+            membership,
+            periods(),
+            restored,
+            LogLimits::default(),
+            Admitted::new(),
+            1,
+            now,
+            &mut out,
+        );
         let mut one = Self { zab, now, appended: None };
         for peer in (1..=voters).filter(|&peer| peer != me) {
             one.up(peer);
@@ -62,6 +74,7 @@ impl One {
                 Action::Broadcast { to, message } => {
                     said.extend(to.into_iter().map(|to| (to, message.clone())));
                 }
+                Action::Image { .. } => panic!("everything is in memory"),
                 Action::Disconnect { .. } | Action::Event(_) => {}
             }
         }
@@ -90,7 +103,7 @@ impl One {
             said.extend(self.hear(out));
         }
         let mut out = vec![];
-        self.zab.on_turn_end(&mut out);
+        self.zab.on_turn_end(self.now, &mut out);
         said.extend(self.hear(out));
         said
     }
@@ -118,6 +131,8 @@ impl One {
             epoch: 9,
             zxid: 0,
             established: true,
+            counts: true,
+            has_space: true,
         };
         let said = self.tell(leader, PeerMessage::Vote(vote));
         attempt_in(&said).expect("it asks to join")
@@ -172,11 +187,14 @@ fn periods() -> Periods {
 }
 
 fn looking(round: u64, leader: u8) -> Vote {
-    Vote { round, state: PeerState::Looking, leader, epoch: 0, zxid: 0, established: false }
+    let state = PeerState::Looking;
+    let (established, counts, has_space) = (false, true, true);
+    Vote { round, state, leader, epoch: 0, zxid: 0, established, counts, has_space }
 }
 
 fn follower_info(attempt: u32, accepted_epoch: u32) -> PeerMessage {
-    PeerMessage::FollowerInfo { attempt, accepted_epoch, disk: 0 }
+    let (is_founder, is_whole) = (true, true);
+    PeerMessage::FollowerInfo { attempt, accepted_epoch, disk: 0, is_founder, is_whole }
 }
 
 fn ack_epoch(attempt: u32, epoch: u32) -> PeerMessage {

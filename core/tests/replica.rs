@@ -15,7 +15,8 @@ use pigeonhole_core::replica::{Deed, Replica, ReplicaConfig};
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::txn::Origin;
-use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_core::zab::admission::Identity;
+use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
 use pigeonhole_core::zab::{Action, Membership};
 
 const SHARD: ShardId = ShardId(0);
@@ -38,12 +39,13 @@ impl One {
                 shard: SHARD,
                 voters: (1..=voters).rev().map(ServerId).collect(),
                 observers: vec![],
-                disk: DiskId(1),
+                identity: Identity { disk: DiskId(1), is_founder: true },
             },
             map,
             periods: periods(),
             core: CoreId(0),
             incarnation: INCARNATION,
+            log: LogLimits::default(),
             counter_handover,
             seed: 1,
         };
@@ -55,6 +57,8 @@ impl One {
             committed: Zxid::ZERO,
             base: Mark::default(),
             entries: vec![],
+            snapshot: Zxid::ZERO,
+            is_unknown: false,
         };
         let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
         let mut deeds = vec![];
@@ -120,6 +124,8 @@ impl One {
             epoch,
             zxid: 0,
             established: true,
+            counts: true,
+            has_space: true,
         };
         self.tell(3, PeerMessage::Vote(vote));
         let attempt = self
@@ -195,6 +201,8 @@ fn follower_looks() -> PeerMessage {
         epoch: 9,
         zxid: 0,
         established: false,
+        counts: true,
+        has_space: true,
     })
 }
 

@@ -19,7 +19,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::Event;
-use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
 
 pub(crate) const WALL_MS: i64 = 1_700_000_000_000;
 
@@ -135,6 +135,7 @@ impl Cluster {
             observers: vec![],
             cluster: ClusterId(7),
             disk: DiskId(1 + node as u128),
+            is_founder: true,
             incarnation: it.boot * 1000 + node as u64,
             periods: periods(),
             session_base_ms: 1_700_000_000_000 + it.boot * 1_000_000,
@@ -144,6 +145,7 @@ impl Cluster {
                 connections_max: 1000,
             },
             auth: AuthSettings::default(),
+            log: LogLimits::default(),
             seed: self.prng.next_u64(),
         };
         let map = self.map;
@@ -364,6 +366,7 @@ impl Cluster {
                 }
                 self.events.push((node, shard, event));
             }
+            Effect::Snapshot(_) => panic!("nobody writes so much"),
             Effect::Mail { .. } | Effect::ClientPause { .. } | Effect::Admin { .. } => {}
         }
     }
@@ -456,6 +459,8 @@ fn restore(shard: ShardId, items: &[Item]) -> Restored {
         committed: Zxid::ZERO,
         base: Mark::default(),
         entries: vec![],
+        snapshot: Zxid::ZERO,
+        is_unknown: false,
     };
     let mut entries: Vec<Entry> = vec![];
     for item in items {
