@@ -10,7 +10,7 @@ use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, CoreId, Generation, SessionId, ShardId, Zxid};
 use crate::op::EventType;
-use crate::peer::message::{Touched, WriteAsk};
+use crate::peer::message::{Seen, Touched, WriteAsk};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Mail {
@@ -97,8 +97,27 @@ pub enum What {
     Forget { connection: ConnectionId },
     /// The connection has more identities than before.
     Identify { reader: Reader },
+    /// The children of a partition point have changed in another shard: the connection's watch on
+    /// them, which is one, is used up here too.
+    Unwatch {
+        connection: ConnectionId,
+        path: String,
+    },
     /// Sessions that were heard from.
     Touch { sessions: Vec<Touched> },
+    /// What has the client of this session seen? See [`crate::peer::message::PeerMessage::Recall`].
+    Recall {
+        session: SessionId,
+        generation: Generation,
+        counter: u64,
+    },
+    /// From a home: no session that it attached here before `until` can open here any more, unless
+    /// it is one of these living ones, each with the zxid of its attachment.
+    RaiseFloor {
+        home: ShardId,
+        until: Zxid,
+        living: Vec<(SessionId, Zxid)>,
+    },
 }
 
 /// On whose behalf something is written.
@@ -134,6 +153,8 @@ pub enum Outcome {
         /// The shards that it is attached to, and the zxid of each attachment in its home.
         attached: Vec<(ShardId, Zxid)>,
     },
+    /// What the session's client has seen, ascending by counter.
+    Seen(Vec<Seen>),
     /// Nobody here knows whether it happened, or nobody can answer in time.
     Unknown,
 }

@@ -81,6 +81,11 @@ pub fn is_partition_point(path: &str) -> bool {
     PARTITION_POINTS.contains(&path)
 }
 
+/// The place of a partition point in [`PARTITION_POINTS`].
+pub fn point_index(path: &str) -> Option<usize> {
+    PARTITION_POINTS.iter().position(|point| *point == path)
+}
+
 fn ends_in_sequence(name: &str) -> bool {
     let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
     digits >= SEQUENCE_DIGITS

@@ -4,15 +4,17 @@
 //! reconnects to another one with its session and the newest zxid that it has seen, sets its
 //! watches again, and takes what it never got a reply for as unknown.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pigeonhole_core::base::id::{SessionId, Zxid};
-use pigeonhole_core::op::{ConnectRequest, Request, SetWatches};
+use pigeonhole_core::op::{ConnectRequest, EventType, Request, SetWatches};
 use pigeonhole_core::wire::client::{self as wire, ReplyHeader};
 use pigeonhole_core::wire::frame::Deframer;
 
 use crate::draw::Draw;
-use crate::history::{Ask, Fired, History, Operation, Outcome, SessionLife, Watch, WatchOn};
+use crate::history::{
+    Answer, Ask, Fired, History, Operation, Outcome, Part, SessionLife, Watch, WatchOn,
+};
 use crate::network::{Port, Side, StreamId};
 use crate::node::Around;
 use crate::queue::{Dialer, Event, Moment};
@@ -66,6 +68,8 @@ struct Attached {
     zxid: Zxid,
     /// Watches are being set again: what the server says of them is not complete yet.
     renewing: bool,
+    /// The paths whose watches were set again here.
+    renewed: BTreeSet<String>,
 }
 
 struct Sent {
@@ -175,7 +179,7 @@ impl Client {
                 }
             }
         }
-        self.plan(around);
+        self.plan(history, around);
     }
 
     pub fn on_connected(
@@ -253,7 +257,7 @@ impl Client {
         }
         drop(frames);
         self.deframer = deframer;
-        self.plan(around);
+        self.plan(history, around);
     }
 
     /// The connection is over.
@@ -355,6 +359,7 @@ impl Client {
             heard_at: now,
             zxid: Zxid::ZERO,
             renewing: false,
+            renewed: BTreeSet::new(),
         });
         self.renew_watches(around);
         self.work(history, around);
@@ -430,6 +435,9 @@ impl Client {
         if result.is_err() && ask.is_write() {
             around.checks.sometimes.hit(State::WriteRefused);
         }
+        if matches!(&result, Ok(Answer::Multi(parts)) if parts.iter().any(Part::is_error)) {
+            around.checks.sometimes.hit(State::MultiFailed);
+        }
         around.trace.line(now, || {
             format!(
                 "c{} hears {} {result:?} at {}",
@@ -501,6 +509,9 @@ impl Client {
                 zxid: header.zxid,
             });
         }
+        // A znode's two kinds of watches, set again, each tell that it is gone: as ZooKeeper's do.
+        let found =
+            found || (event.kind == EventType::NodeDeleted && self.was_set_again(event.path));
         assert!(
             found,
             "W1: c{} has no watch for {event:?} at {}",
@@ -540,6 +551,13 @@ impl Client {
         matches!(&self.phase, Phase::Attached(attached) if attached.renewing)
     }
 
+    fn was_set_again(&mut self, path: &str) -> bool {
+        let Phase::Attached(attached) = &mut self.phase else {
+            return false;
+        };
+        attached.renewed.remove(path)
+    }
+
     fn renew_watches(&mut self, around: &mut Around<'_>) {
         if self.watches.is_empty() {
             return;
@@ -564,6 +582,7 @@ impl Client {
             return;
         };
         attached.renewing = true;
+        attached.renewed = self.watches.keys().map(|(_, path)| path.clone()).collect();
         attached.in_flight.push_back(Sent {
             xid: XID_SET_WATCHES,
             what: What::SetWatches,
@@ -721,7 +740,7 @@ impl Client {
         self.sleep(length + 1, around);
     }
 
-    fn plan(&mut self, around: &mut Around<'_>) {
+    fn plan(&mut self, history: &History, around: &mut Around<'_>) {
         let now = around.queue.now();
         let Phase::Attached(attached) = &self.phase else {
             return;
@@ -734,8 +753,9 @@ impl Client {
         let patience = attached.heard_at + (session.timeout_us * 2 / 3 + 1);
         let work = self.workload.next_at(now);
         let mut next = ping.min(patience);
-        if !self.stopping && !self.is_scripted && attached.in_flight.len() < self.load.pipeline_max
-        {
+        let takes_more = attached.in_flight.len() < self.load.pipeline_max
+            && !history.sessions[session.life].closing;
+        if takes_more && !self.stopping && !self.is_scripted {
             next = next.min(work);
         }
         self.sleep((next - now).max(1), around);

@@ -6,6 +6,7 @@
 
 use pigeonhole_core::base::id::{ClusterId, CoreId, ShardId};
 use pigeonhole_core::peer::message::PeerState;
+use pigeonhole_core::shard::ShardMap;
 
 use crate::check::{self, Checks};
 use crate::client::Client;
@@ -144,13 +145,13 @@ impl World {
         }
         self.look();
         self.finished = true;
-        check::client::check(
-            &self.history,
-            &self.checks.agreement,
-            &mut self.checks.sometimes,
-        );
+        let (agreement, sometimes) = (&self.checks.agreement, &mut self.checks.sometimes);
         if self.options.shards == 1 {
-            check::watch::check(&self.history, &self.checks.agreement);
+            check::client::check(&self.history, agreement, sometimes);
+            check::watch::check(&self.history, agreement);
+        } else {
+            let map = ShardMap::new(self.options.shards);
+            check::sharded::check(&self.history, agreement, map, sometimes);
         }
     }
 

@@ -29,6 +29,11 @@ pub const CONNECTIONS_PER_CORE_MAX: usize = 65_536;
 pub const CONNECT_TIME_MS_MAX: u64 = 5000;
 /// Watches of one connection: each costs memory on its server until it fires.
 pub const WATCHES_PER_CONNECTION_MAX: usize = 100_000;
+/// What a session's client has seen, remembered so many times by the session's home: enough for a
+/// client that lags behind its server by a whole timeout.
+pub const SEEN_PER_SESSION_MAX: usize = 16;
+/// Sessions that ended in a shard before its tombstones are worth an entry that frees them.
+pub const TOMBSTONES_BEFORE_FLOOR: usize = 256;
 /// Ephemeral znodes of one session in one shard, so that a close stays a bounded piece of work.
 pub const EPHEMERALS_PER_SESSION_MAX: usize = 100_000;
 /// Paths in one purge entry when a session ends: one entry is one turn's work on every replica.

@@ -9,8 +9,11 @@ use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, Generation, SessionId, ShardId, Zxid};
 use crate::base::time::{Duration, Instant};
+use crate::gateway::gather::Gather;
+use crate::gateway::points::PointWatches;
 use crate::mail::{Reader, Ticket};
 use crate::op::EventType;
+use crate::peer::message::{Seen, SeenShard};
 use crate::shard::ShardMap;
 use crate::wire::frame::Deframer;
 use crate::wire::reply;
@@ -33,8 +36,16 @@ pub(super) struct Connection {
     pub(super) open: Open,
     /// Shards in which this connection may have watches.
     pub(super) watching: BTreeSet<ShardId>,
+    pub(super) points: PointWatches,
+    /// Some deadline will look whether the oldest request has waited too long.
+    pub(super) is_wait_watched: bool,
     /// The newest zxid that a reply or an event has carried.
     pub(super) zxid_sent: Zxid,
+    /// With several shards: of each, up to where every event for this client is among what it has
+    /// been sent. Of a shard that is missing here, nothing is known.
+    pub(super) seen: BTreeMap<ShardId, Zxid>,
+    /// What earlier connections of the session had seen, ascending by counter.
+    pub(super) seen_before: Vec<Seen>,
     pub(super) session: Session,
 }
 
@@ -66,6 +77,8 @@ pub(super) struct Session {
     pub(super) ready: BTreeSet<ShardId>,
     /// The session was here before this connection: shards must be made ready.
     pub(super) is_renewed: bool,
+    /// What earlier connections had seen is known, as far as anybody remembers.
+    pub(super) is_recalled: bool,
     /// A question about readiness or attachment is open; requests wait behind it.
     pub(super) preparing: usize,
     /// When this connection last sent anything.
@@ -82,9 +95,18 @@ pub(super) struct Session {
 /// One request and what has become of it.
 pub(super) struct Slot {
     pub(super) xid: i32,
+    pub(super) since: Instant,
     pub(super) state: SlotState,
     /// Events that must not leave before this reply.
-    pub(super) events: Vec<(Zxid, EventType, Box<str>)>,
+    pub(super) events: Vec<HeldEvent>,
+}
+
+/// An event that waits for a reply.
+pub(super) struct HeldEvent {
+    pub(super) shard: ShardId,
+    pub(super) zxid: Zxid,
+    pub(super) event: EventType,
+    pub(super) path: Box<str>,
 }
 
 pub(super) enum SlotState {
@@ -93,8 +115,10 @@ pub(super) enum SlotState {
     /// Issued, with answers to come from so many shards.
     Open {
         ticket: Ticket,
-        answers: u16,
+        answers: usize,
         kind: Kind,
+        /// Where answers are collected, if more than the last one matters.
+        gather: Option<Box<Gather>>,
         /// What the reply repeats of the request: the path of a sync.
         echo: Vec<u8>,
     },
@@ -104,8 +128,7 @@ pub(super) enum SlotState {
 
 /// A reply that is known and not yet sent.
 pub(super) struct Done {
-    /// The shard that executed it; none executed what was refused.
-    pub(super) shard: Option<ShardId>,
+    pub(super) executed: Executed,
     /// The zxid of the state that it speaks of.
     pub(super) zxid: Zxid,
     pub(super) code: ErrorCode,
@@ -114,11 +137,19 @@ pub(super) struct Done {
     pub(super) closes: bool,
 }
 
+/// Where a request was executed, and up to where all events of that shard had come by then. What was
+/// refused was executed nowhere.
+pub(super) enum Executed {
+    Nowhere,
+    In(ShardId, Zxid),
+    Among(Vec<(ShardId, Zxid)>),
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Read,
     Write,
-    /// sync: in every shard.
+    /// sync and setWatches: nothing overtakes them.
     Barrier,
     /// closeSession: the connection ends with its reply.
     Close,
@@ -154,7 +185,11 @@ impl Connection {
             queue: VecDeque::new(),
             open: Open::default(),
             watching: BTreeSet::new(),
+            points: PointWatches::default(),
+            is_wait_watched: false,
             zxid_sent: Zxid::ZERO,
+            seen: BTreeMap::new(),
+            seen_before: Vec::new(),
             session: Session::none(now),
         }
     }
@@ -174,6 +209,15 @@ impl Connection {
             .find(|slot| matches!(slot.state, SlotState::Open { ticket, .. } if ticket == wanted))
     }
 
+    /// The same, and its index; the question is open.
+    pub(super) fn open_slot(&self, wanted: Ticket) -> (usize, &Slot) {
+        let mut slots = self.queue.iter().enumerate();
+        let found = slots.find(
+            |(_, slot)| matches!(slot.state, SlotState::Open { ticket, .. } if ticket == wanted),
+        );
+        found.expect("the question is open")
+    }
+
     /// Whether a request may be issued now, by the order that a connection is promised.
     ///
     /// A read waits for the connection's own writes. A write waits for writes and reads in other
@@ -187,10 +231,11 @@ impl Connection {
         }
     }
 
-    pub(super) fn on_issued(&mut self, kind: Kind, shard: ShardId) {
+    /// `shard` is the only one that is asked, if there is only one.
+    pub(super) fn on_issued(&mut self, kind: Kind, shard: Option<ShardId>) {
         if self.open.is_empty() {
-            self.open.shard = Some(shard);
-        } else if self.open.shard != Some(shard) {
+            self.open.shard = shard;
+        } else if self.open.shard != shard {
             self.open.shard = None;
         }
         match kind {
@@ -229,9 +274,17 @@ impl Connection {
             let mark = reply::begin(&mut self.output);
             self.output.extend_from_slice(&done.body);
             reply::finish(&mut self.output, mark, slot.xid, zxid, done.code);
-            for (zxid, event, path) in slot.events {
-                let zxid = self.header_zxid(map, zxid);
-                reply::event(&mut self.output, zxid, event, &path);
+            match done.executed {
+                Executed::Nowhere => {}
+                Executed::In(shard, zxid) => self.has_seen(map, shard, zxid),
+                Executed::Among(shards) => {
+                    for (shard, zxid) in shards {
+                        self.has_seen(map, shard, zxid);
+                    }
+                }
+            }
+            for held in slot.events {
+                self.put_event(map, held.shard, held.zxid, held.event, &held.path);
             }
             if done.closes {
                 return true;
@@ -251,13 +304,75 @@ impl Connection {
         self.zxid_sent
     }
 
-    /// The newest reply of what this shard executed that still waits for others: events come behind
-    /// it. What stands open before it is to be refused, or it would have been answered before.
-    pub(super) fn last_done(&mut self, wanted: ShardId) -> Option<&mut Slot> {
+    /// An event joins what is sent.
+    pub(super) fn put_event(
+        &mut self,
+        map: ShardMap,
+        shard: ShardId,
+        zxid: Zxid,
+        event: EventType,
+        path: &str,
+    ) {
+        let header = self.header_zxid(map, zxid);
+        reply::event(&mut self.output, header, event, path);
+        // One change may fire many watches: this event may not be the last of its zxid.
+        self.has_seen(map, shard, Zxid(zxid.0.saturating_sub(1)));
+    }
+
+    /// Every event of the shard up to `zxid` is among what has been put into the output.
+    pub(super) fn has_seen(&mut self, map: ShardMap, shard: ShardId, zxid: Zxid) {
+        if map.count() > 1 {
+            let seen = self.seen.entry(shard).or_default();
+            *seen = (*seen).max(zxid);
+        }
+    }
+
+    /// What the client has seen when it has read everything that is in the output.
+    pub(super) fn checkpoint(&self) -> Option<Seen> {
+        let shards = self.seen.iter().map(|(shard, zxid)| SeenShard {
+            shard: shard.0,
+            zxid: zxid.0,
+        });
+        (!self.seen.is_empty()).then(|| Seen {
+            counter: self.zxid_sent.0,
+            shards: shards.collect(),
+        })
+    }
+
+    /// What a client that has read headers up to `counter` has surely seen.
+    pub(super) fn seen_at(&self, counter: Zxid) -> BTreeMap<ShardId, Zxid> {
+        let mut newest_first = self.seen_before.iter().rev();
+        let known = newest_first.find(|seen| seen.counter <= counter.0);
+        let shards = known.map_or(&[][..], |seen| &seen.shards);
+        shards
+            .iter()
+            .map(|seen| (ShardId(seen.shard), Zxid(seen.zxid)))
+            .collect()
+    }
+
+    /// The newest request that this shard has executed and whose reply still waits: events come
+    /// behind it. What stands open before it is to be refused, or it would have been answered before.
+    pub(super) fn last_executed(&mut self, shard: ShardId) -> Option<&mut Slot> {
         self.queue
             .iter_mut()
             .rev()
-            .find(|slot| matches!(&slot.state, SlotState::Done(done) if done.shard == Some(wanted)))
+            .find(|slot| slot.state.was_executed_in(shard))
+    }
+}
+
+impl SlotState {
+    fn was_executed_in(&self, wanted: ShardId) -> bool {
+        match self {
+            Self::Waiting { .. } => false,
+            Self::Open { gather, .. } => gather
+                .as_ref()
+                .is_some_and(|gather| gather.has_heard_from(wanted)),
+            Self::Done(done) => match &done.executed {
+                Executed::Nowhere => false,
+                Executed::In(shard, _) => *shard == wanted,
+                Executed::Among(shards) => shards.iter().any(|(shard, _)| *shard == wanted),
+            },
+        }
     }
 }
 
@@ -276,6 +391,7 @@ impl Session {
             attached: BTreeMap::new(),
             ready: BTreeSet::new(),
             is_renewed: false,
+            is_recalled: false,
             preparing: 0,
             heard: now,
             confirmed: now,

@@ -1,5 +1,6 @@
 //! From bytes to questions: frames are parsed, and issued as soon as their order allows.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::auth::authenticate;
@@ -7,26 +8,17 @@ use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, ShardId, Zxid};
 use crate::base::limits::{OUTPUT_BYTES_PAUSE, REQUESTS_PER_CONNECTION_MAX, REQUESTS_PER_TURN_MAX};
 use crate::base::time::Instant;
-use crate::gateway::connection::{Kind, Slot, SlotState, Stage};
+use crate::gateway::connection::{Executed, Kind, Slot, SlotState, Stage};
+use crate::gateway::gather::Gather;
+use crate::gateway::routing::{Route, leaves_watch, route, split};
 use crate::gateway::{Gateway, Purpose, Replicas, Wish};
-use crate::mail::{What, Writer};
+use crate::mail::{Outcome, Reader, Ticket, What, Writer};
 use crate::op::{OpCode, Request};
 use crate::peer::message::WriteAsk;
-use crate::shard::ShardMap;
+use crate::wire::client;
 use crate::wire::frame::{Deframer, FrameError};
 use crate::wire::reply;
 use crate::wire::request::{RequestError, parse_header, parse_request};
-
-/// Where a request goes.
-enum Route {
-    Read(ShardId),
-    Write(ShardId),
-    Close(ShardId),
-    /// To every shard: what was acknowledged before must be visible after.
-    Barrier,
-    /// Answered by the gateway itself.
-    WhoAmI,
-}
 
 impl Gateway {
     /// Takes bytes from a connection and acts upon the complete frames, within the bounds on one
@@ -157,9 +149,11 @@ impl Gateway {
             };
             connection.queue.push_back(Slot {
                 xid: header.xid,
+                since: now,
                 state,
                 events: Vec::new(),
             });
+            self.watch_waiting(now, id);
             self.issue(now, id, replicas);
         }
     }
@@ -185,7 +179,7 @@ impl Gateway {
         let Some(connection) = self.find(id) else {
             return false;
         };
-        if connection.needs_ready(shard) || matches!(request, Request::SetWatches(_)) {
+        if connection.needs_ready(shard) {
             return false;
         }
         let Some((zxid, leaderless)) = replicas.standing(shard, now) else {
@@ -196,6 +190,7 @@ impl Gateway {
         }
         if leaves_watch(&request) {
             connection.watching.insert(shard);
+            connection.has_seen(map, shard, zxid);
         }
         let reader = connection.reader();
         let zxid = connection.header_zxid(map, zxid);
@@ -275,27 +270,22 @@ impl Gateway {
                 self.who_am_i(id, index);
                 true
             }
+            Route::Refused => {
+                self.done_at(id, index, ErrorCode::BadArguments, &[], false);
+                true
+            }
             Route::Barrier => self.issue_barriers(id, index, body),
+            Route::Gather => self.issue_gather(now, id, index, &request, replicas),
             Route::Read(shard) => {
-                if !connection.may_issue(Kind::Read, shard) || !self.make_ready(id, shard, false) {
+                let is_due = connection.may_issue(Kind::Read, shard);
+                if !is_due || !self.make_ready(id, &[shard], false) {
                     return false;
                 }
                 self.issue_read(now, id, index, shard, &request, op_code, body, replicas)
             }
             Route::Write(shard) => {
-                if matches!(&request, Request::Multi(parts) if spans_shards(map, parts)) {
-                    self.done_at(
-                        id,
-                        index,
-                        None,
-                        Zxid::ZERO,
-                        ErrorCode::BadArguments,
-                        &[],
-                        false,
-                    );
-                    return true;
-                }
-                if !connection.may_issue(Kind::Write, shard) || !self.make_ready(id, shard, true) {
+                let is_due = connection.may_issue(Kind::Write, shard);
+                if !is_due || !self.make_ready(id, &[shard], true) {
                     return false;
                 }
                 let ask = WriteAsk::Client {
@@ -357,7 +347,8 @@ impl Gateway {
                     .expect("the shard was here")
                     .err()
                     .unwrap_or(ErrorCode::Ok);
-                self.done_at(id, index, Some(shard), zxid, code, &reply_body, false);
+                let executed = Executed::In(shard, zxid);
+                self.done_in(id, index, executed, zxid, code, reply_body, false);
                 true
             }
             None => {
@@ -368,10 +359,88 @@ impl Gateway {
                     body: body.to_vec(),
                 };
                 let ticket = self.ask_for(shard, what, Purpose::Request(id));
-                self.open_at(id, index, ticket, shard, 1, Kind::Read);
+                self.open_at(id, index, ticket, Some(shard), 1, Kind::Read, None);
                 true
             }
         }
+    }
+
+    /// Asks several shards for the parts of one reply: those on this core at once, and all of them
+    /// in the order of the connection's requests.
+    fn issue_gather(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        index: usize,
+        request: &Request<'_>,
+        replicas: &mut impl Replicas,
+    ) -> bool {
+        let map = self.config.map;
+        let sync_limit = self.config.periods.sync_limit;
+        // The events that setWatches fires come by mail, and its reply behind them.
+        let sets_watches = matches!(request, Request::SetWatches(_));
+        let kind = if sets_watches {
+            Kind::Barrier
+        } else {
+            Kind::Read
+        };
+        let Some(connection) = self.find(id) else {
+            return false;
+        };
+        if !connection.may_issue(kind, ShardId(0)) {
+            return false;
+        }
+        let split = split(map, request, |counter| connection.seen_at(counter));
+        let shards: Vec<ShardId> = split.parts.iter().map(|(shard, _)| *shard).collect();
+        if !self.make_ready(id, &shards, false) {
+            return false;
+        }
+        let is_cut_off = shards.iter().any(|&shard| {
+            let standing = replicas.standing(shard, now);
+            standing.is_some_and(|(_, leaderless)| leaderless > sync_limit)
+        });
+        if is_cut_off {
+            self.close(id);
+            return false;
+        }
+        let ticket = self.ticket(Purpose::Request(id));
+        let Some(connection) = self.find(id) else {
+            return false;
+        };
+        if leaves_watch(request) {
+            connection.watching.extend(shards.iter().copied());
+        }
+        let reader = connection.reader();
+        let gather = Gather::new(split.plan, shards.iter().copied(), split.marks);
+        let answers = shards.len();
+        let gather = Some(gather.into());
+        self.open_at(id, index, ticket, None, answers, kind, gather);
+        for (shard, part) in &split.parts {
+            let standing = replicas.standing(*shard, now).filter(|_| !sets_watches);
+            match standing {
+                Some((zxid, _)) => {
+                    let mut body = Vec::new();
+                    let result = replicas.read(*shard, &reader, part, &mut body);
+                    let code = result.expect("the shard was here").err();
+                    let code = code.unwrap_or(ErrorCode::Ok);
+                    let outcome = Outcome::Reply { code, body };
+                    self.on_request_answer(id, *shard, ticket, zxid, outcome);
+                }
+                None => self.ask_part(ticket, *shard, &reader, part),
+            }
+        }
+        true
+    }
+
+    fn ask_part(&mut self, ticket: Ticket, shard: ShardId, reader: &Reader, part: &Request<'_>) {
+        let mut frame = Vec::new();
+        client::put_request(&mut frame, 0, part);
+        let what = What::Read {
+            reader: reader.clone(),
+            op_code: part.op_code().wire(),
+            body: frame.split_off(client::REQUEST_PREFIX_BYTES),
+        };
+        self.ask_as(ticket, shard, what);
     }
 
     fn issue_write(
@@ -394,7 +463,7 @@ impl Gateway {
         };
         let what = What::Write { asker, ask };
         let ticket = self.ask_for(shard, what, Purpose::Request(id));
-        self.open_at(id, index, ticket, shard, 1, kind);
+        self.open_at(id, index, ticket, Some(shard), 1, kind, None);
     }
 
     /// One barrier in every shard; the reply follows the last.
@@ -407,18 +476,11 @@ impl Gateway {
             return false;
         }
         let ticket = self.ticket(Purpose::Request(id));
-        let core = self.config.core;
         for shard in map.shards() {
-            let ask = crate::mail::Ask {
-                core,
-                ticket,
-                what: What::Barrier,
-            };
-            let mail = crate::mail::Mail::Ask { shard, ask };
-            let to = crate::replica::Recipient::Shard(shard);
-            self.wishes.push(Wish::Mail { to, mail });
+            self.ask_as(ticket, shard, What::Barrier);
         }
-        self.open_at(id, index, ticket, ShardId(0), map.count(), Kind::Barrier);
+        let answers = usize::from(map.count());
+        self.open_at(id, index, ticket, None, answers, Kind::Barrier, None);
         if let Some(connection) = self.find(id)
             && let SlotState::Open { echo, .. } = &mut connection.queue[index].state
         {
@@ -427,14 +489,19 @@ impl Gateway {
         true
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a request, its place, and what it waits for"
+    )]
     fn open_at(
         &mut self,
         id: ConnectionId,
         index: usize,
-        ticket: crate::mail::Ticket,
-        shard: ShardId,
-        answers: u16,
+        ticket: Ticket,
+        shard: Option<ShardId>,
+        answers: usize,
         kind: Kind,
+        gather: Option<Box<Gather>>,
     ) {
         let Some(connection) = self.find(id) else {
             return;
@@ -444,6 +511,7 @@ impl Gateway {
             ticket,
             answers,
             kind,
+            gather,
             echo: Vec::new(),
         };
         connection.queue[index].state = open;
@@ -451,8 +519,8 @@ impl Gateway {
 
     fn refuse_at(&mut self, id: ConnectionId, index: usize, error: RequestError) {
         match error {
-            RequestError::Code(code) => self.done_at(id, index, None, Zxid::ZERO, code, &[], false),
-            RequestError::Final(code) => self.done_at(id, index, None, Zxid::ZERO, code, &[], true),
+            RequestError::Code(code) => self.done_at(id, index, code, &[], false),
+            RequestError::Final(code) => self.done_at(id, index, code, &[], true),
             RequestError::MultiOperation {
                 index: failed,
                 count,
@@ -460,7 +528,7 @@ impl Gateway {
             } => {
                 let mut body = Vec::new();
                 reply::multi_failed(&mut body, failed, count, code);
-                self.done_at(id, index, None, Zxid::ZERO, ErrorCode::Ok, &body, false);
+                self.done_at(id, index, ErrorCode::Ok, &body, false);
             }
             RequestError::Malformed => self.close(id),
         }
@@ -481,7 +549,7 @@ impl Gateway {
             );
         }
         reply::finish_vector(&mut body, known);
-        self.done_at(id, index, None, Zxid::ZERO, ErrorCode::Ok, &body, false);
+        self.done_at(id, index, ErrorCode::Ok, &body, false);
     }
 
     /// addAuth is answered at once, ahead of what waits, as in ZooKeeper. A wrong credential ends
@@ -517,63 +585,5 @@ impl Gateway {
                 },
             );
         }
-    }
-}
-
-fn route(map: ShardMap, request: &Request<'_>, home: ShardId) -> Route {
-    match request {
-        Request::GetData { path, .. }
-        | Request::Exists { path, .. }
-        | Request::GetChildren { path, .. }
-        | Request::GetAcl { path }
-        | Request::AddWatch { path, .. }
-        | Request::CheckWatches { path, .. }
-        | Request::RemoveWatches { path, .. }
-        | Request::GetAllChildrenNumber { path } => Route::Read(map.shard_of(path)),
-        Request::Create { path, mode, .. } if mode.is_sequential() => {
-            Route::Write(map.shard_of_sequential(path))
-        }
-        Request::Create { path, .. }
-        | Request::Delete { path, .. }
-        | Request::SetData { path, .. }
-        | Request::SetAcl { path, .. }
-        | Request::Check { path, .. } => Route::Write(map.shard_of(path)),
-        Request::Multi(parts) => Route::Write(first_shard(map, parts, home)),
-        Request::MultiRead(parts) => Route::Read(first_shard(map, parts, home)),
-        Request::SetWatches(_) | Request::GetEphemerals { .. } => Route::Read(ShardId(0)),
-        Request::Sync { .. } => Route::Barrier,
-        Request::CloseSession => Route::Close(home),
-        Request::WhoAmI | Request::Ping | Request::Auth { .. } => Route::WhoAmI,
-    }
-}
-
-fn shard_of_part(map: ShardMap, part: &Request<'_>) -> Option<ShardId> {
-    match route(map, part, ShardId(0)) {
-        Route::Read(shard) | Route::Write(shard) => Some(shard),
-        Route::Close(_) | Route::Barrier | Route::WhoAmI => None,
-    }
-}
-
-fn first_shard(map: ShardMap, parts: &[Request<'_>], otherwise: ShardId) -> ShardId {
-    parts
-        .first()
-        .and_then(|part| shard_of_part(map, part))
-        .unwrap_or(otherwise)
-}
-
-fn spans_shards(map: ShardMap, parts: &[Request<'_>]) -> bool {
-    let mut shards = parts.iter().filter_map(|part| shard_of_part(map, part));
-    let first = shards.next();
-    shards.any(|shard| Some(shard) != first)
-}
-
-/// Whether the shard must be told when the connection closes.
-fn leaves_watch(request: &Request<'_>) -> bool {
-    match request {
-        Request::GetData { watch, .. }
-        | Request::Exists { watch, .. }
-        | Request::GetChildren { watch, .. } => *watch,
-        Request::AddWatch { .. } | Request::SetWatches(_) => true,
-        _ => false,
     }
 }

@@ -5,8 +5,11 @@
 //! mail.
 
 mod connection;
+mod gather;
 mod issuing;
+mod points;
 mod replying;
+mod routing;
 mod session;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -120,6 +123,8 @@ enum Purpose {
     Attach(ConnectionId, ShardId),
     /// That a shard shows it nothing old and takes nothing from its predecessor.
     Ready(ConnectionId),
+    /// What its session's client has seen through earlier connections.
+    Recall(ConnectionId),
     /// The sessions of these connections are alive; asked then.
     Touch(Instant, Vec<ConnectionId>),
 }
@@ -194,6 +199,7 @@ impl Gateway {
             self.by_session.remove(&connection.session.id);
         }
         self.unfinished.remove(&id);
+        self.tell_last_seen(&connection);
         for shard in connection.watching {
             self.ask(shard, What::Forget { connection: id });
         }
@@ -292,19 +298,16 @@ impl Gateway {
 
     /// Asks a shard without expecting an answer.
     fn ask(&mut self, shard: ShardId, what: What) {
-        let ask = Ask {
-            core: self.config.core,
-            ticket: Ticket(0),
-            what,
-        };
-        self.wishes.push(Wish::Mail {
-            to: Recipient::Shard(shard),
-            mail: Mail::Ask { shard, ask },
-        });
+        self.ask_as(Ticket(0), shard, what);
     }
 
     fn ask_for(&mut self, shard: ShardId, what: What, purpose: Purpose) -> Ticket {
         let ticket = self.ticket(purpose);
+        self.ask_as(ticket, shard, what);
+        ticket
+    }
+
+    fn ask_as(&mut self, ticket: Ticket, shard: ShardId, what: What) {
         let ask = Ask {
             core: self.config.core,
             ticket,
@@ -314,7 +317,6 @@ impl Gateway {
             to: Recipient::Shard(shard),
             mail: Mail::Ask { shard, ask },
         });
-        ticket
     }
 
     fn close(&mut self, id: ConnectionId) {

@@ -1,13 +1,14 @@
 //! From answers to replies, in the order of the requests.
 
+use alloc::vec::Vec;
+
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, SessionId, ShardId, Zxid};
 use crate::base::time::Instant;
-use crate::gateway::connection::{Done, Kind, SlotState, Stage};
+use crate::gateway::connection::{Done, Executed, HeldEvent, Kind, Slot, SlotState, Stage};
 use crate::gateway::{Gateway, Purpose, Replicas, Wish};
 use crate::mail::{Mail, Outcome, Ticket};
 use crate::op::EventType;
-use crate::wire::reply;
 
 impl Gateway {
     pub fn on_mail(&mut self, now: Instant, mail: Mail) {
@@ -18,7 +19,7 @@ impl Gateway {
                 zxid,
                 outcome,
             } => {
-                self.on_answer(now, shard, ticket, zxid, &outcome);
+                self.on_answer(now, shard, ticket, zxid, outcome);
             }
             Mail::Event {
                 shard,
@@ -55,7 +56,7 @@ impl Gateway {
         shard: ShardId,
         ticket: Ticket,
         zxid: Zxid,
-        outcome: &Outcome,
+        outcome: Outcome,
     ) {
         let id = match self.questions.get(&ticket) {
             None | Some(Purpose::Touch(..)) => return,
@@ -63,10 +64,17 @@ impl Gateway {
                 Purpose::Request(id)
                 | Purpose::Establish(id)
                 | Purpose::Attach(id, _)
-                | Purpose::Ready(id),
+                | Purpose::Ready(id)
+                | Purpose::Recall(id),
             ) => *id,
         };
-        if *outcome == Outcome::Unknown {
+        if let Some(Purpose::Recall(_)) = self.questions.get(&ticket) {
+            self.questions.remove(&ticket);
+            self.on_recalled(id, outcome);
+            self.answered.push(id);
+            return;
+        }
+        if outcome == Outcome::Unknown {
             self.questions.remove(&ticket);
             self.close(id);
             return;
@@ -78,10 +86,10 @@ impl Gateway {
             return;
         }
         match self.questions.remove(&ticket) {
-            Some(Purpose::Establish(_)) => self.on_established(now, id, zxid, outcome),
-            Some(Purpose::Attach(_, shard)) => self.on_attached(id, shard, zxid, outcome),
-            Some(Purpose::Ready(_)) => self.on_ready(id, shard, outcome),
-            Some(Purpose::Request(_) | Purpose::Touch(..)) | None => {}
+            Some(Purpose::Establish(_)) => self.on_established(now, id, zxid, &outcome),
+            Some(Purpose::Attach(_, shard)) => self.on_attached(id, shard, zxid, &outcome),
+            Some(Purpose::Ready(_)) => self.on_ready(id, shard, &outcome),
+            Some(Purpose::Request(_) | Purpose::Recall(_) | Purpose::Touch(..)) | None => {}
         }
         self.answered.push(id);
     }
@@ -103,89 +111,153 @@ impl Gateway {
     }
 
     /// One answer to a request has come; its reply is ready when the last has.
-    fn on_request_answer(
+    pub(super) fn on_request_answer(
         &mut self,
         id: ConnectionId,
         shard: ShardId,
         ticket: Ticket,
         zxid: Zxid,
-        outcome: &Outcome,
+        outcome: Outcome,
     ) {
-        let Some(connection) = self.find(id) else {
-            self.questions.remove(&ticket);
-            return;
+        let is_refused = matches!(outcome, Outcome::Refused { .. });
+        let (code, body) = match outcome {
+            Outcome::Reply { code, body } | Outcome::Refused { code, body } => (code, body),
+            Outcome::Session { .. } | Outcome::Seen(_) | Outcome::Unknown => {
+                (ErrorCode::SystemError, Vec::new())
+            }
         };
-        let Some(slot) = connection.slot_of(ticket) else {
-            self.questions.remove(&ticket);
-            return;
-        };
-        let SlotState::Open {
-            answers,
-            kind,
-            echo,
+        let slot = self.find(id).and_then(|it| it.slot_of(ticket));
+        let Some(Slot {
+            state:
+                SlotState::Open {
+                    answers,
+                    kind,
+                    gather,
+                    echo,
+                    ..
+                },
             ..
-        } = &mut slot.state
+        }) = slot
         else {
-            unreachable!("the slot was found by its question");
+            self.questions.remove(&ticket);
+            return;
         };
         *answers -= 1;
-        if *answers > 0 {
-            return;
+        let (is_last, kind) = (*answers == 0, *kind);
+        if let Some(gather) = gather {
+            let marks = gather.marks;
+            gather.put(shard, zxid, code, body);
+            if self.config.map.count() > 1 && code == ErrorCode::Ok {
+                self.on_point_part(id, ticket, shard, marks);
+            }
+            if is_last {
+                self.finish_gathering(id, ticket, zxid);
+            }
+        } else if is_last {
+            let body = match kind {
+                Kind::Barrier => core::mem::take(echo),
+                Kind::Read | Kind::Write | Kind::Close => body,
+            };
+            let executed = match kind {
+                Kind::Read => Executed::In(shard, zxid),
+                // The reply of a write comes before the events that it causes.
+                Kind::Write if !is_refused => Executed::In(shard, Zxid(zxid.0.saturating_sub(1))),
+                Kind::Write | Kind::Barrier | Kind::Close => Executed::Nowhere,
+            };
+            if kind == Kind::Write && !is_refused {
+                self.on_opened_in(id, shard);
+            }
+            self.finish_request(id, ticket, executed, zxid, kind, code, body);
         }
-        let (kind, echo) = (*kind, core::mem::take(echo));
+    }
+
+    /// Every shard has answered its part.
+    fn finish_gathering(&mut self, id: ConnectionId, ticket: Ticket, zxid: Zxid) {
+        self.questions.remove(&ticket);
+        let Some(connection) = self.find(id) else {
+            return;
+        };
+        let (index, slot) = connection.open_slot(ticket);
+        let SlotState::Open {
+            kind,
+            gather: Some(gather),
+            ..
+        } = &slot.state
+        else {
+            unreachable!("the slot gathers answers");
+        };
+        let (kind, marks) = (*kind, gather.marks);
+        let (code, body) = gather.combine();
+        let executed = Executed::Among(gather.seen());
+        connection.on_answered(kind);
+        self.done_in(id, index, executed, zxid, code, body, false);
+        if code != ErrorCode::Ok {
+            self.on_point_refused(id, ticket, marks);
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a question, its answer, and where it came from"
+    )]
+    fn finish_request(
+        &mut self,
+        id: ConnectionId,
+        ticket: Ticket,
+        executed: Executed,
+        zxid: Zxid,
+        kind: Kind,
+        code: ErrorCode,
+        body: Vec<u8>,
+    ) {
         self.questions.remove(&ticket);
         let Some(connection) = self.find(id) else {
             return;
         };
         connection.on_answered(kind);
-        if kind == Kind::Write
-            && answered_ok(outcome)
-            && let Some(attachment) = connection.session.attached.get_mut(&shard)
-        {
-            *attachment = None;
-        }
-        let index = connection
-            .queue
-            .iter()
-            .position(
-                |slot| matches!(slot.state, SlotState::Open { ticket: open, .. } if open == ticket),
-            )
-            .expect("the slot was just found");
-        let (code, body): (ErrorCode, &[u8]) = match outcome {
-            Outcome::Reply { code, .. } if kind == Kind::Barrier => (*code, &echo),
-            Outcome::Reply { code, body } | Outcome::Refused { code, body } => (*code, body),
-            Outcome::Session { .. } | Outcome::Unknown => (ErrorCode::SystemError, &[]),
-        };
+        let (index, _) = connection.open_slot(ticket);
         let expired = matches!(code, ErrorCode::SessionExpired | ErrorCode::SessionMoved);
         let closes = kind == Kind::Close || expired;
-        let by = (!matches!(outcome, Outcome::Refused { .. })).then_some(shard);
-        self.done_at(id, index, by, zxid, code, body, closes);
+        self.done_in(id, index, executed, zxid, code, body, closes);
     }
 
-    /// The reply at `index` is known: what `shard` executed, if any did, or a refusal.
-    #[expect(clippy::too_many_arguments, reason = "a reply and its place")]
+    /// The reply at `index` is known without asking any shard.
     pub(super) fn done_at(
         &mut self,
         id: ConnectionId,
         index: usize,
-        shard: Option<ShardId>,
-        zxid: Zxid,
         code: ErrorCode,
         body: &[u8],
+        closes: bool,
+    ) {
+        let executed = Executed::Nowhere;
+        let body = body.to_vec();
+        self.done_in(id, index, executed, Zxid::ZERO, code, body, closes);
+    }
+
+    /// The reply at `index` is known.
+    #[expect(clippy::too_many_arguments, reason = "a reply and where it comes from")]
+    pub(super) fn done_in(
+        &mut self,
+        id: ConnectionId,
+        index: usize,
+        executed: Executed,
+        zxid: Zxid,
+        code: ErrorCode,
+        body: Vec<u8>,
         closes: bool,
     ) {
         let Some(connection) = self.find(id) else {
             return;
         };
-        let slot = &mut connection.queue[index];
         let done = Done {
-            shard,
+            executed,
             zxid,
             code,
-            body: body.to_vec(),
+            body,
             closes,
         };
-        slot.state = SlotState::Done(done);
+        connection.queue[index].state = SlotState::Done(done);
     }
 
     /// Sends what is next in order.
@@ -226,12 +298,22 @@ impl Gateway {
         if connection.stage == Stage::Closing {
             return;
         }
-        if let Some(slot) = connection.last_done(shard) {
-            slot.events.push((zxid, event, path.into()));
+        if map.count() > 1 && !self.lets_pass(id, shard, event, path) {
             return;
         }
-        let zxid = connection.header_zxid(map, zxid);
-        reply::event(&mut connection.output, zxid, event, path);
+        let Some(connection) = self.find(id) else {
+            return;
+        };
+        if let Some(slot) = connection.last_executed(shard) {
+            slot.events.push(HeldEvent {
+                shard,
+                zxid,
+                event,
+                path: path.into(),
+            });
+            return;
+        }
+        connection.put_event(map, shard, zxid, event, path);
         self.wishes.push(Wish::Output { connection: id });
         self.limit(id);
     }
@@ -242,14 +324,4 @@ impl Gateway {
         };
         self.close(id);
     }
-}
-
-fn answered_ok(outcome: &Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::Reply {
-            code: ErrorCode::Ok,
-            ..
-        }
-    )
 }

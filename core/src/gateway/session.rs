@@ -99,25 +99,17 @@ impl Gateway {
             self.close(id);
             return;
         }
-        let session = connection.session.id;
         connection.stage = Stage::Attached;
         connection.zxid_sent = if map.count() == 1 {
             zxid
         } else {
             last_zxid_seen
         };
-        connection.session.generation = *generation;
-        connection.session.timeout = Duration::from_ms(u64::from(*timeout_ms));
-        connection.session.confirmed = now;
-        connection.session.touched = now;
-        connection.session.is_renewed = !is_new;
-        connection.session.attached = attached
-            .iter()
-            .map(|&(shard, zxid)| (shard, Some(zxid)))
-            .collect();
+        let session = connection.session.id;
         let home = map.home_of(session);
-        connection.session.attached.insert(home, None);
-        connection.session.ready.insert(home);
+        let timeout = Duration::from_ms(u64::from(*timeout_ms));
+        let known = &mut connection.session;
+        known.begin(now, *generation, timeout, is_new, attached, home);
         let response = ConnectResponse {
             protocol_version: 0,
             timeout_ms: i32::try_from(*timeout_ms).unwrap_or(i32::MAX),
@@ -132,6 +124,63 @@ impl Gateway {
         {
             self.close(before);
         }
+        if map.count() > 1 && !is_new {
+            self.ask_recall(id, home, last_zxid_seen);
+        }
+        // What the client sent ahead waits from now on.
+        self.watch_waiting(now, id);
+    }
+
+    /// With several shards, the home's leader knows what the client's counter stood for.
+    fn ask_recall(&mut self, id: ConnectionId, home: ShardId, last_zxid_seen: Zxid) {
+        let Some(connection) = self.find(id) else {
+            return;
+        };
+        connection.session.preparing += 1;
+        let what = What::Recall {
+            session: connection.session.id,
+            generation: connection.session.generation,
+            counter: last_zxid_seen.0,
+        };
+        self.ask_for(home, what, Purpose::Recall(id));
+    }
+
+    /// If nobody remembers, everything that ever changed counts as unseen.
+    pub(super) fn on_recalled(&mut self, id: ConnectionId, outcome: Outcome) {
+        let Some(connection) = self.find(id) else {
+            return;
+        };
+        connection.session.preparing -= 1;
+        connection.session.is_recalled = true;
+        let Outcome::Seen(seen) = outcome else {
+            return;
+        };
+        connection.seen_before = seen;
+        let known = connection.seen_at(Zxid(u64::MAX));
+        for (shard, zxid) in known {
+            let seen = connection.seen.entry(shard).or_default();
+            *seen = (*seen).max(zxid);
+        }
+    }
+
+    /// The connection has ended: the home learns what its client may have seen to the last.
+    pub(super) fn tell_last_seen(&mut self, connection: &Connection) {
+        let session = &connection.session;
+        if connection.stage == Stage::Connecting || !session.is_recalled {
+            return;
+        }
+        let Some(seen) = connection.checkpoint() else {
+            return;
+        };
+        let home = self.config.map.home_of(session.id);
+        let last = Touched {
+            session: session.id.0,
+            generation: session.generation.0,
+            is_alive: false,
+            seen: Some(seen),
+        };
+        let sessions = [last].into();
+        self.ask(home, What::Touch { sessions });
     }
 
     /// Something came from the client. Its home hears of it, though not of every packet.
@@ -196,9 +245,14 @@ impl Gateway {
                 }
                 session.is_touch_queued = false;
                 session.touched = now;
+                let (id_of_session, generation) = (session.id.0, session.generation.0);
+                let is_recalled = session.is_recalled;
                 sessions.push(Touched {
-                    session: session.id.0,
-                    generation: session.generation.0,
+                    session: id_of_session,
+                    generation,
+                    is_alive: true,
+                    // Before the answer, it would push out what is asked for.
+                    seen: connection.checkpoint().filter(|_| is_recalled),
                 });
                 asked.push(id);
             }
@@ -235,6 +289,19 @@ impl Gateway {
         }
     }
 
+    /// A request that waits for a shard without a leader must not wait forever: some deadline
+    /// looks at the oldest one.
+    pub(super) fn watch_waiting(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.find(id) else {
+            return;
+        };
+        if !connection.is_wait_watched && connection.stage == Stage::Attached {
+            connection.is_wait_watched = true;
+            let at = now + connection.session.timeout;
+            self.deadlines.insert((at, id));
+        }
+    }
+
     pub(super) fn check_deadline(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.find(id) else {
             return;
@@ -244,7 +311,8 @@ impl Gateway {
             Stage::Attached => {
                 let session = &connection.session;
                 let patience = session.timeout.0 / 3;
-                session.pings > 0 && now.since(session.pings_since).0 >= patience
+                let owes_ping = session.pings > 0 && now.since(session.pings_since).0 >= patience;
+                owes_ping || !self.is_answered_in_time(now, id)
             }
             Stage::Closing => false,
         };
@@ -253,21 +321,40 @@ impl Gateway {
         }
     }
 
-    /// Sees to it that the session may use the shard: attached before its first write there, and
-    /// nothing of its former connection left. False if that takes a question first.
-    pub(super) fn make_ready(&mut self, id: ConnectionId, shard: ShardId, writes: bool) -> bool {
-        let home = {
-            let map = self.config.map;
-            let Some(connection) = self.find(id) else {
-                return false;
-            };
-            map.home_of(connection.session.id)
+    fn is_answered_in_time(&mut self, now: Instant, id: ConnectionId) -> bool {
+        let Some(connection) = self.find(id) else {
+            return true;
         };
+        if !connection.is_wait_watched {
+            return true;
+        }
+        let Some(oldest) = connection.queue.front() else {
+            connection.is_wait_watched = false;
+            return true;
+        };
+        let until = oldest.since + connection.session.timeout;
+        if until <= now {
+            return false;
+        }
+        self.deadlines.insert((until, id));
+        true
+    }
+
+    /// Sees to it that the session may use these shards: attached before its first write there,
+    /// and nothing of its former connection left. False if that takes a question first.
+    pub(super) fn make_ready(
+        &mut self,
+        id: ConnectionId,
+        shards: &[ShardId],
+        writes: bool,
+    ) -> bool {
+        let map = self.config.map;
         let Some(connection) = self.find(id) else {
             return false;
         };
+        let home = map.home_of(connection.session.id);
         if connection.session.is_renewed {
-            let wanted = connection.session.unready(shard, writes);
+            let wanted = connection.session.unready(shards, writes);
             if !wanted.is_empty() {
                 self.ask_ready(id, &wanted);
                 return false;
@@ -276,9 +363,11 @@ impl Gateway {
         let Some(connection) = self.find(id) else {
             return false;
         };
-        if !writes || connection.session.attached.contains_key(&shard) {
+        let attached = &connection.session.attached;
+        let unattached = shards.iter().find(|shard| !attached.contains_key(shard));
+        let Some(&shard) = unattached.filter(|_| writes) else {
             return true;
-        }
+        };
         connection.session.preparing += 1;
         let session = connection.session.id.0;
         let generation = connection.session.generation.0;
@@ -294,6 +383,9 @@ impl Gateway {
 
     /// Fences the former connection in shards that the session is attached to; in others a barrier
     /// is enough, so that nothing older than before is read.
+    ///
+    /// An attachment that no write has followed yet is opened by this, in the new generation: then
+    /// a write of the former connection that is still on its way finds itself fenced too.
     fn ask_ready(&mut self, id: ConnectionId, shards: &[ShardId]) {
         for &shard in shards {
             let Some(connection) = self.find(id) else {
@@ -302,17 +394,17 @@ impl Gateway {
             connection.session.preparing += 1;
             let session = connection.session.id.0;
             let generation = connection.session.generation.0;
-            let what = if connection.session.attached.contains_key(&shard) {
-                let ask = WriteAsk::SessionAdvance {
-                    session,
-                    generation,
-                };
-                What::Write {
+            let attachment = connection.session.attached.get(&shard).copied();
+            let what = match attachment.flatten() {
+                Some(home_zxid) => What::Write {
                     asker: system_writer(),
-                    ask,
-                }
-            } else {
-                What::Barrier
+                    ask: WriteAsk::SessionOpen {
+                        session,
+                        generation,
+                        home_zxid: home_zxid.0,
+                    },
+                },
+                None => What::Barrier,
             };
             self.ask_for(shard, what, Purpose::Ready(id));
         }
@@ -342,6 +434,14 @@ impl Gateway {
         connection.session.attached.insert(shard, Some(zxid));
     }
 
+    /// A write has been executed in the shard: the session is open there.
+    pub(super) fn on_opened_in(&mut self, id: ConnectionId, shard: ShardId) {
+        let attached = self.find(id).map(|it| &mut it.session.attached);
+        if let Some(attachment) = attached.and_then(|it| it.get_mut(&shard)) {
+            *attachment = None;
+        }
+    }
+
     pub(super) fn on_ready(&mut self, id: ConnectionId, shard: ShardId, outcome: &Outcome) {
         let Some(connection) = self.find(id) else {
             return;
@@ -355,6 +455,9 @@ impl Gateway {
             }
         ) {
             connection.session.ready.insert(shard);
+            if let Some(attachment) = connection.session.attached.get_mut(&shard) {
+                *attachment = None;
+            }
         } else {
             self.close(id);
         }
@@ -381,16 +484,37 @@ impl Connection {
 }
 
 impl super::connection::Session {
-    /// The shards to be made ready before an operation on `shard`: for a read that one, for a
-    /// write every shard that the session is attached to.
-    fn unready(&self, shard: ShardId, writes: bool) -> Vec<ShardId> {
-        let mut wanted = Vec::new();
+    /// The home says that the session is this connection's.
+    fn begin(
+        &mut self,
+        now: Instant,
+        generation: Generation,
+        timeout: Duration,
+        is_new: bool,
+        attached: &[(ShardId, Zxid)],
+        home: ShardId,
+    ) {
+        self.generation = generation;
+        self.timeout = timeout;
+        self.confirmed = now;
+        self.touched = now;
+        self.is_renewed = !is_new;
+        self.is_recalled = is_new;
+        let attached = attached.iter().map(|&(shard, zxid)| (shard, Some(zxid)));
+        self.attached = attached.collect();
+        self.attached.insert(home, None);
+        self.ready.insert(home);
+    }
+
+    /// The shards to be made ready before an operation on `shards`: for a read those, for a write
+    /// every shard that the session is attached to as well.
+    fn unready(&self, shards: &[ShardId], writes: bool) -> Vec<ShardId> {
+        let mut wanted = shards.to_vec();
         if writes {
             wanted.extend(self.attached.keys().copied());
         }
-        if !wanted.contains(&shard) {
-            wanted.push(shard);
-        }
+        wanted.sort_unstable();
+        wanted.dedup();
         wanted.retain(|shard| !self.ready.contains(shard));
         wanted
     }

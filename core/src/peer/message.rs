@@ -69,9 +69,12 @@ pub enum WriteAsk {
         session: u64,
         generation: u32,
     },
-    SessionAdvance {
+    /// Only this generation may write from now on; opens the session where no write has yet. The
+    /// zxid is that of the attachment in the home.
+    SessionOpen {
         session: u64,
         generation: u32,
+        home_zxid: u64,
     },
     SessionFence {
         session: u64,
@@ -118,11 +121,29 @@ pub struct Refused {
     pub multi: Vec<i32>,
 }
 
-/// A session and its generation, as heard from a client lately.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+/// A session and its generation, as its gateway knows it.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Touched {
     pub session: u64,
     pub generation: u32,
+    /// Heard from lately; false for the last word of a connection that has ended.
+    pub is_alive: bool,
+    /// Only in a cluster of several shards.
+    pub seen: Option<Seen>,
+}
+
+/// What a client has seen once it has read a header with this counter: of each of these shards,
+/// every event up to the zxid.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    pub counter: u64,
+    pub shards: Vec<SeenShard>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SeenShard {
+    pub shard: u16,
+    pub zxid: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -250,6 +271,19 @@ pub enum PeerMessage {
     TouchAck {
         origin: Origin,
         expired: Vec<u64>,
+    },
+    /// What has the session's client seen, up to this counter? What was said beyond it is void:
+    /// the client has not read it, and its next connection counts on from here.
+    Recall {
+        origin: Origin,
+        session: u64,
+        generation: u32,
+        counter: u64,
+    },
+    /// Ascending by counter.
+    Recalled {
+        origin: Origin,
+        seen: Vec<Seen>,
     },
 
     /// A complaint for the other side's log before a link is closed.

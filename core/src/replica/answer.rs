@@ -14,7 +14,8 @@ use crate::txn::Origin;
 use crate::wire::reply;
 
 impl Replica {
-    /// If the change was asked for on this node, whoever asked hears what came of it.
+    /// If the change was asked for on this node, whoever asked hears what came of it; if it is
+    /// about a partition point, when every other shard knows it.
     pub(super) fn answer_origin(
         &mut self,
         zxid: Zxid,
@@ -22,15 +23,27 @@ impl Replica {
         applied: &Applied,
         deeds: &mut Vec<Deed>,
     ) {
+        let answer = self.origin_answer(origin, applied);
+        let points = self.points_changed_at(zxid);
+        if !points.is_empty() && (answer.is_some() || self.reign.is_some()) {
+            self.carry(&points, zxid, answer, deeds);
+        } else if let Some((core, ticket, outcome)) = answer {
+            self.answer(core, ticket, zxid, outcome, deeds);
+        }
+    }
+
+    fn origin_answer(
+        &mut self,
+        origin: Origin,
+        applied: &Applied,
+    ) -> Option<(CoreId, Ticket, Outcome)> {
         if !self.is_mine(origin) {
-            return;
+            return None;
         }
         let key = (CoreId(origin.core), Ticket(origin.ticket));
-        let Some(asked) = self.asked.remove(&key) else {
-            return;
-        };
+        let asked = self.asked.remove(&key)?;
         let Question::Write { ask, .. } = asked.question else {
-            unreachable!("a barrier is not logged");
+            unreachable!("only writes are logged");
         };
         let outcome = match ask {
             WriteAsk::Client { op_code, .. } => client_outcome(op_code, applied),
@@ -39,14 +52,14 @@ impl Replica {
             }
             other => self.system_outcome(&other),
         };
-        self.answer(key.0, key.1, zxid, outcome, deeds);
+        Some((key.0, key.1, outcome))
     }
 
     /// The outcome of a question that the leader found answered already.
     pub(super) fn done_outcome(&self, asked: &Asked) -> Outcome {
         match &asked.question {
             Question::Write { ask, .. } => self.system_outcome(ask),
-            Question::Barrier => Outcome::Reply {
+            Question::Barrier | Question::Recall { .. } => Outcome::Reply {
                 code: ErrorCode::Ok,
                 body: Vec::new(),
             },

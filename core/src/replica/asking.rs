@@ -4,7 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
-use crate::base::id::{CoreId, SessionId, Zxid};
+use crate::base::id::{CoreId, Generation, SessionId, Zxid};
 use crate::base::limits::{FORWARDS_WAITING_MAX, RECORD_BYTES_MAX};
 use crate::base::time::Now;
 use crate::mail::{Outcome, Ticket, Writer};
@@ -20,8 +20,16 @@ pub(super) struct Asked {
 }
 
 pub(super) enum Question {
-    Write { asker: Writer, ask: WriteAsk },
+    Write {
+        asker: Writer,
+        ask: WriteAsk,
+    },
     Barrier,
+    Recall {
+        session: SessionId,
+        generation: Generation,
+        counter: u64,
+    },
 }
 
 impl Asked {
@@ -36,13 +44,24 @@ impl Asked {
     fn session(&self) -> Option<SessionId> {
         match &self.question {
             Question::Write { asker, .. } if asker.session != SessionId(0) => Some(asker.session),
-            Question::Write { .. } | Question::Barrier => None,
+            _ => None,
         }
     }
 
     pub(super) fn barrier() -> Self {
         Self {
             question: Question::Barrier,
+            is_sent: false,
+        }
+    }
+
+    pub(super) fn recall(session: SessionId, generation: Generation, counter: u64) -> Self {
+        Self {
+            question: Question::Recall {
+                session,
+                generation,
+                counter,
+            },
             is_sent: false,
         }
     }
@@ -88,6 +107,24 @@ impl Replica {
         match &asked.question {
             Question::Barrier if leads => self.begin_read_index(None, origin),
             Question::Barrier => self.send(leader, PeerMessage::ReadIndex { origin }, deeds),
+            &Question::Recall {
+                session,
+                generation,
+                counter,
+            } if leads => self.on_recall(None, origin, session, generation, counter, deeds),
+            Question::Recall {
+                session,
+                generation,
+                counter,
+            } => {
+                let message = PeerMessage::Recall {
+                    origin,
+                    session: session.0,
+                    generation: generation.0,
+                    counter: *counter,
+                };
+                self.send(leader, message, deeds);
+            }
             Question::Write { asker, ask } => {
                 let mut identities = Vec::new();
                 asker.identities.encode(&mut identities);

@@ -15,6 +15,7 @@ use crate::entry::EntryKind;
 use crate::mail::{Outcome, Ticket};
 use crate::peer::message::{Forward, PeerMessage, Refused, WriteAsk};
 use crate::replica::session::Closing;
+use crate::replica::touching::Sightings;
 use crate::replica::{Deed, Replica};
 use crate::state::expiry::ExpiryQueue;
 use crate::state::overlay::Overlay;
@@ -28,6 +29,9 @@ pub(super) struct Reign {
     pub(super) overlay: Overlay,
     pub(super) expiry: ExpiryQueue,
     pub(super) closing: BTreeMap<SessionId, Closing>,
+    pub(super) sightings: Sightings,
+    /// Sessions of this home that ended in each shard since its floor was last thought about.
+    pub(super) ended: BTreeMap<ShardId, usize>,
     /// Zxid and size of what is proposed and not yet applied here.
     outstanding: VecDeque<(Zxid, usize)>,
     outstanding_bytes: usize,
@@ -67,6 +71,8 @@ impl Reign {
             overlay: Overlay::new(),
             expiry: ExpiryQueue::new(tick),
             closing: BTreeMap::new(),
+            sightings: Sightings::default(),
+            ended: BTreeMap::new(),
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
             backlog: VecDeque::new(),
@@ -111,6 +117,7 @@ impl Replica {
         reign.expiry.reset(alive, now.instant);
         self.reign = Some(reign);
         self.resume_closing(now, deeds);
+        self.carry_all(deeds);
     }
 
     /// A new epoch counts from the beginning again, so a leader makes way for one in time: while
@@ -167,7 +174,13 @@ impl Replica {
                 reign
                     .overlay
                     .prepare_point(&self.state, zxid, path, data, acl, point_zxid);
-            self.log_or_confirm(now, origin, session, operations, zxid);
+            // What is known already may still be pending: everything proposed comes first.
+            let done_at = if operations.is_empty() {
+                self.zab.log().tail().zxid
+            } else {
+                zxid
+            };
+            self.log_or_confirm(now, origin, session, operations, done_at);
             return;
         }
         if let WriteAsk::SessionClose {
@@ -417,12 +430,14 @@ fn session_request(ask: &WriteAsk) -> Option<SessionRequest<'_>> {
             generation: Generation(*generation),
             shard: ShardId(*shard),
         },
-        WriteAsk::SessionAdvance {
+        WriteAsk::SessionOpen {
             session,
             generation,
-        } => SessionRequest::Advance {
+            home_zxid,
+        } => SessionRequest::Open {
             session: SessionId(*session),
             generation: Generation(*generation),
+            home_zxid: Zxid(*home_zxid),
         },
         WriteAsk::SessionFence { session, home_zxid } => SessionRequest::Fence {
             session: SessionId(*session),

@@ -6,21 +6,27 @@
 
 mod answer;
 mod asking;
+mod floor;
 mod leading;
+mod points;
 mod reading;
 mod session;
+mod touching;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use crate::base::id::{CoreId, ServerId, SessionId, ShardId, Zxid};
+use crate::base::id::{CoreId, Generation, ServerId, SessionId, ShardId, Zxid};
 use crate::base::time::{Duration, Instant, Now, Periods};
 use crate::durable::{Durable, LogMark};
 use crate::entry::EntryKind;
 use crate::mail::{Ask, Mail, Outcome, Ticket, What};
+use crate::op::WatcherType;
 use crate::peer::message::{Forward, PeerMessage, PeerState};
 use crate::replica::asking::Asked;
 use crate::replica::leading::Reign;
+use crate::replica::points::Carry;
+use crate::replica::session::ShardQuestion;
 use crate::shard::ShardMap;
 use crate::state::State;
 use crate::state::apply::Applied;
@@ -84,9 +90,12 @@ pub struct Replica {
     served: Option<ServerId>,
     leaderless_since: Option<Instant>,
     committed_told: Zxid,
-    /// This replica's own questions to other shards, about the sessions that it is the home of.
-    shard_questions: BTreeMap<Ticket, SessionId>,
+    /// This replica's own questions to other shards.
+    shard_questions: BTreeMap<Ticket, ShardQuestion>,
     next_question: u64,
+    /// Changes of partition points that not every shard is known to have.
+    carries: BTreeMap<u64, Carry>,
+    next_carry: u64,
     applied: Applied,
     actions: Vec<Action>,
     firings: Vec<Firing>,
@@ -129,6 +138,8 @@ impl Replica {
             committed_told: Zxid::ZERO,
             shard_questions: BTreeMap::new(),
             next_question: 0,
+            carries: BTreeMap::new(),
+            next_carry: 0,
             applied: Applied::new(),
             actions,
             firings: Vec::new(),
@@ -158,6 +169,16 @@ impl Replica {
             PeerMessage::TouchAck { origin, expired } => {
                 self.on_touch_ack(origin, &expired, deeds);
             }
+            PeerMessage::Recall {
+                origin,
+                session,
+                generation,
+                counter,
+            } => {
+                let (session, generation) = (SessionId(session), Generation(generation));
+                self.on_recall(Some(from), origin, session, generation, counter, deeds);
+            }
+            PeerMessage::Recalled { origin, seen } => self.on_recalled(origin, seen, deeds),
             PeerMessage::Error { text: _ } => {}
             protocol => self
                 .zab
@@ -213,6 +234,13 @@ impl Replica {
                 self.asked.insert((core, ticket), Asked::barrier());
                 self.send_asked(now, core, ticket, deeds);
             }
+            What::Read { .. }
+                if self.leaderless_for(now.instant) > self.config.periods.sync_limit =>
+            {
+                // Nobody knows how old this replica's state is by now.
+                let applied = self.state.applied();
+                self.answer(core, ticket, applied, Outcome::Unknown, deeds);
+            }
             What::Read {
                 reader,
                 op_code,
@@ -230,10 +258,28 @@ impl Replica {
             What::Identify { reader } => {
                 self.watches.identify(reader.connection, reader.identities);
             }
+            What::Unwatch { connection, path } => {
+                let kind = WatcherType::Children;
+                self.watches.remove(connection, &path, kind);
+            }
             What::Touch { sessions } => {
                 let origin = self.origin(core, ticket);
                 self.on_touch(now.instant, None, origin, &sessions, deeds);
             }
+            What::Recall {
+                session,
+                generation,
+                counter,
+            } => {
+                let asked = Asked::recall(session, generation, counter);
+                self.asked.insert((core, ticket), asked);
+                self.send_asked(now, core, ticket, deeds);
+            }
+            What::RaiseFloor {
+                home,
+                until,
+                living,
+            } => self.on_raise_floor(now, home, until, &living, deeds),
         }
         self.settle(now, deeds);
     }
@@ -280,6 +326,7 @@ impl Replica {
             self.notice_role(now, deeds);
             deeds.extend(self.actions.drain(..).map(Deed::Zab));
             self.apply_committed(now, deeds);
+            self.notice_role(now, deeds);
             self.answer_confirmed(deeds);
             self.propose_backlog(now, deeds);
             if self.actions.is_empty() {
@@ -294,11 +341,12 @@ impl Replica {
 
     /// What belonged to the old role ends with it; what waited for a leader goes to the new one.
     fn notice_role(&mut self, now: Now, deeds: &mut Vec<Deed>) {
-        let leads = self.zab.is_established_leader();
+        let leads = self.zab.is_established_leader() && self.has_inherited();
         if self.reign.is_some() && !leads {
             self.reign = None;
         }
         let serving = self.zab.serving_leader();
+        let serving = serving.filter(|&leader| leader != self.config.membership.me || leads);
         if serving == self.served {
             return;
         }
@@ -320,6 +368,12 @@ impl Replica {
                 self.send_asked(now, core, ticket, deeds);
             }
         }
+    }
+
+    /// A leader judges by what it inherited: the first entry of its own epoch comes behind all
+    /// that, and a quorum may have it before it is durable and applied here.
+    fn has_inherited(&self) -> bool {
+        self.state.applied().epoch() == self.zab.next_zxid().epoch()
     }
 
     fn apply_committed(&mut self, now: Now, deeds: &mut Vec<Deed>) {

@@ -8,10 +8,10 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
-use crate::base::id::{CoreId, Generation, ServerId, SessionId, ShardId};
-use crate::base::time::{Duration, Instant, Now};
+use crate::base::id::{Generation, SessionId, ShardId};
+use crate::base::time::{Duration, Now};
 use crate::mail::{Ask, Mail, Outcome, Ticket, What, Writer};
-use crate::peer::message::{PeerMessage, Touched, WriteAsk};
+use crate::peer::message::WriteAsk;
 use crate::replica::{Deed, Recipient, Replica};
 use crate::state::apply::SessionChange;
 use crate::state::session_prep::SessionRequest;
@@ -28,6 +28,15 @@ pub(super) struct Closing {
     asked: BTreeSet<ShardId>,
     /// The own shard's purge or end is proposed and not yet applied.
     is_proposed: bool,
+}
+
+/// What a replica has asked another shard for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ShardQuestion {
+    /// The next step towards the end of this session.
+    Session(SessionId),
+    /// To take over a partition point.
+    Point { carry: u64, point: usize },
 }
 
 impl Replica {
@@ -151,16 +160,15 @@ impl Replica {
             }
         }
         for (shard, ask) in asks {
-            self.ask_shard(shard, session, ask, deeds);
+            self.ask_shard(shard, ShardQuestion::Session(session), ask, deeds);
         }
     }
 
-    /// Asks another shard on behalf of a session's home; the answer comes to
-    /// [`Self::on_shard_answer`].
-    fn ask_shard(
+    /// Asks another shard; the answer comes to [`Self::on_shard_answer`].
+    pub(super) fn ask_shard(
         &mut self,
         shard: ShardId,
-        session: SessionId,
+        question: ShardQuestion,
         ask: WriteAsk,
         deeds: &mut Vec<Deed>,
     ) {
@@ -170,7 +178,7 @@ impl Replica {
             attachment: None,
             identities: crate::auth::Identities::none(),
         };
-        let ticket = self.shard_ticket(session);
+        let ticket = self.shard_ticket(question);
         let core = self.config.core;
         let what = What::Write { asker, ask };
         let mail = Mail::Ask {
@@ -183,7 +191,7 @@ impl Replica {
         });
     }
 
-    /// Another shard has done, or not done, what this home asked for a session.
+    /// Another shard has done, or not done, what this replica asked for.
     pub fn on_shard_answer(
         &mut self,
         now: Now,
@@ -192,9 +200,26 @@ impl Replica {
         outcome: &Outcome,
         deeds: &mut Vec<Deed>,
     ) {
-        let Some(session) = self.shard_questions.remove(&ticket) else {
-            return;
-        };
+        match self.shard_questions.remove(&ticket) {
+            None => return,
+            Some(ShardQuestion::Session(session)) => {
+                self.on_closing_step(now, session, shard, outcome, deeds);
+            }
+            Some(ShardQuestion::Point { carry, point }) => {
+                self.on_point_answer(carry, shard, point, outcome, deeds);
+            }
+        }
+        self.settle(now, deeds);
+    }
+
+    fn on_closing_step(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        shard: ShardId,
+        outcome: &Outcome,
+        deeds: &mut Vec<Deed>,
+    ) {
         let Some(reign) = self.reign.as_mut() else {
             return;
         };
@@ -216,13 +241,12 @@ impl Replica {
             }
         }
         self.drive_closing(now, session, deeds);
-        self.settle(now, deeds);
     }
 
-    fn shard_ticket(&mut self, session: SessionId) -> Ticket {
+    fn shard_ticket(&mut self, question: ShardQuestion) -> Ticket {
         self.next_question += 1;
         let ticket = Ticket::of_replica(self.shard(), self.next_question);
-        self.shard_questions.insert(ticket, session);
+        self.shard_questions.insert(ticket, question);
         ticket
     }
 
@@ -268,7 +292,10 @@ impl Replica {
             }
             SessionChange::Ended { session } => {
                 if let Some(reign) = self.reign.as_mut() {
-                    reign.closing.remove(&session);
+                    reign.sightings.forget(session);
+                    if let Some(closed) = reign.closing.remove(&session) {
+                        self.count_ends(&closed.over, deeds);
+                    }
                 }
                 self.tell_everybody(Mail::Ended { session }, deeds);
             }
@@ -276,70 +303,5 @@ impl Replica {
             | SessionChange::Opened { .. }
             | SessionChange::Advanced { .. } => {}
         }
-    }
-
-    fn touch_alive(&mut self, session: SessionId, now: Instant) -> bool {
-        let Some(home) = self.state.sessions().home(session) else {
-            return false;
-        };
-        if home.is_closing {
-            return false;
-        }
-        let timeout = Duration::from_ms(u64::from(home.timeout_ms));
-        if let Some(reign) = self.reign.as_mut() {
-            reign.expiry.touch(session, timeout, now);
-        }
-        true
-    }
-
-    /// Sessions were heard from, by a gateway of this node or of another.
-    pub(super) fn on_touch(
-        &mut self,
-        now: Instant,
-        from: Option<ServerId>,
-        origin: Origin,
-        sessions: &[Touched],
-        deeds: &mut Vec<Deed>,
-    ) {
-        if self.reign.is_none() {
-            if from.is_none()
-                && let Some(leader) = self.served
-            {
-                let sessions = sessions.to_vec();
-                self.send(leader, PeerMessage::Touch { origin, sessions }, deeds);
-            }
-            return;
-        }
-        let mut expired = Vec::new();
-        for touched in sessions {
-            let session = SessionId(touched.session);
-            let moved = self
-                .state
-                .sessions()
-                .home(session)
-                .is_some_and(|home| home.generation > Generation(touched.generation));
-            if moved || !self.touch_alive(session, now) {
-                expired.push(touched.session);
-            }
-        }
-        match from {
-            Some(from) => self.send(from, PeerMessage::TouchAck { origin, expired }, deeds),
-            None => self.on_touch_ack(origin, &expired, deeds),
-        }
-    }
-
-    pub(super) fn on_touch_ack(&mut self, origin: Origin, expired: &[u64], deeds: &mut Vec<Deed>) {
-        if !self.is_mine(origin) {
-            return;
-        }
-        let mail = Mail::Touched {
-            shard: self.shard(),
-            ticket: Ticket(origin.ticket),
-            expired: expired.iter().copied().map(SessionId).collect(),
-        };
-        deeds.push(Deed::Mail {
-            to: Recipient::Core(CoreId(origin.core)),
-            mail,
-        });
     }
 }

@@ -9,9 +9,10 @@ use core::ops::Range;
 
 use crate::base::id::{Generation, SessionId, ShardId, Zxid};
 use crate::op::{EventType, Stat};
+use crate::shard::point_index;
+use crate::state::State;
 use crate::state::acl::Readers;
 use crate::state::tree::NewNode;
-use crate::state::{State, point_index};
 use crate::txn::{AclEntry, ArchivedAclEntry, ArchivedOperation, ArchivedTxn};
 
 /// What applying one transaction brought about. Reused: it keeps its memory.
@@ -212,6 +213,7 @@ impl State {
                 let node = self.tree.find(path).expect("data is set where a znode is");
                 let version = version.to_native();
                 self.tree.set_data(node, data, version, zxid, time_ms);
+                self.note_point(path, zxid);
                 applied
                     .results
                     .push(ResultRecord::DataSet(self.tree.stat(node)));
@@ -231,6 +233,7 @@ impl State {
                     .expect("an ACL is set where a znode is");
                 let acl = applied.acl_of(acl);
                 self.tree.set_acl(node, acl, version.to_native());
+                self.note_point(path, zxid);
                 applied
                     .results
                     .push(ResultRecord::AclSet(self.tree.stat(node)));

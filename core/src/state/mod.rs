@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 
 use crate::base::bytes::{Put, Reader};
 use crate::base::id::{SessionId, ShardId, Zxid};
-use crate::shard::{PARTITION_POINTS, ShardMap};
+use crate::shard::{PARTITION_POINTS, ShardMap, point_index};
 use crate::state::session::{Malformed, Sessions};
 use crate::state::tree::{NewNode, Tree};
 
@@ -39,7 +39,8 @@ pub struct State {
 #[derive(Clone)]
 pub struct Tables {
     sessions: Sessions,
-    /// For every partition point, the zxid in shard 0 of what was last carried here.
+    /// For every partition point, the zxid in shard 0 of what was last carried here; in shard 0
+    /// itself, of what is to be carried to the others.
     points: [Zxid; PARTITION_POINTS.len()],
 }
 
@@ -131,6 +132,16 @@ impl State {
     pub fn point_zxid(&self, point: &str) -> Zxid {
         point_index(point).map_or(Zxid::ZERO, |index| self.tables.points[index])
     }
+
+    /// A client has changed a znode's data or ACL. If it is a point, other shards must hear of it.
+    fn note_point(&mut self, path: &str, zxid: Zxid) {
+        if self.map.count() > 1
+            && let Some(index) = point_index(path)
+        {
+            assert_eq!(self.shard, ShardId(0), "shard 0 decides about points");
+            self.tables.points[index] = zxid;
+        }
+    }
 }
 
 impl Tables {
@@ -141,11 +152,6 @@ impl Tables {
         }
         self.sessions.encode(out);
     }
-}
-
-/// The place of a partition point in [`PARTITION_POINTS`].
-fn point_index(path: &str) -> Option<usize> {
-    PARTITION_POINTS.iter().position(|point| *point == path)
 }
 
 fn pristine(acl: &[crate::txn::AclEntry]) -> NewNode<'_> {

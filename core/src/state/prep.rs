@@ -17,9 +17,9 @@ use crate::base::id::{Generation, SessionId, Zxid};
 use crate::base::limits::{EPHEMERALS_PER_SESSION_MAX, MULTI_OPERATIONS_MAX, RECORD_BYTES_MAX};
 use crate::op::{Acl, CreateMode, Request, permission};
 use crate::path;
-use crate::shard::is_partition_point;
+use crate::shard::{is_partition_point, point_index};
 use crate::state::overlay::{AclView, AttachedPhase, AttachedView, NodeView, Overlay};
-use crate::state::{CONFIG_PATH, State, acl, point_index};
+use crate::state::{CONFIG_PATH, State, acl};
 use crate::txn::{AclEntry, Operation};
 
 /// Who writes, and where in the shard's order.

@@ -71,6 +71,9 @@ pub fn put_request(out: &mut Vec<u8>, xid: i32, request: &Request<'_>) {
     finish(out, at);
 }
 
+/// What [`put_request`] puts before a request's record: length, xid and opcode.
+pub const REQUEST_PREFIX_BYTES: usize = 4 + 4 + 4;
+
 /// Reads a reply's header, and returns the body behind it.
 #[inline]
 pub fn parse_header(frame: &[u8]) -> Result<(ReplyHeader, &[u8]), JuteError> {

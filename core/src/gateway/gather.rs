@@ -1,0 +1,319 @@
+//! One reply from the answers of several shards.
+//!
+//! What a partition point holds is spread over all shards: shard 0 has its data, its ACL and its
+//! own numbers, and every shard has some of its children. The stat that a client sees is shard
+//! 0's, with `numChildren` and `cversion` summed over the shards, so that every change of a child
+//! moves `cversion`, and with the numerically newest `pzxid`, so that it never goes back.
+
+use alloc::vec::Vec;
+
+use crate::base::bytes::Reader;
+use crate::base::error::ErrorCode;
+use crate::base::id::{ShardId, Zxid};
+use crate::base::limits::RESPONSE_BYTES_MAX;
+use crate::op::{OpCode, Stat};
+use crate::path;
+use crate::shard::PARTITION_POINTS;
+use crate::wire::client;
+use crate::wire::jute::{JuteError, ReadJute};
+use crate::wire::reply::{self, STAT_BYTES};
+
+/// The answers to one request on their way to one reply.
+pub(super) struct Gather {
+    plan: Plan,
+    parts: Vec<Part>,
+    pub(super) marks: PointMarks,
+}
+
+/// How answers become a reply.
+pub(super) enum Plan {
+    /// A read of what is in one place, or in every shard.
+    Read(Place),
+    /// getEphemerals: the lists of all shards.
+    Ephemerals,
+    /// checkWatches and removeWatches: some shard has such a watch.
+    AnyWatch,
+    /// setWatches and addWatch: done everywhere.
+    Everywhere { op_code: OpCode },
+    /// multiRead: so many parts for each of its reads.
+    MultiRead(Vec<(Place, usize)>),
+}
+
+/// What a read reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    pub(super) op_code: OpCode,
+    /// A partition point; `None` if one shard has the whole answer.
+    pub(super) point: Option<&'static str>,
+}
+
+/// What a request does to the watches on partition points, one bit for each point.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct PointMarks {
+    /// Leaves a watch on the children.
+    pub(super) children: u8,
+    /// Leaves a persistent watch.
+    pub(super) persistent: u8,
+    /// Takes the watch on the children away.
+    pub(super) without_children: u8,
+    /// Takes the persistent watch away.
+    pub(super) without_persistent: u8,
+    /// Of those on children: fired already, while answers are missing.
+    pub(super) fired: u8,
+}
+
+struct Part {
+    shard: ShardId,
+    answer: Option<Answer>,
+}
+
+struct Answer {
+    zxid: Zxid,
+    code: ErrorCode,
+    body: Vec<u8>,
+}
+
+impl Gather {
+    pub(super) fn new(
+        plan: Plan,
+        shards: impl Iterator<Item = ShardId>,
+        marks: PointMarks,
+    ) -> Self {
+        let parts = shards.map(|shard| Part {
+            shard,
+            answer: None,
+        });
+        Self {
+            plan,
+            parts: parts.collect(),
+            marks,
+        }
+    }
+
+    /// The oldest open question to this shard is answered: a shard answers in order.
+    pub(super) fn put(&mut self, shard: ShardId, zxid: Zxid, code: ErrorCode, body: Vec<u8>) {
+        let open = |part: &&mut Part| part.shard == shard && part.answer.is_none();
+        let part = self.parts.iter_mut().find(open);
+        let part = part.expect("a shard answers as often as it is asked");
+        part.answer = Some(Answer { zxid, code, body });
+    }
+
+    /// Whether events may come before the answers that register their watches.
+    pub(super) fn sets_watches(&self) -> bool {
+        let op_code = OpCode::SetWatches;
+        matches!(self.plan, Plan::Everywhere { op_code: of } if of == op_code)
+    }
+
+    pub(super) fn waits_for(&self, shard: ShardId) -> bool {
+        let mut parts = self.parts.iter();
+        parts.any(|part| part.shard == shard && part.answer.is_none())
+    }
+
+    pub(super) fn has_heard_from(&self, shard: ShardId) -> bool {
+        let mut parts = self.parts.iter();
+        parts.any(|part| part.shard == shard && part.answer.is_some())
+    }
+
+    /// What each shard had applied when it answered.
+    pub(super) fn seen(&self) -> Vec<(ShardId, Zxid)> {
+        let answered = self.parts.iter().filter_map(|part| {
+            let answer = part.answer.as_ref()?;
+            Some((part.shard, answer.zxid))
+        });
+        answered.collect()
+    }
+
+    /// The reply, once every answer is there.
+    pub(super) fn combine(&self) -> (ErrorCode, Vec<u8>) {
+        let mut body = Vec::new();
+        match self.combine_into(&mut body) {
+            Ok(()) if body.len() > RESPONSE_BYTES_MAX => (ErrorCode::MarshallingError, Vec::new()),
+            Ok(()) => (ErrorCode::Ok, body),
+            Err(code) => (code, Vec::new()),
+        }
+    }
+
+    fn combine_into(&self, body: &mut Vec<u8>) -> Result<(), ErrorCode> {
+        match &self.plan {
+            Plan::Read(place) => combine_read(*place, &self.parts, body),
+            Plan::Ephemerals => {
+                first_refusal(&self.parts)?;
+                put_lists(body, &self.parts, |_, _| true)
+            }
+            Plan::AnyWatch => {
+                let mut codes = self.parts.iter().map(|part| part.answer().code);
+                let some = codes.any(|code| code == ErrorCode::Ok);
+                some.then_some(()).ok_or(ErrorCode::NoWatcher)
+            }
+            Plan::Everywhere { op_code } => {
+                first_refusal(&self.parts)?;
+                if *op_code == OpCode::AddWatch {
+                    reply::number(body, 0);
+                }
+                Ok(())
+            }
+            Plan::MultiRead(reads) => {
+                let mut rest = self.parts.as_slice();
+                for (place, count) in reads {
+                    let (parts, behind) = rest.split_at(*count);
+                    rest = behind;
+                    let before = body.len();
+                    reply::multi_result(body, place.op_code);
+                    if let Err(code) = combine_read(*place, parts, body) {
+                        body.truncate(before);
+                        reply::multi_error(body, code);
+                    }
+                    if body.len() > RESPONSE_BYTES_MAX {
+                        return Err(ErrorCode::MarshallingError);
+                    }
+                }
+                reply::multi_end(body);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Part {
+    fn answer(&self) -> &Answer {
+        self.answer.as_ref().expect("every answer is there")
+    }
+}
+
+/// Appends the body of one read. A refusal of any shard is everybody's: the ACL of a point is the
+/// same in all of them, but for the moment in which it changes.
+fn combine_read(place: Place, parts: &[Part], body: &mut Vec<u8>) -> Result<(), ErrorCode> {
+    first_refusal(parts)?;
+    let Some(point) = place.point else {
+        assert_eq!(parts.len(), 1, "one shard has the whole answer");
+        body.extend_from_slice(&parts[0].answer().body);
+        return Ok(());
+    };
+    match place.op_code {
+        OpCode::GetChildren => put_names(body, point, parts),
+        OpCode::GetChildren2 => {
+            put_names(body, point, parts)?;
+            reply::stat(body, &union_stat(point, parts)?);
+            Ok(())
+        }
+        OpCode::GetAllChildrenNumber => {
+            let mut sum: i32 = 0;
+            for part in parts {
+                let number = client::parse_number(&part.answer().body).map_err(foreign)?;
+                sum = sum.saturating_add(number - part.counted_twice(points_below(point)));
+            }
+            reply::number(body, sum);
+            Ok(())
+        }
+        _ => {
+            let stat = union_stat(point, parts)?;
+            let first = &parts[0].answer().body;
+            let before_stat = first.len().checked_sub(STAT_BYTES);
+            let before_stat = before_stat.ok_or(ErrorCode::SystemError)?;
+            body.extend_from_slice(&first[..before_stat]);
+            reply::stat(body, &stat);
+            Ok(())
+        }
+    }
+}
+
+impl Part {
+    /// Points are in every shard, and counted in shard 0 only.
+    fn counted_twice(&self, points: i32) -> i32 {
+        if self.shard == ShardId(0) { 0 } else { points }
+    }
+}
+
+/// Every shard's body ends with its stat of the point.
+fn union_stat(point: &str, parts: &[Part]) -> Result<Stat, ErrorCode> {
+    let twice = points_under(point);
+    let mut union: Option<Stat> = None;
+    for part in parts {
+        let bytes = part.answer().body.last_chunk::<STAT_BYTES>();
+        let stat = client::parse_stat(bytes.ok_or(ErrorCode::SystemError)?).map_err(foreign)?;
+        let Some(union) = union.as_mut() else {
+            assert_eq!(part.shard, ShardId(0), "shard 0 comes first");
+            union = Some(stat);
+            continue;
+        };
+        // A shard begins with its points already there, as if created before it counted: its
+        // cversion starts that much below zero.
+        union.cversion = union
+            .cversion
+            .wrapping_add(stat.cversion)
+            .wrapping_add(twice);
+        union.children_count = union
+            .children_count
+            .saturating_add(stat.children_count - twice);
+        union.pzxid = union.pzxid.max(stat.pzxid);
+    }
+    union.ok_or(ErrorCode::SystemError)
+}
+
+fn put_names(body: &mut Vec<u8>, point: &str, parts: &[Part]) -> Result<(), ErrorCode> {
+    let is_point = |name: &str| {
+        let mut points = PARTITION_POINTS.iter();
+        points.any(|other| path::parent(other) == Some(point) && path::name(other) == name)
+    };
+    put_lists(body, parts, |part, name| {
+        part.shard == ShardId(0) || !is_point(name)
+    })
+}
+
+/// The lists that the parts' bodies begin with, in one.
+fn put_lists(
+    body: &mut Vec<u8>,
+    parts: &[Part],
+    is_listed: impl Fn(&Part, &str) -> bool,
+) -> Result<(), ErrorCode> {
+    let mut list = reply::begin_vector(body);
+    for part in parts {
+        let mut reader = Reader::new(&part.answer().body);
+        let count = reader.vector_count(TEXT_BYTES_MIN).map_err(foreign)?;
+        for _ in 0..count {
+            let text = reader.text().map_err(foreign)?;
+            if is_listed(part, text) {
+                reply::push_string(body, &mut list, text);
+            }
+        }
+    }
+    reply::finish_vector(body, list);
+    Ok(())
+}
+
+fn first_refusal(parts: &[Part]) -> Result<(), ErrorCode> {
+    let mut codes = parts.iter().map(|part| part.answer().code);
+    match codes.find(|code| *code != ErrorCode::Ok) {
+        Some(code) => Err(code),
+        None => Ok(()),
+    }
+}
+
+/// Points that are children of this one.
+fn points_under(point: &str) -> i32 {
+    count_points(|other| path::parent(other) == Some(point))
+}
+
+/// Points that are anywhere below this one.
+fn points_below(point: &str) -> i32 {
+    let prefix = point.strip_suffix('/').unwrap_or(point);
+    count_points(|other| {
+        other != point
+            && other
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.starts_with('/'))
+    })
+}
+
+fn count_points(is_counted: impl Fn(&str) -> bool) -> i32 {
+    let counted = PARTITION_POINTS.iter().filter(|point| is_counted(point));
+    i32::try_from(counted.count()).expect("there are four points")
+}
+
+/// A shard's answer that no replica of this node gives.
+fn foreign(_: JuteError) -> ErrorCode {
+    ErrorCode::SystemError
+}
+
+/// A text's length.
+const TEXT_BYTES_MIN: usize = 4;
