@@ -1,5 +1,11 @@
 //! Several workers in memory: links that delay and break, disks that lag and forget, crashes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on fails; its numbers are small"
+)]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -249,7 +255,15 @@ impl Cluster {
                 let peer_cores = 1;
                 self.step(node, Input::LinkUp { link, peer_cores });
             }
-            Arrival::Bytes(link, bytes) => {
+            Arrival::Bytes(link, mut bytes) => {
+                if self.prng.chance(1, 4) {
+                    let at = self.prng.below(bytes.len() as u64) as usize;
+                    let rest = Arrival::Bytes(link, bytes.split_off(at));
+                    self.arrivals
+                        .entry((node, from))
+                        .or_default()
+                        .push_front(rest);
+                }
                 let bytes = bytes.as_slice();
                 self.step(node, Input::LinkBytes { link, bytes });
             }
@@ -473,17 +487,7 @@ impl Cluster {
 fn wall(now: Instant) -> Now {
     Now {
         instant: now,
-        wall_ms: WALL_MS + i64::try_from(now.as_ms()).unwrap(),
-    }
-}
-
-trait AsMs {
-    fn as_ms(self) -> u64;
-}
-
-impl AsMs for Instant {
-    fn as_ms(self) -> u64 {
-        self.0 / 1000
+        wall_ms: WALL_MS + i64::try_from(now.0 / 1000).unwrap(),
     }
 }
 
