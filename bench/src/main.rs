@@ -4,8 +4,7 @@
 //!   `failover` kills leaders.
 //! - `client` and `client/wire` speak ZooKeeper's protocol, `streams` drives many connections on
 //!   one io_uring, `cluster` starts and stops servers, `floor` is what the machine could do at
-//! best,
-//!   `process` asks the kernel for CPU and memory.
+//!   best, `process` asks the kernel for CPU and memory.
 
 mod client;
 mod cluster;
@@ -76,9 +75,7 @@ fn run(command: Command) -> Result<(), BenchError> {
             if report.is_sound() {
                 Ok(())
             } else {
-                Err(BenchError::Invalid(
-                    "acknowledged writes were lost".to_owned(),
-                ))
+                Err(BenchError::Invalid("acknowledged writes were lost".to_owned()))
             }
         }
         Command::FloorServe { port } => floor::server::bind(port).and_then(floor::server::serve),
@@ -89,10 +86,7 @@ fn to_json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("a report can be written as JSON")
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "results are what standard output is for"
-)]
+#[expect(clippy::print_stdout, reason = "results are what standard output is for")]
 fn print(text: &str) {
     println!("{text}");
 }

@@ -35,16 +35,8 @@ pub type Complaint = &'static str;
 
 impl Links {
     pub fn new(heartbeat: Duration, silence: Duration) -> Self {
-        assert!(
-            heartbeat < silence,
-            "a peer that lives is never silent for so long"
-        );
-        Self {
-            links: BTreeMap::new(),
-            cores: BTreeMap::new(),
-            heartbeat,
-            silence,
-        }
+        assert!(heartbeat < silence, "a peer that lives is never silent for so long");
+        Self { links: BTreeMap::new(), cores: BTreeMap::new(), heartbeat, silence }
     }
 
     pub fn on_up(&mut self, now: Instant, id: LinkId, peer_cores: u8) {
@@ -55,7 +47,7 @@ impl Links {
             carried: Vec::new(),
             output: Vec::new(),
             heard: now,
-            ping_at: now + self.heartbeat,
+            ping_at: next_ping(now, self.heartbeat),
             is_closing: false,
         };
         self.links.insert((id.peer, id.core), link);
@@ -103,6 +95,7 @@ impl Links {
                             Err(_) => break Err("a message that cannot be read"),
                         },
                         Ok(Frame::Hello(_)) => break Err("a second hello"),
+                        Ok(Frame::Formation(_)) => break Err("it has no cluster"),
                         Err(_) => break Err("a frame that cannot be read"),
                     }
                 }
@@ -165,7 +158,7 @@ impl Links {
                 link.is_closing = true;
                 on_silence(link.id);
             } else if link.ping_at <= now {
-                link.ping_at = now + heartbeat;
+                link.ping_at = next_ping(now, heartbeat);
                 if link.output.is_empty() {
                     codec::encode_ping(&mut link.output);
                 }
@@ -183,15 +176,17 @@ impl Links {
 
     pub fn deadline(&self) -> Option<Instant> {
         let open = self.links.values().filter(|link| !link.is_closing);
-        open.map(|link| link.ping_at.min(link.heard + self.silence))
-            .min()
+        open.map(|link| link.ping_at.min(link.heard + self.silence)).min()
     }
 
     fn find(&mut self, id: LinkId) -> Option<&mut Link> {
-        self.links
-            .get_mut(&(id.peer, id.core))
-            .filter(|link| link.id == id)
+        self.links.get_mut(&(id.peer, id.core)).filter(|link| link.id == id)
     }
+}
+
+/// Pings of all links are due at the same moments, so that an idle core wakes up once for all.
+fn next_ping(now: Instant, heartbeat: Duration) -> Instant {
+    Instant((now.0 / heartbeat.0 + 1) * heartbeat.0)
 }
 
 /// The core of a node with so many cores that a shard lives on.

@@ -9,11 +9,7 @@ use pigeonhole_core::wire::client;
 
 use ensemble::{Cluster, News};
 
-const CONNECTION: ConnectionId = ConnectionId {
-    core: CoreId(0),
-    slot: 0,
-    generation: 1,
-};
+const CONNECTION: ConnectionId = ConnectionId { core: CoreId(0), slot: 0, generation: 1 };
 
 fn connect() -> Vec<u8> {
     let request = ConnectRequest {
@@ -74,16 +70,10 @@ fn what_is_sent_ahead_of_the_session_is_answered_behind_it() {
     cluster.open_client(leader, CONNECTION, [7; 16]);
     let mut bytes = connect();
     // The Java client sends its credentials and watches without waiting for its session.
-    let auth = Request::Auth {
-        scheme: "digest",
-        credential: b"user:secret",
-    };
+    let auth = Request::Auth { scheme: "digest", credential: b"user:secret" };
     client::put_request(&mut bytes, -4, &auth);
     client::put_request(&mut bytes, -2, &Request::Ping);
-    let exists = Request::Exists {
-        path: "/",
-        watch: false,
-    };
+    let exists = Request::Exists { path: "/", watch: false };
     client::put_request(&mut bytes, 1, &exists);
     send(&mut cluster, leader, &bytes);
     cluster.run(100);
@@ -91,10 +81,8 @@ fn what_is_sent_ahead_of_the_session_is_answered_behind_it() {
     assert!(!is_closed);
     let response = client::parse_connect(&frames[0]).unwrap();
     assert_eq!(response.timeout_ms, 4000, "the session comes first");
-    let xids: Vec<i32> = frames[1..]
-        .iter()
-        .map(|frame| client::parse_header(frame).unwrap().0.xid)
-        .collect();
+    let xids: Vec<i32> =
+        frames[1..].iter().map(|frame| client::parse_header(frame).unwrap().0.xid).collect();
     assert_eq!(xids, [-4, -2, 1]);
 }
 

@@ -227,8 +227,7 @@ impl Storm {
             self.ask(index, &mut bytes);
         }
         let bytes = bytes.as_slice();
-        self.cluster
-            .step(node, Input::ClientBytes { connection, bytes });
+        self.cluster.step(node, Input::ClientBytes { connection, bytes });
     }
 
     fn connect(&mut self, index: usize) {
@@ -255,11 +254,9 @@ impl Storm {
         };
         let mut bytes = vec![];
         client::put_connect(&mut bytes, &request);
-        self.cluster
-            .open_client(node, connection, [client.generation as u8; 16]);
+        self.cluster.open_client(node, connection, [client.generation as u8; 16]);
         let bytes = bytes.as_slice();
-        self.cluster
-            .step(node, Input::ClientBytes { connection, bytes });
+        self.cluster.step(node, Input::ClientBytes { connection, bytes });
     }
 
     fn ask(&mut self, index: usize, bytes: &mut Vec<u8>) {
@@ -285,40 +282,28 @@ impl Storm {
                 client.put(bytes, &request, Wanted::Ephemeral(path.clone()));
             }
             50..60 => {
-                let request = Request::SetData {
-                    path: "/zookeeper/quota",
-                    data: b"x",
-                    version: -1,
-                };
+                let request =
+                    Request::SetData { path: "/zookeeper/quota", data: b"x", version: -1 };
                 if self.map.count() == 1 {
                     client.put(bytes, &request, Wanted::Shared);
                 }
             }
             60..70 => {
-                let request = Request::Delete {
-                    path: "/none",
-                    version: -1,
-                };
+                let request = Request::Delete { path: "/none", version: -1 };
                 client.put(bytes, &request, Wanted::NoNode);
             }
             70..85 => {
                 let Some(known) = known else { return };
                 let path = self.acknowledged[known].clone();
                 client.put(bytes, &Request::Sync { path: "/" }, Wanted::Synced);
-                let request = Request::Exists {
-                    path: &path,
-                    watch: false,
-                };
+                let request = Request::Exists { path: &path, watch: false };
                 client.put(bytes, &request, Wanted::There(path.clone()));
             }
             85..98 => {
                 let Some(path) = client.own.last().cloned() else {
                     return;
                 };
-                let request = Request::Exists {
-                    path: &path,
-                    watch: true,
-                };
+                let request = Request::Exists { path: &path, watch: true };
                 client.put(bytes, &request, Wanted::There(path.clone()));
             }
             98 => {
@@ -452,23 +437,12 @@ impl Storm {
             self.cluster.run(100);
             self.hear();
         }
-        let reports: Vec<_> = self
-            .cluster
-            .nodes
-            .iter()
-            .map(|node| node.worker.as_ref().unwrap().report())
-            .collect();
+        let reports: Vec<_> =
+            self.cluster.nodes.iter().map(|node| node.worker.as_ref().unwrap().report()).collect();
         for shard in 0..usize::from(self.map.count()) {
-            let leaders = reports
-                .iter()
-                .filter(|report| report.shards[shard].leader.is_some())
-                .count();
-            assert_eq!(
-                leaders,
-                reports.len(),
-                "everybody serves: {}",
-                self.report()
-            );
+            let leaders =
+                reports.iter().filter(|report| report.shards[shard].leader.is_some()).count();
+            assert_eq!(leaders, reports.len(), "everybody serves: {}", self.report());
             for report in &reports {
                 let (first, it) = (&reports[0].shards[shard], &report.shards[shard]);
                 assert_eq!(first.zxid, it.zxid, "{}", self.report());
@@ -543,18 +517,8 @@ impl Client {
 }
 
 fn create(path: &str, mode: CreateMode) -> Request<'_> {
-    let acl = vec![Acl {
-        permissions: permission::ALL,
-        scheme: "world",
-        id: "anyone",
-    }];
-    Request::Create {
-        path,
-        data: b"data",
-        acl,
-        mode,
-        with_stat: false,
-    }
+    let acl = vec![Acl { permissions: permission::ALL, scheme: "world", id: "anyone" }];
+    Request::Create { path, data: b"data", acl, mode, with_stat: false }
 }
 
 fn czxid(node: &ensemble::Node, map: ShardMap, path: &str) -> Option<Zxid> {

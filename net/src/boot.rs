@@ -1,7 +1,7 @@
 //! From a configuration to running cores: recover, bind, start; and back to rest.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -25,7 +25,6 @@ use pigeonhole_storage::scan::Ending;
 use pigeonhole_storage::wal::{Wal, WalConfig};
 
 use crate::client::admin::Facts;
-use crate::client::listener;
 use crate::config::{HostPort, ServerConfig};
 use crate::control::{Control, LogDirectory, News};
 use crate::engine::clock::Clock;
@@ -33,9 +32,10 @@ use crate::engine::mailbox::House;
 use crate::engine::place;
 use crate::engine::{self, Milestone, Seed};
 use crate::exit::{self, Failure};
-use crate::home::{self, Home, WhenEmpty};
+use crate::home::{self, Home};
 use crate::os::{self, MappedFile};
 use crate::peer::greeting::Identity;
+use crate::ports::Ports;
 use crate::ring::{self, LogBuffers, PROBE_BYTES, Ring, RingConfig, RingReport, SyncProbe};
 
 /// What all nodes of a process share.
@@ -75,30 +75,24 @@ impl Process {
         })
     }
 
-    /// Recovers a server's data and starts its cores.
+    /// Recovers a member's data and starts its cores. The ports are bound unless they are given.
     pub(crate) fn start(
         &mut self,
         config: ServerConfig,
-        when_empty: WhenEmpty,
+        mut home: Home,
+        ports: Option<Ports>,
     ) -> Result<Node, Failure> {
-        for warning in &config.warnings {
-            tracing::warn!("{warning}");
-        }
-        let mut home = Home::open(&config, when_empty)?;
         let session_base_ms = home.take_session_base(self.clock.now().wall_ms)?;
         let recovered = recover_log(&home, &config)?;
         let probe = self.probe(&home)?;
-        let client_port = bind(&config.client_address, config.client_listen_backlog)?;
-        let peer_port = match peer_address(&config) {
-            Some(address) => Some(bind(&address, None)?),
-            None => None,
-        };
+        // Whoever comes before there is somebody to answer is better refused than kept waiting.
+        let ports = ports.map_or_else(|| Ports::bind(&config), Ok)?;
         let summary = format!(
             "server {} of cluster {} serves clients on {}: {probe}, cores {}, open files {}",
             config.id, home.meta.cluster, config.client_address, config.cores, self.open_files_max
         );
         let plan = Plan::new(config, &home, session_base_ms, recovered)?;
-        plan.start(self, home, probe, (client_port, peer_port), summary)
+        plan.start(self, home, probe, ports, summary)
     }
 
     /// Times the ways to make a write durable, once for each device.
@@ -122,40 +116,28 @@ impl Node {
         let mut reports: Vec<(CoreId, RingReport, bool)> = Vec::new();
         while reports.len() < self.threads.len() {
             match self.milestones.recv() {
-                Ok(Milestone::Started {
-                    core,
-                    ring,
-                    registered,
-                }) => {
+                Ok(Milestone::Started { core, ring, registered }) => {
                     reports.push((core, ring, registered));
                 }
                 Ok(Milestone::Failed(failure)) => return Err(failure),
                 Ok(Milestone::Stopped) | Err(_) => {
-                    return Err(Failure::environment(
-                        "a core has ended while it was starting",
-                    ));
+                    return Err(Failure::environment("a core has ended while it was starting"));
                 }
             }
         }
         reports.sort_by_key(|(core, _, _)| *core);
         let (_, ring, registered) = reports.first().expect("a node has a core");
-        let pinned = if *registered {
-            "registered"
-        } else {
-            "unregistered"
-        };
+        let pinned = if *registered { "registered" } else { "unregistered" };
         tracing::info!("{}; {ring}, {pinned} log buffers", self.summary);
         Ok(())
     }
 
     /// A core's reason to have ended by itself, if one has.
     pub(crate) fn failure(&self) -> Option<Failure> {
-        self.milestones
-            .try_iter()
-            .find_map(|milestone| match milestone {
-                Milestone::Failed(failure) => Some(failure),
-                Milestone::Started { .. } | Milestone::Stopped => None,
-            })
+        self.milestones.try_iter().find_map(|milestone| match milestone {
+            Milestone::Failed(failure) => Some(failure),
+            Milestone::Started { .. } | Milestone::Stopped => None,
+        })
     }
 
     /// Tells all cores to end.
@@ -235,10 +217,7 @@ impl Plan {
             session_base_ms,
             client: client_limits(&config),
             auth: AuthSettings {
-                super_digest: config
-                    .super_digest
-                    .as_ref()
-                    .map(|it| it.expose().to_owned()),
+                super_digest: config.super_digest.as_ref().map(|it| it.expose().to_owned()),
             },
             seed: u64::try_from(seed >> 64).expect("64 bits"),
         };
@@ -260,7 +239,7 @@ impl Plan {
         process: &Process,
         home: Home,
         probe: SyncProbe,
-        (client_port, mut peer_port): (OwnedFd, Option<OwnedFd>),
+        ports: Ports,
         summary: String,
     ) -> Result<Node, Failure> {
         let cores = self.identity.cores;
@@ -271,7 +250,7 @@ impl Plan {
             open_files_max: process.open_files_max,
             started: process.clock.now().instant,
         });
-        let mut client_port = Some(client_port);
+        let (mut client_port, mut peer_port) = (Some(ports.client), ports.peer);
         let mut threads = Vec::new();
         for core in (0..cores).map(CoreId) {
             let seed = Seed {
@@ -282,10 +261,7 @@ impl Plan {
                 desk: process.control.desk(house.clone(), core),
                 directory: self.log.clone(),
                 sync_probe: probe,
-                worker: WorkerConfig {
-                    core,
-                    ..self.worker.clone()
-                },
+                worker: WorkerConfig { core, ..self.worker.clone() },
                 restored: self.restored(core)?,
                 wal: self.wal(core)?,
                 recyclable: std::mem::take(&mut self.recyclable),
@@ -298,28 +274,18 @@ impl Plan {
                 milestones: sender.clone(),
             };
             let name = format!("core-{}/{}", self.config.id, core.0);
-            let thread = std::thread::Builder::new()
-                .name(name)
-                .spawn(move || engine::run(seed));
+            let thread = std::thread::Builder::new().name(name).spawn(move || engine::run(seed));
             threads.push(thread.map_err(|error| {
                 Failure::environment(format_args!("cannot start a thread: {error}"))
             })?);
         }
-        Ok(Node {
-            house,
-            threads,
-            milestones,
-            summary,
-            _home: home,
-        })
+        Ok(Node { house, threads, milestones, summary, _home: home })
     }
 
     /// The shards of a core as recovery found them, ready to be led or followed.
     fn restored(&self, core: CoreId) -> Result<Vec<(State, Restored)>, Failure> {
         let shards = place::shards_of(core, self.identity.cores, self.map);
-        shards
-            .map(|shard| restore(shard, &self.shards[&shard], self.map))
-            .collect()
+        shards.map(|shard| restore(shard, &self.shards[&shard], self.map)).collect()
     }
 
     fn wal(&self, core: CoreId) -> Result<Wal, Failure> {
@@ -327,32 +293,17 @@ impl Plan {
         let checkpoints = shards.map(|shard| self.shards[&shard].checkpoint).collect();
         let secret = home::random()?;
         let (config, seal) = (WalConfig::default(), self.seal.clone());
-        Ok(Wal::new(
-            config,
-            self.next_boot,
-            core,
-            secret,
-            checkpoints,
-            seal,
-        ))
+        Ok(Wal::new(config, self.next_boot, core, secret, checkpoints, seal))
     }
 
     fn peers(&self) -> Vec<(ServerId, HostPort)> {
-        let others = self
-            .config
-            .servers
-            .iter()
-            .filter(|server| server.id != self.config.id);
-        others
-            .map(|server| (ServerId(server.id), server.peer.clone()))
-            .collect()
+        let others = self.config.servers.iter().filter(|server| server.id != self.config.id);
+        others.map(|server| (ServerId(server.id), server.peer.clone())).collect()
     }
 
     fn processor_of(&self, core: CoreId, process: &Process) -> Option<usize> {
         let pinned = self.config.pin && process.nodes == 1;
-        pinned
-            .then(|| place::processor_of(core, &process.processors))
-            .flatten()
+        pinned.then(|| place::processor_of(core, &process.processors)).flatten()
     }
 
     /// Descriptors are left for the log, the peers and the control thread.
@@ -414,10 +365,7 @@ fn restore(
         accepted_epoch: checkpoint.accepted_epoch(),
         current_epoch: checkpoint.current_epoch(),
         committed: checkpoint.committed_zxid(),
-        base: Mark {
-            zxid: Zxid::ZERO,
-            ..Mark::default()
-        },
+        base: Mark { zxid: Zxid::ZERO, ..Mark::default() },
         entries: recovered.entries.clone(),
     };
     Ok((State::new(shard, map), restored))
@@ -455,27 +403,6 @@ fn probe_directory(home: &Home) -> Result<SyncProbe, Failure> {
     Ok(probe)
 }
 
-fn bind(address: &HostPort, backlog: Option<u32>) -> Result<OwnedFd, Failure> {
-    let cannot = |why: &dyn std::fmt::Display| {
-        Failure::environment(format_args!("cannot listen on {address}: {why}"))
-    };
-    let resolved = address.resolve().map_err(|error| cannot(&error))?;
-    let first = resolved
-        .first()
-        .ok_or_else(|| cannot(&"the name has no address"))?;
-    listener::bind(*first, backlog).map_err(|error| cannot(&error))
-}
-
-/// Where peers reach this server, if it has any.
-fn peer_address(config: &ServerConfig) -> Option<HostPort> {
-    let own = config.own_server().filter(|_| config.servers.len() > 1)?;
-    let mut address = own.peer.clone();
-    if config.quorum_listen_on_all_ips {
-        "0.0.0.0".clone_into(&mut address.host);
-    }
-    Some(address)
-}
-
 fn periods(config: &ServerConfig) -> Periods {
     let ticks =
         |count: u32| time::Duration::from_ms(u64::from(config.tick_time_ms) * u64::from(count));
@@ -495,9 +422,7 @@ fn periods(config: &ServerConfig) -> Periods {
 
 fn client_limits(config: &ServerConfig) -> ClientLimits {
     let frame_bytes = usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX);
-    let connections = config
-        .connections_max
-        .map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+    let connections = config.connections_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
     ClientLimits {
         // As in ZooKeeper, a little above what clients may send, for what surrounds the data.
         frame_bytes_max: (frame_bytes + FRAME_EXTRA_BYTES).min(FRAME_BYTES_MAX),
@@ -516,10 +441,7 @@ const PROBE_RING: RingConfig = RingConfig {
     submission_entries: 4,
     completion_entries: 8,
     incremental: None,
-    whole: ring::ReceiveBuffers {
-        count: 1,
-        bytes: 4096,
-    },
+    whole: ring::ReceiveBuffers { count: 1, bytes: 4096 },
 };
 /// From the signal to the end of the process.
 pub(crate) const STOP_TIME_MAX: Duration = Duration::from_millis(4800);

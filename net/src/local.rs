@@ -7,7 +7,7 @@ use pigeonhole_core::base::id::ClusterId;
 use crate::boot::{Node, Process};
 use crate::config::{LocalCluster, ServerConfig};
 use crate::exit::Failure;
-use crate::home::{self, WhenEmpty, log_path, segments_in};
+use crate::home::{self, Home, WhenEmpty, log_path, segments_in};
 
 /// Starts every replica, and says where to connect.
 pub(crate) fn start(cluster: &LocalCluster) -> Result<(Process, Vec<Node>), Failure> {
@@ -16,7 +16,8 @@ pub(crate) fn start(cluster: &LocalCluster) -> Result<(Process, Vec<Node>), Fail
     let mut process = Process::prepare(configs.len())?;
     let mut nodes = Vec::new();
     for config in configs.clone() {
-        nodes.push(process.start(config, WhenEmpty::Format(nonce))?);
+        let home = Home::open(&config, WhenEmpty::Format(nonce))?;
+        nodes.push(process.start(config, home, None)?);
     }
     for node in &mut nodes {
         node.wait_until_started()?;
@@ -28,9 +29,7 @@ pub(crate) fn start(cluster: &LocalCluster) -> Result<(Process, Vec<Node>), Fail
 /// The id that all replicas share. A replica without data is made a member only while nobody has
 /// any: later it would be a server that has lost what it promised.
 fn nonce_of(cluster: &LocalCluster, configs: &[ServerConfig]) -> Result<ClusterId, Failure> {
-    let beyond = cluster
-        .data
-        .join(format!("replica-{}", usize::from(cluster.replicas) + 1));
+    let beyond = cluster.data.join(format!("replica-{}", usize::from(cluster.replicas) + 1));
     if home::read_meta(&beyond)?.is_some() {
         return Err(Failure::data(format_args!(
             "{} holds the data of more than {} replicas: give the number with --replicas, or \
@@ -62,10 +61,8 @@ fn nonce_of(cluster: &LocalCluster, configs: &[ServerConfig]) -> Result<ClusterI
 }
 
 fn greet(cluster: &LocalCluster, configs: &[ServerConfig]) {
-    let addresses: Vec<String> = configs
-        .iter()
-        .map(|config| config.client_address.to_string())
-        .collect();
+    let addresses: Vec<String> =
+        configs.iter().map(|config| config.client_address.to_string()).collect();
     let (first, all) = (&addresses[0], addresses.join(","));
     let text = format!(
         "Pigeonhole {}: {} replicas, {} shards, data in {}\n\

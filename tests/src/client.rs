@@ -4,17 +4,17 @@
 //! reconnects to another one with its session and the newest zxid that it has seen, sets its
 //! watches again, and takes what it never got a reply for as unknown.
 
+mod hearing;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pigeonhole_core::base::id::{SessionId, Zxid};
-use pigeonhole_core::op::{ConnectRequest, EventType, Request, SetWatches};
-use pigeonhole_core::wire::client::{self as wire, ReplyHeader};
+use pigeonhole_core::op::{ConnectRequest, Request};
+use pigeonhole_core::wire::client as wire;
 use pigeonhole_core::wire::frame::Deframer;
 
 use crate::draw::Draw;
-use crate::history::{
-    Answer, Ask, Fired, History, Operation, Outcome, Part, SessionLife, Watch, WatchOn,
-};
+use crate::history::{Ask, History, Operation, Outcome, SessionLife, WatchOn};
 use crate::network::{Port, Side, StreamId};
 use crate::node::Around;
 use crate::queue::{Dialer, Event, Moment};
@@ -208,28 +208,17 @@ impl Client {
         let timeout = self.draw.between(low, self.load.session_timeout_ms.1);
         let request = ConnectRequest {
             protocol_version: 0,
-            last_zxid_seen: self
-                .session
-                .as_ref()
-                .map_or(Zxid::ZERO, |session| session.seen),
+            last_zxid_seen: self.session.as_ref().map_or(Zxid::ZERO, |session| session.seen),
             timeout_ms: i32::try_from(timeout).expect("a timeout is short"),
             session: self.session().unwrap_or_default(),
-            password: self
-                .session
-                .as_ref()
-                .map_or(&[0; 16], |session| &session.password),
+            password: self.session.as_ref().map_or(&[0; 16], |session| &session.password),
             read_only: Some(false),
         };
         let mut bytes = Vec::new();
         wire::put_connect(&mut bytes, &request);
-        around
-            .network
-            .send(stream, Side::Dialer, bytes, around.queue);
+        around.network.send(stream, Side::Dialer, bytes, around.queue);
         // Whoever does not greet within the time that a session lives is given up.
-        let patience = self
-            .session
-            .as_ref()
-            .map_or(timeout * 1000, |session| session.timeout_us);
+        let patience = self.session.as_ref().map_or(timeout * 1000, |session| session.timeout_us);
         self.sleep(patience, around);
         let _ = history;
     }
@@ -278,18 +267,8 @@ impl Client {
         let any = u8::try_from(self.draw.below(u64::from(self.servers))).expect("few servers");
         self.server = self.fixed_server.unwrap_or(any);
         let delay = around.network.delay();
-        let by = Dialer::Client {
-            client: self.id,
-            attempt: self.attempt,
-        };
-        around.queue.push_in(
-            delay,
-            Event::Connect {
-                by,
-                port: Port::Client,
-                node: self.server,
-            },
-        );
+        let by = Dialer::Client { client: self.id, attempt: self.attempt };
+        around.queue.push_in(delay, Event::Connect { by, port: Port::Client, node: self.server });
     }
 
     fn on_greeting(
@@ -309,10 +288,7 @@ impl Client {
         let timeout_us = u64::try_from(answer.timeout_ms).expect("a timeout is positive") * 1000;
         match &mut self.session {
             Some(session) => {
-                assert_eq!(
-                    session.id, answer.session,
-                    "a session is re-attached, or is over"
-                );
+                assert_eq!(session.id, answer.session, "a session is re-attached, or is over");
                 if session.server != self.server {
                     around.checks.sometimes.hit(State::SessionMoved);
                 }
@@ -343,12 +319,7 @@ impl Client {
             }
         }
         around.trace.line(now, || {
-            format!(
-                "c{} has session {} on n{}",
-                self.id,
-                answer.session,
-                self.server + 1
-            )
+            format!("c{} has session {} on n{}", self.id, answer.session, self.server + 1)
         });
         self.phase = Phase::Attached(Attached {
             stream,
@@ -374,223 +345,10 @@ impl Client {
             self.sleep(RETRY_US_MAX, around);
             return;
         };
-        around.trace.line(now, || {
-            format!("c{} is told that {} is over", self.id, session.id)
-        });
+        around.trace.line(now, || format!("c{} is told that {} is over", self.id, session.id));
         history.sessions[session.life].expired = Some(now);
         self.watches.clear();
         self.sleep(1, around);
-    }
-
-    fn on_reply(&mut self, frame: &[u8], history: &mut History, around: &mut Around<'_>) {
-        let now = around.queue.now();
-        let (header, body) = wire::parse_header(frame).expect("a reply has a header");
-        around.trace.fold(header.zxid.0, frame);
-        let Phase::Attached(attached) = &mut self.phase else {
-            return;
-        };
-        let session = self.session.as_mut().expect("attached with a session");
-        attached.heard_at = now;
-        history.sessions[session.life].heard = now;
-        if header.xid == XID_EVENT {
-            self.on_event(&header, body, history, around);
-            return;
-        }
-        if header.xid == XID_PING {
-            let sent = attached.pings.pop_front().expect("a ping was sent");
-            history.sessions[session.life].pings_answered.push(sent);
-            return;
-        }
-        let sent = attached
-            .in_flight
-            .pop_front()
-            .expect("a reply answers something");
-        assert_eq!(
-            sent.xid, header.xid,
-            "replies come in the order of the requests"
-        );
-        let shows = match sent.what {
-            What::Operation(index) => !history.operations[index].ask.is_write(),
-            What::SetWatches => true,
-        };
-        match sent.what {
-            What::SetWatches => attached.renewing = false,
-            What::Operation(index) => self.on_result(index, &header, body, history, around),
-        }
-        self.see(header.zxid, shows, history);
-        self.work(history, around);
-    }
-
-    fn on_result(
-        &mut self,
-        index: usize,
-        header: &ReplyHeader,
-        body: &[u8],
-        history: &mut History,
-        around: &mut Around<'_>,
-    ) {
-        let now = around.queue.now();
-        let ask = history.operations[index].ask.clone();
-        let result = speech::read_answer(&ask, header, body);
-        if result.is_err() && ask.is_write() {
-            around.checks.sometimes.hit(State::WriteRefused);
-        }
-        if matches!(&result, Ok(Answer::Multi(parts)) if parts.iter().any(Part::is_error)) {
-            around.checks.sometimes.hit(State::MultiFailed);
-        }
-        around.trace.line(now, || {
-            format!(
-                "c{} hears {} {result:?} at {}",
-                self.id,
-                speech::name(&ask),
-                header.zxid
-            )
-        });
-        if let Some((on, path)) = speech::watch_left(&ask, result.is_ok()) {
-            let watch = Watch {
-                client: self.id,
-                path: path.to_owned(),
-                on,
-                since: header.zxid,
-                seen: header.zxid,
-                renewed: false,
-                fired: None,
-            };
-            // A second watch of the same kind on the same path is the same watch.
-            self.watches
-                .entry((on, path.to_owned()))
-                .or_insert_with(|| {
-                    history.watches.push(watch);
-                    history.watches.len() - 1
-                });
-        }
-        let closes = ask == Ask::Close;
-        history.settle(
-            index,
-            now,
-            Outcome::Done {
-                zxid: header.zxid,
-                result,
-            },
-        );
-        if closes {
-            around.checks.sometimes.hit(State::SessionClosed);
-            self.session_over(history, around);
-        }
-    }
-
-    fn on_event(
-        &mut self,
-        header: &ReplyHeader,
-        body: &[u8],
-        history: &mut History,
-        around: &mut Around<'_>,
-    ) {
-        let event = wire::parse_event(body).expect("an event has a kind and a path");
-        around.trace.line(around.queue.now(), || {
-            format!(
-                "c{} sees {:?} {} at {}",
-                self.id, event.kind, event.path, header.zxid
-            )
-        });
-        around.checks.sometimes.hit(State::WatchFired);
-        let mut found = false;
-        for &on in speech::fires(event.kind) {
-            let Some(index) = self.watches.remove(&(on, event.path.to_owned())) else {
-                continue;
-            };
-            found = true;
-            let watch = &mut history.watches[index];
-            if watch.renewed && self.is_renewing() {
-                around.checks.sometimes.hit(State::WatchCaughtUp);
-            }
-            watch.fired = Some(Fired {
-                kind: event.kind,
-                zxid: header.zxid,
-            });
-        }
-        // A znode's two kinds of watches, set again, each tell that it is gone: as ZooKeeper's do.
-        let found =
-            found || (event.kind == EventType::NodeDeleted && self.was_set_again(event.path));
-        assert!(
-            found,
-            "W1: c{} has no watch for {event:?} at {}",
-            self.id, header.zxid
-        );
-        self.see(header.zxid, false, history);
-    }
-
-    /// Notes how far the session has seen, and with it every watch that stands. The reply to a
-    /// write may come just before the event that the write itself has fired, and one change may
-    /// fire more than one watch.
-    fn see(&mut self, zxid: Zxid, shows: bool, history: &mut History) {
-        let Phase::Attached(attached) = &mut self.phase else {
-            return;
-        };
-        let session = self.session.as_mut().expect("attached with a session");
-        if zxid == Zxid(u64::MAX) || zxid == Zxid::ZERO {
-            return;
-        }
-        assert!(
-            zxid >= attached.zxid,
-            "MonotonicRead: c{} saw {} and then {zxid}",
-            self.id,
-            attached.zxid
-        );
-        attached.zxid = zxid;
-        if !attached.renewing {
-            for &index in self.watches.values() {
-                let shown = Zxid(zxid.0 - u64::from(!shows));
-                history.watches[index].seen = history.watches[index].seen.max(shown);
-            }
-        }
-        session.seen = session.seen.max(zxid);
-    }
-
-    fn is_renewing(&self) -> bool {
-        matches!(&self.phase, Phase::Attached(attached) if attached.renewing)
-    }
-
-    fn was_set_again(&mut self, path: &str) -> bool {
-        let Phase::Attached(attached) = &mut self.phase else {
-            return false;
-        };
-        attached.renewed.remove(path)
-    }
-
-    fn renew_watches(&mut self, around: &mut Around<'_>) {
-        if self.watches.is_empty() {
-            return;
-        }
-        around.checks.sometimes.hit(State::WatchSetAgain);
-        let session = self.session.as_ref().expect("attached with a session");
-        let of = |on: WatchOn| -> Vec<&str> {
-            let mine = self.watches.keys().filter(|(kind, _)| *kind == on);
-            mine.map(|(_, path)| path.as_str()).collect()
-        };
-        let watches = SetWatches {
-            relative_zxid: session.seen,
-            data: of(WatchOn::Data),
-            exist: of(WatchOn::Exist),
-            child: of(WatchOn::Child),
-            persistent: Vec::new(),
-            persistent_recursive: Vec::new(),
-        };
-        let mut bytes = Vec::new();
-        wire::put_request(&mut bytes, XID_SET_WATCHES, &Request::SetWatches(watches));
-        let Phase::Attached(attached) = &mut self.phase else {
-            return;
-        };
-        attached.renewing = true;
-        attached.renewed = self.watches.keys().map(|(_, path)| path.clone()).collect();
-        attached.in_flight.push_back(Sent {
-            xid: XID_SET_WATCHES,
-            what: What::SetWatches,
-        });
-        let stream = attached.stream;
-        around
-            .network
-            .send(stream, Side::Dialer, bytes, around.queue);
     }
 
     /// Sends what may be sent now.
@@ -632,9 +390,7 @@ impl Client {
         self.next_xid += 1;
         let mut bytes = Vec::new();
         speech::put_ask(&mut bytes, xid, &ask);
-        around
-            .trace
-            .line(now, || format!("c{} asks {}", self.id, speech::name(&ask)));
+        around.trace.line(now, || format!("c{} asks {}", self.id, speech::name(&ask)));
         history.sessions[session.life].closing |= ask == Ask::Close;
         let index = history.invoke(Operation {
             client: self.id,
@@ -646,14 +402,9 @@ impl Client {
             done: None,
             outcome: Outcome::Open,
         });
-        attached.in_flight.push_back(Sent {
-            xid,
-            what: What::Operation(index),
-        });
+        attached.in_flight.push_back(Sent { xid, what: What::Operation(index) });
         attached.sent_at = now;
-        around
-            .network
-            .send(attached.stream, Side::Dialer, bytes, around.queue);
+        around.network.send(attached.stream, Side::Dialer, bytes, around.queue);
     }
 
     fn ping_if_due(&mut self, around: &mut Around<'_>) {
@@ -669,9 +420,7 @@ impl Client {
         wire::put_request(&mut bytes, XID_PING, &Request::Ping);
         attached.sent_at = now;
         attached.pings.push_back(now);
-        around
-            .network
-            .send(attached.stream, Side::Dialer, bytes, around.queue);
+        around.network.send(attached.stream, Side::Dialer, bytes, around.queue);
     }
 
     fn lose(
@@ -682,9 +431,7 @@ impl Client {
         around: &mut Around<'_>,
     ) {
         let now = around.queue.now();
-        around.trace.line(now, || {
-            format!("c{} leaves n{}: {why}", self.id, self.server + 1)
-        });
+        around.trace.line(now, || format!("c{} leaves n{}: {why}", self.id, self.server + 1));
         around.network.close(stream, Side::Dialer, around.queue);
         if let Phase::Attached(attached) = std::mem::replace(&mut self.phase, Phase::Idle) {
             for sent in attached.in_flight {
@@ -697,10 +444,7 @@ impl Client {
                 history.watches[index].renewed = true;
             }
         }
-        let closing = self
-            .session
-            .as_ref()
-            .is_some_and(|one| history.sessions[one.life].closing);
+        let closing = self.session.as_ref().is_some_and(|one| history.sessions[one.life].closing);
         if closing {
             self.session_over(history, around);
         }
@@ -714,9 +458,7 @@ impl Client {
         self.session = None;
         self.watches.clear();
         if let Phase::Attached(attached) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            around
-                .network
-                .close(attached.stream, Side::Dialer, around.queue);
+            around.network.close(attached.stream, Side::Dialer, around.queue);
         }
         if self.is_scripted || self.stopping {
             self.phase = Phase::Stopped;
@@ -728,14 +470,10 @@ impl Client {
     /// The client's host stands still for longer than its session lives, or nearly so.
     fn fall_silent(&mut self, around: &mut Around<'_>) {
         let session = self.session.as_ref().expect("attached with a session");
-        let length = self
-            .draw
-            .between(session.timeout_us / 2, session.timeout_us * 3);
+        let length = self.draw.between(session.timeout_us / 2, session.timeout_us * 3);
         self.silent_until = around.queue.now() + length;
         if let Phase::Attached(attached) = &self.phase {
-            around
-                .network
-                .slow(attached.stream, Side::Dialer, length, around.queue);
+            around.network.slow(attached.stream, Side::Dialer, length, around.queue);
         }
         self.sleep(length + 1, around);
     }
@@ -763,13 +501,7 @@ impl Client {
 
     fn sleep(&mut self, microseconds: u64, around: &mut Around<'_>) {
         self.wake += 1;
-        around.queue.push_in(
-            microseconds,
-            Event::Client {
-                client: self.id,
-                wake: self.wake,
-            },
-        );
+        around.queue.push_in(microseconds, Event::Client { client: self.id, wake: self.wake });
     }
 }
 

@@ -4,6 +4,8 @@
 //! is healed and started, and within half a minute of simulated time the cluster must serve again,
 //! all replicas be equal, and every answer agree with what was committed.
 
+mod fault;
+
 use pigeonhole_core::base::id::{ClusterId, CoreId, ShardId};
 use pigeonhole_core::peer::message::PeerState;
 use pigeonhole_core::shard::ShardMap;
@@ -17,8 +19,8 @@ use crate::history::History;
 use crate::network::{Host, Network, Port, Side, StreamId};
 use crate::node::{Around, Cluster, Node, server_id};
 use crate::queue::{Dialer, Event, Moment, Process, Queue};
-use crate::sometimes::{Sometimes, State};
-use crate::swarm::{FAULTS, Fault, Options};
+use crate::sometimes::Sometimes;
+use crate::swarm::{FAULTS, Options};
 use crate::trace::{Mode, Trace};
 
 pub struct World {
@@ -70,10 +72,7 @@ impl World {
         let node = |index: u8| {
             let mut draw = Draw::new(seed, 100 + u64::from(index));
             let clock = Clock::draw(options.drift_ppm, &mut draw);
-            let disk = Disk::new(
-                options.disk.clone(),
-                Draw::new(seed, 200 + u64::from(index)),
-            );
+            let disk = Disk::new(options.disk.clone(), Draw::new(seed, 200 + u64::from(index)));
             Node::new(index, cluster.clone(), clock, disk, draw)
         };
         let client = |id| Client::new(id, options.servers, options.load.clone(), seed);
@@ -113,13 +112,13 @@ impl World {
         }
     }
 
-    /// Runs until the clients have asked enough.
+    /// Runs until the clients have asked enough. Where faults come faster than they are repaired
+    /// that may never be: then what must hold afterwards is all the more to be seen.
     pub fn run_load(&mut self) {
-        while (self.history.operations.len() as u64) < self.options.load.operations {
-            assert!(
-                self.queue.now() < Moment::from_ms(SIMULATED_MS_MAX),
-                "Liveness: the load was not done in {SIMULATED_MS_MAX} ms"
-            );
+        let end = Moment::from_ms(SIMULATED_MS_MAX);
+        while (self.history.operations.len() as u64) < self.options.load.operations
+            && self.queue.now() < end
+        {
             self.step();
         }
     }
@@ -161,27 +160,20 @@ impl World {
             events: self.trace.events(),
             operations: self.history.operations.len(),
             simulated: self.queue.now(),
-            sometimes: self.checks.sometimes.clone(),
+            sometimes: self.checks.sometimes,
         }
     }
 
     /// Takes the next event.
     pub fn step(&mut self) {
-        let event = self
-            .queue
-            .pop()
-            .expect("a world with timers always goes on");
+        let event = self.queue.pop().expect("a world with timers always goes on");
         self.trace.fold(self.queue.now().0, &event_bytes(&event));
         match event {
             Event::Turn { process, core } => self.on_turn(process, core),
             Event::Timer { process, core } => self.with_process(process, |_, process, around| {
                 process.on_timer(core, around);
             }),
-            Event::Disk {
-                process,
-                core,
-                operation,
-            } => {
+            Event::Disk { process, core, operation } => {
                 self.with_process(process, |disk, process, around| {
                     let done = disk.complete(operation);
                     process.on_disk(core, done, around);
@@ -189,12 +181,7 @@ impl World {
             }
             Event::Arrive { stream, side } => self.on_arrive(stream, side),
             Event::Sent { stream, side } => self.on_sent(stream, side),
-            Event::Dial {
-                process,
-                core,
-                peer,
-                peer_core,
-            } => {
+            Event::Dial { process, core, peer, peer_core } => {
                 self.with_process(process, |_, process, around| {
                     process.on_dial(core, server_id(peer), peer_core, around);
                 });
@@ -268,11 +255,7 @@ impl World {
             checks: &mut self.checks,
             trace: &mut self.trace,
         };
-        act(
-            &mut self.clients[client as usize],
-            &mut self.history,
-            &mut around,
-        );
+        act(&mut self.clients[client as usize], &mut self.history, &mut around);
     }
 
     /// Holds what every replica reports against all others.
@@ -281,14 +264,8 @@ impl World {
             let Some(process) = &node.process else {
                 continue;
             };
-            for report in process
-                .reports()
-                .into_iter()
-                .flat_map(|report| report.shards)
-            {
-                self.checks
-                    .states
-                    .on_report(node.index, report.shard, report.zxid, report.digest);
+            for report in process.reports().into_iter().flat_map(|report| report.shards) {
+                self.checks.states.on_report(node.index, report.shard, report.zxid, report.digest);
             }
         }
     }
@@ -307,11 +284,7 @@ impl World {
     fn on_turn(&mut self, process: Process, core: CoreId) {
         let (nodes, mut around) = self.split();
         let node = &mut nodes[usize::from(process.node)];
-        if let Some(running) = node
-            .process
-            .as_mut()
-            .filter(|running| running.name() == process)
-        {
+        if let Some(running) = node.process.as_mut().filter(|running| running.name() == process) {
             running.on_turn(core, &node.clock, &node.disk, &mut around);
             node.submit(&mut around);
         }
@@ -360,38 +333,20 @@ impl World {
         let target = &self.nodes[usize::from(node)];
         let cut = self.network.is_cut(from, to) || self.network.is_cut(to, from);
         if cut || !target.powered {
-            let event = Event::Connected {
-                by,
-                node,
-                stream: None,
-            };
+            let event = Event::Connected { by, node, stream: None };
             self.queue.push_in(CONNECT_US_MAX, event);
             return;
         }
         let delay = self.network.delay();
         if !target.is_running() {
-            self.queue.push_in(
-                delay,
-                Event::Connected {
-                    by,
-                    node,
-                    stream: None,
-                },
-            );
+            self.queue.push_in(delay, Event::Connected { by, node, stream: None });
             return;
         }
         let stream = self.network.open(port, from, to);
         let (nodes, mut around) = self.split();
         let process = nodes[usize::from(node)].process.as_mut().expect("it runs");
         process.on_accepted(port, from, stream, &mut around);
-        self.queue.push_in(
-            delay,
-            Event::Connected {
-                by,
-                node,
-                stream: Some(stream),
-            },
-        );
+        self.queue.push_in(delay, Event::Connected { by, node, stream: Some(stream) });
     }
 
     fn on_connected(&mut self, by: Dialer, node: u8, stream: Option<StreamId>) {
@@ -403,165 +358,19 @@ impl World {
                     client.on_connected(attempt, stream, history, around);
                 });
             }
-            Dialer::Core {
-                process,
-                core,
-                peer_core,
-            } => {
+            Dialer::Core { process, core, peer_core } => {
                 let alive = self.nodes[usize::from(process.node)]
                     .process
                     .as_ref()
                     .is_some_and(|running| running.name() == process);
                 if let (Some(stream), false) = (stream, alive) {
-                    self.network
-                        .break_off(stream, Side::Dialer, &mut self.queue);
+                    self.network.break_off(stream, Side::Dialer, &mut self.queue);
                 }
                 self.with_process(process, |_, process, around| {
                     process.on_connected(core, server_id(node), peer_core, stream, around);
                 });
             }
         }
-    }
-
-    fn on_fault(&mut self, class: u8) {
-        if self.healing {
-            return;
-        }
-        match class {
-            c if c == Fault::ResetLink as u8 => self.reset(Port::Peer),
-            c if c == Fault::ResetClient as u8 => self.reset(Port::Client),
-            c if c == Fault::Partition as u8 => self.partition(),
-            c if c == Fault::Kill as u8 => self.strike(Self::kill),
-            c if c == Fault::PowerCut as u8 => self.strike(Self::cut_power),
-            c if c == Fault::PowerCutAll as u8 => self.cut_power_all(),
-            c if c == Fault::Pause as u8 => self.pause(),
-            c if c == Fault::SlowReader as u8 => self.slow_reader(),
-            _ => {
-                let node = self.draw.index(self.nodes.len());
-                let hours = i64::try_from(self.draw.below(48)).expect("it is small") - 24;
-                self.nodes[node].clock.jump(hours * 3_600_000);
-            }
-        }
-        self.schedule_fault(usize::from(class));
-    }
-
-    fn schedule_fault(&mut self, class: usize) {
-        if let Some(every) = self.options.faults.every[class] {
-            let delay = 1 + self.draw.tail(every);
-            let class = u8::try_from(class).expect("few classes");
-            self.queue.push_in(delay, Event::Fault { class });
-        }
-    }
-
-    fn reset(&mut self, port: Port) {
-        let streams = self.network.streams(port);
-        if !streams.is_empty() {
-            let stream = *self.draw.pick(&streams);
-            self.network.reset(stream, &mut self.queue);
-            self.checks.sometimes.hit(State::LinkReset);
-        }
-    }
-
-    /// Isolates one node, halves the cluster, or cuts one direction.
-    fn partition(&mut self) {
-        self.partition += 1;
-        self.checks.sometimes.hit(State::Partitioned);
-        self.network.heal(&mut self.queue);
-        let mut hosts: Vec<Host> = (0..self.options.servers).map(Host::Node).collect();
-        hosts.extend((0..self.options.load.clients).map(Host::Client));
-        let mut nodes: Vec<u8> = (0..self.options.servers).collect();
-        self.draw.shuffle(&mut nodes);
-        let kind = self.draw.below(4);
-        let apart = match kind {
-            1 => nodes.len() / 2,
-            _ => 1,
-        };
-        let (inside, outside) = nodes.split_at(apart.max(1).min(nodes.len()));
-        for &one in inside {
-            for &other in outside {
-                if kind != 2 {
-                    self.network.cut(Host::Node(one), Host::Node(other));
-                }
-                if kind != 3 {
-                    self.network.cut(Host::Node(other), Host::Node(one));
-                }
-            }
-        }
-        // Clients stay with either side, or reach both.
-        for client in 0..self.options.load.clients {
-            if self.draw.chance(1, 3) {
-                for &one in inside {
-                    self.network.cut(Host::Client(client), Host::Node(one));
-                    self.network.cut(Host::Node(one), Host::Client(client));
-                }
-            }
-        }
-        let length = 1 + self.draw.tail(self.options.faults.repair_us);
-        self.queue.push_in(
-            length,
-            Event::Heal {
-                partition: self.partition,
-            },
-        );
-    }
-
-    fn strike(&mut self, how: fn(&mut Self, u8)) {
-        let running: Vec<u8> = self
-            .nodes
-            .iter()
-            .filter(|node| node.is_running())
-            .map(|node| node.index)
-            .collect();
-        if running.is_empty() {
-            return;
-        }
-        let node = *self.draw.pick(&running);
-        how(self, node);
-        self.restart_later(node);
-    }
-
-    fn cut_power_all(&mut self) {
-        self.checks.sometimes.hit(State::PowerCutAll);
-        for node in 0..self.options.servers {
-            self.cut_power(node);
-            self.restart_later(node);
-        }
-    }
-
-    fn restart_later(&mut self, node: u8) {
-        let length = 1 + self.draw.tail(self.options.faults.repair_us);
-        let down = self.nodes[usize::from(node)].runs();
-        self.queue.push_in(length, Event::Start { node, down });
-    }
-
-    fn pause(&mut self) {
-        let node = self.draw.index(self.nodes.len());
-        let Some(process) = &mut self.nodes[node].process else {
-            return;
-        };
-        if process.paused {
-            return;
-        }
-        process.paused = true;
-        self.checks.sometimes.hit(State::Paused);
-        let process = process.name();
-        let length = 1 + self.draw.tail(PAUSE_US);
-        self.queue.push_in(length, Event::Resume { process });
-    }
-
-    fn slow_reader(&mut self) {
-        let streams = self.network.streams(Port::Client);
-        if streams.is_empty() {
-            return;
-        }
-        let stream = *self.draw.pick(&streams);
-        self.checks.sometimes.hit(State::SlowReader);
-        self.network.slow(
-            stream,
-            Side::Dialer,
-            self.draw.tail(PAUSE_US),
-            &mut self.queue,
-        );
     }
 
     /// From now on nothing fails, and everything that is down comes up.
@@ -580,10 +389,7 @@ impl World {
                 self.start(node, u8::try_from(cores).expect("few cores"));
             }
             let (nodes, mut around) = self.split();
-            let process = nodes[usize::from(node)]
-                .process
-                .as_mut()
-                .expect("it was started");
+            let process = nodes[usize::from(node)].process.as_mut().expect("it was started");
             process.resume(&mut around);
         }
         for client in 0..self.options.load.clients {
@@ -606,10 +412,7 @@ impl World {
             let mut states = Vec::new();
             for node in &self.nodes {
                 let process = node.process.as_ref().expect("every node was started");
-                let reports = process
-                    .reports()
-                    .into_iter()
-                    .flat_map(|report| report.shards);
+                let reports = process.reports().into_iter().flat_map(|report| report.shards);
                 let report = reports.into_iter().find(|report| report.shard == shard);
                 let report = report.expect("every node holds every shard");
                 if !report.established {
@@ -630,10 +433,7 @@ impl World {
                 operation.outcome == crate::history::Outcome::Open
             };
             let first = self.history.operations.iter().find(open);
-            format!(
-                "not done with {} operations, as {first:?}",
-                self.history.open
-            )
+            format!("not done with {} operations, as {first:?}", self.history.open)
         })
     }
 
@@ -644,11 +444,7 @@ impl World {
     ) {
         let (nodes, mut around) = self.split();
         let node = &mut nodes[usize::from(process.node)];
-        if let Some(running) = node
-            .process
-            .as_mut()
-            .filter(|running| running.name() == process)
-        {
+        if let Some(running) = node.process.as_mut().filter(|running| running.name() == process) {
             act(&mut node.disk, running, &mut around);
         }
     }
@@ -693,8 +489,7 @@ const FINISH_US_MAX: u64 = 30_000_000;
 const START_US_SPREAD: u64 = 200_000;
 /// A connect to a host that does not answer is given up after so long.
 const CONNECT_US_MAX: u64 = 300_000;
-const PAUSE_US: u64 = 300_000;
 /// Faults may hold the clients up for long, but not for ever.
-const SIMULATED_MS_MAX: u64 = 3_600_000;
+const SIMULATED_MS_MAX: u64 = 120_000;
 /// A recovery of the whole log costs as much as a few hundred events.
 const CRASH_CHECK_EVERY: u64 = 61;

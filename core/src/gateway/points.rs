@@ -111,14 +111,11 @@ impl Gateway {
             return false;
         };
         let setting = connection.queue.iter().find_map(|slot| match &slot.state {
-            SlotState::Open {
-                ticket,
-                gather: Some(gather),
-                ..
-            } if gather.sets_watches()
-                && gather.waits_for(shard)
-                && gather.marks.children & point != 0
-                && gather.marks.fired & point == 0 =>
+            SlotState::Open { ticket, gather: Some(gather), .. }
+                if gather.sets_watches()
+                    && gather.waits_for(shard)
+                    && gather.marks.children & point != 0
+                    && gather.marks.fired & point == 0 =>
             {
                 Some(*ticket)
             }
@@ -137,10 +134,7 @@ impl Gateway {
             return;
         };
         if let Some(slot) = connection.slot_of(ticket)
-            && let SlotState::Open {
-                gather: Some(gather),
-                ..
-            } = &mut slot.state
+            && let SlotState::Open { gather: Some(gather), .. } = &mut slot.state
         {
             gather.marks.fired |= point;
         }
@@ -177,10 +171,9 @@ impl Connection {
     /// Whether the shard has been asked to watch the point's children and has not answered.
     fn registers(&self, point: u8, shard: ShardId) -> bool {
         self.queue.iter().any(|slot| match &slot.state {
-            SlotState::Open {
-                gather: Some(gather),
-                ..
-            } => gather.marks.children & point != 0 && gather.waits_for(shard),
+            SlotState::Open { gather: Some(gather), .. } => {
+                gather.marks.children & point != 0 && gather.waits_for(shard)
+            }
             _ => false,
         })
     }
@@ -195,9 +188,7 @@ impl PointWatches {
 }
 
 fn bits(points: u8) -> impl Iterator<Item = u8> {
-    (0..PARTITION_POINTS.len())
-        .map(|index| 1 << index)
-        .filter(move |point| points & point != 0)
+    (0..PARTITION_POINTS.len()).map(|index| 1 << index).filter(move |point| points & point != 0)
 }
 
 fn index_of(point: u8) -> usize {

@@ -14,6 +14,7 @@ use rkyv::rancor;
 use crate::base::bytes::{Put, length_u32};
 use crate::base::id::ShardId;
 use crate::base::limits::PEER_FRAME_BYTES_MAX;
+use crate::peer::formation::{FORMATION_BYTES, FormationMessage};
 use crate::peer::hello::Hello;
 use crate::peer::message::{ArchivedPeerMessage, PeerMessage};
 
@@ -23,6 +24,7 @@ const LINK_ITSELF: u16 = 0xffff;
 const KIND_MESSAGE: u16 = 0;
 const KIND_HELLO: u16 = 1;
 const KIND_PING: u16 = 2;
+const KIND_FORMATION: u16 = 3;
 
 /// Bytes that no peer of this version sends; the link is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,12 +35,10 @@ pub enum FrameError {
 
 /// One frame, borrowed from the receive buffer.
 pub enum Frame<'a> {
-    Message {
-        shard: ShardId,
-        message: &'a ArchivedPeerMessage,
-    },
+    Message { shard: ShardId, message: &'a ArchivedPeerMessage },
     Hello(&'a [u8]),
     Ping,
+    Formation(FormationMessage),
 }
 
 pub fn encode_message(shard: ShardId, message: &PeerMessage, out: &mut Vec<u8>) {
@@ -58,6 +58,11 @@ pub fn encode_ping(out: &mut Vec<u8>) {
     put_header(out, 0, LINK_ITSELF, KIND_PING);
 }
 
+pub fn encode_formation(message: &FormationMessage, out: &mut Vec<u8>) {
+    put_header(out, FORMATION_BYTES, LINK_ITSELF, KIND_FORMATION);
+    message.encode(out);
+}
+
 /// How many bytes the frame at the front of `bytes` has; `None` while its length is incomplete.
 pub fn frame_bytes(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
     let Some(prefix) = bytes.first_chunk::<4>() else {
@@ -75,21 +80,20 @@ pub fn frame_bytes(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
 
 /// Decodes one complete frame, length prefix included.
 pub fn decode(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
-    let (header, body) = frame
-        .split_first_chunk::<FRAME_HEADER_BYTES>()
-        .ok_or(FrameError::Malformed)?;
+    let (header, body) =
+        frame.split_first_chunk::<FRAME_HEADER_BYTES>().ok_or(FrameError::Malformed)?;
     let shard = u16::from_le_bytes([header[4], header[5]]);
     match u16::from_le_bytes([header[6], header[7]]) {
         KIND_MESSAGE => {
             let message = rkyv::access::<ArchivedPeerMessage, rancor::Failure>(body)
                 .map_err(|_| FrameError::Malformed)?;
-            Ok(Frame::Message {
-                shard: ShardId(shard),
-                message,
-            })
+            Ok(Frame::Message { shard: ShardId(shard), message })
         }
         KIND_HELLO => Ok(Frame::Hello(body)),
         KIND_PING if body.is_empty() => Ok(Frame::Ping),
+        KIND_FORMATION => {
+            FormationMessage::decode(body).map(Frame::Formation).map_err(|_| FrameError::Malformed)
+        }
         _ => Err(FrameError::Malformed),
     }
 }
@@ -100,10 +104,7 @@ pub fn to_owned(message: &ArchivedPeerMessage) -> Result<PeerMessage, FrameError
 }
 
 fn put_header(out: &mut Vec<u8>, body_bytes: usize, shard: u16, kind: u16) {
-    assert!(
-        body_bytes + 4 <= PEER_FRAME_BYTES_MAX,
-        "a peer frame is bounded"
-    );
+    assert!(body_bytes + 4 <= PEER_FRAME_BYTES_MAX, "a peer frame is bounded");
     out.put_u32_le(length_u32(body_bytes + 4));
     out.put_u16_le(shard);
     out.put_u16_le(kind);

@@ -113,10 +113,7 @@ impl Figures {
             figures.ephemerals.push((session, path.to_owned()));
         });
         worker.sessions(&mut |session, timeout_ms| {
-            figures.sessions.push(SessionLine {
-                session,
-                timeout_ms,
-            });
+            figures.sessions.push(SessionLine { session, timeout_ms });
         });
         figures
     }
@@ -139,11 +136,7 @@ impl Figures {
 
 impl Admin {
     pub(crate) fn new(facts: Arc<Facts>) -> Self {
-        Self {
-            facts,
-            questions: Vec::new(),
-            next_ticket: 0,
-        }
+        Self { facts, questions: Vec::new(), next_ticket: 0 }
     }
 
     /// A client has asked. `collect` takes this core's figures.
@@ -155,18 +148,8 @@ impl Admin {
         now: Now,
         collect: impl FnOnce(bool) -> Figures,
     ) -> Reply {
-        let text = String::from_utf8_lossy(&word);
-        if !words::KNOWN.contains(&&word) {
-            return Reply::Words(Vec::new());
-        }
-        if !self.facts.config.four_letter_words.allows(&text) {
-            let refusal = format!("{text} is not executed because it is not in the whitelist.\n");
-            return Reply::Words(refusal.into_bytes());
-        }
-        match &word {
-            b"ruok" => return Reply::Words(b"imok".to_vec()),
-            b"envi" => return Reply::Words(words::envi().into_bytes()),
-            _ => {}
+        if let Some(text) = words::without_figures(&word, &self.facts.config.four_letter_words) {
+            return Reply::Words(text.into_bytes());
         }
         let reset = match &word {
             b"crst" => Some((true, b"Connection stats reset.\n".to_vec())),
@@ -183,13 +166,7 @@ impl Admin {
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let question = Question {
-            ticket,
-            connection,
-            word,
-            figures,
-            missing: other_cores,
-        };
+        let question = Question { ticket, connection, word, figures, missing: other_cores };
         self.questions.push(question);
         Reply::Ask { ticket, detailed }
     }
@@ -201,10 +178,7 @@ impl Admin {
         figures: Figures,
         now: Now,
     ) -> Option<(ConnectionId, Vec<u8>)> {
-        let place = self
-            .questions
-            .iter()
-            .position(|question| question.ticket == ticket)?;
+        let place = self.questions.iter().position(|question| question.ticket == ticket)?;
         let question = &mut self.questions[place];
         question.figures.absorb(figures);
         question.missing -= 1;
