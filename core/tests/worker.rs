@@ -206,7 +206,7 @@ fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
             .map(|frame| client::parse_header(frame).unwrap().0)
             .map(|header| (header.xid, header.error))
             .collect();
-        let expected = vec![(1, 0), (2, 0), (3, 0), (4, 0), (-1, 0), (5, 0), (6, -101), (7, 0)];
+        let expected = vec![(1, 0), (2, 0), (3, 0), (-1, 0), (4, 0), (5, 0), (6, -101), (7, 0)];
         assert_eq!(headers, expected, "with {shards} shards");
         let (_, body) = client::parse_header(&frames[5]).unwrap();
         assert_eq!(client::parse_get_data(body).unwrap().0, b"two");

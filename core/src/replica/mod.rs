@@ -376,13 +376,13 @@ impl Replica {
         let zxid = entry.zxid();
         let mut applied = core::mem::take(&mut self.applied);
         self.state.apply(zxid, txn, &mut applied);
-        // The reply of the change comes before the events that it causes, and both before anything
-        // newer: gateways keep the order of what they are sent.
-        self.answer_origin(zxid, txn.origin.to_native(), &applied, deeds);
+        // Events come before the reply of the change that causes them, as in ZooKeeper: a client
+        // that has seen the reply's zxid is never told of older changes when it comes back.
         for change in applied.changes() {
             self.watches.fire(&change, &mut self.firings);
         }
         self.send_firings(zxid, deeds);
+        self.answer_origin(zxid, txn.origin.to_native(), &applied, deeds);
         for &change in applied.sessions() {
             self.on_session_change(now, change, deeds);
         }
