@@ -28,13 +28,13 @@ fn servers_that_are_started_one_by_one_wait_for_the_last() {
     }
     let begun = Instant::now();
     ensemble.start(3);
-    Client::connect(ensemble.port(3)).create("/first");
+    ensemble.client(3).create("/first");
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
     ensemble.check_one_cluster();
     assert_eq!(ensemble.terminate(2).code(), Some(0));
     ensemble.start(2);
-    Client::connect(ensemble.port(2)).sync_and_find("/first");
+    ensemble.client(2).sync_and_find("/first");
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn a_kill_while_they_form_changes_nothing() {
             ensemble.wait_until(|ensemble| ensemble.meta(watched).is_some());
             ensemble.kill(victim);
             ensemble.start(victim);
-            Client::connect(ensemble.port(victim)).create("/first");
+            ensemble.client(victim).create("/first");
             ensemble.check_one_cluster();
         }
     }
@@ -61,7 +61,7 @@ fn a_server_whose_directory_is_gone_does_not_pretend() {
     for server in 1..=3 {
         ensemble.start(server);
     }
-    Client::connect(ensemble.port(1)).create("/kept");
+    ensemble.client(1).create("/kept");
     let before = ensemble.check_one_cluster();
     ensemble.kill(2);
     let data = ensemble.data(2);
@@ -73,7 +73,7 @@ fn a_server_whose_directory_is_gone_does_not_pretend() {
     assert_eq!(ensemble.meta(2), None);
     assert_eq!(ensemble.ask(2, "srvr").unwrap(), NOT_SERVING);
     // The others go on; without them it is still nobody.
-    Client::connect(ensemble.port(1)).create("/without-the-second");
+    ensemble.client(1).create("/without-the-second");
     ensemble.kill(3);
     ensemble.wait_until(|ensemble| !ensemble.serves(1));
     assert_eq!(ensemble.meta(2), None);
@@ -82,7 +82,7 @@ fn a_server_whose_directory_is_gone_does_not_pretend() {
     fs::remove_dir_all(&data).unwrap();
     fs::rename(data.with_extension("away"), &data).unwrap();
     ensemble.start(2);
-    Client::connect(ensemble.port(2)).sync_and_find("/without-the-second");
+    ensemble.client(2).sync_and_find("/without-the-second");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_majority_of_lost_disks_is_no_new_cluster() {
     for server in 1..=3 {
         ensemble.start(server);
     }
-    Client::connect(ensemble.port(1)).create("/kept");
+    ensemble.client(1).create("/kept");
     let before = ensemble.check_one_cluster();
     for server in [1, 2] {
         ensemble.kill(server);
@@ -113,8 +113,8 @@ fn an_observer_follows_whatever_the_voters_have_founded() {
     for server in [3, 1, 2] {
         ensemble.start(server);
     }
-    Client::connect(ensemble.port(2)).create("/first");
-    Client::connect(ensemble.port(4)).sync_and_find("/first");
+    ensemble.client(2).create("/first");
+    ensemble.client(4).sync_and_find("/first");
     ensemble.check_one_cluster();
 }
 
@@ -126,7 +126,7 @@ fn an_ensemble_of_one_and_one_of_five_form() {
             ensemble.start(server);
         }
         for server in 1..=voters {
-            Client::connect(ensemble.port(server)).create(&format!("/by-{server}"));
+            ensemble.client(server).create(&format!("/by-{server}"));
         }
         ensemble.check_one_cluster();
     }
@@ -249,12 +249,26 @@ impl Ensemble {
         });
     }
 
+    /// Connects, until a server with a leader lets it have a session.
+    fn client(&self, server: u8) -> Client {
+        self.wait_for(|ensemble| Client::try_connect(ensemble.port(server)).ok())
+    }
+
     fn wait_until(&self, condition: impl Fn(&Self) -> bool) {
+        self.wait_for(|ensemble| condition(ensemble).then_some(()));
+    }
+
+    /// Waits until there is an answer; without one, the servers' logs tell why.
+    fn wait_for<T>(&self, answer: impl Fn(&Self) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
-        while !condition(self) {
+        loop {
+            if let Some(answer) = answer(self) {
+                return answer;
+            }
             if Instant::now() >= deadline {
                 for id in (1..).take(self.servers.len()) {
-                    eprintln!("{}", fs::read_to_string(self.log(id)).unwrap_or_default());
+                    let said = fs::read_to_string(self.log(id)).unwrap_or_default();
+                    eprintln!("server {id} on port {}:\n{said}", self.port(id));
                 }
                 panic!("it does not come about");
             }
@@ -329,17 +343,6 @@ impl Drop for Ensemble {
 }
 
 impl Client {
-    /// Connects, until a server with a leader lets it have a session.
-    fn connect(port: u16) -> Self {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match Self::try_connect(port) {
-                Ok(client) => return client,
-                Err(error) => assert!(Instant::now() < deadline, "no session: {error}"),
-            }
-        }
-    }
-
     fn try_connect(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
