@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +13,7 @@ use pigeonhole_core::base::id::{ClusterId, SessionId, Zxid};
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request};
 use pigeonhole_core::wire::client;
 use pigeonhole_storage::meta::{Formation, Meta};
+use pigeonhole_tests::ports;
 
 #[test]
 fn servers_that_are_started_one_by_one_wait_for_the_last() {
@@ -192,7 +193,8 @@ impl Ensemble {
         // Not in the memory that /tmp is on some machines: direct writes need a disk.
         let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let count = usize::from(voters + observers);
-        let ports = free_ports(2 * count);
+        let first = ports::take(u16::try_from(2 * count).unwrap());
+        let ports: Vec<u16> = (first..).take(2 * count).collect();
         let mut members = String::new();
         for (id, port) in (1..=voters + observers).zip(&ports) {
             let role = if id > voters { ":observer" } else { "" };
@@ -404,15 +406,6 @@ fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
     command.args(arguments).env("RUST_LOG", "info");
     command
-}
-
-/// Ports that nobody listens on. Another process may take one before it is used; the range from
-/// which the kernel gives ports to connections is large enough for that to be rare.
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> =
-        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
-    let ports = listeners.iter();
-    ports.map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
