@@ -9,6 +9,7 @@
 //! | `local` | a cluster in one process |
 //! | `founding` | a server without a cluster: waiting, forming, becoming a member |
 //! | `home` | the data directory: lock and identity |
+//! | `snapshots` | the snapshot files, found and read |
 //! | `check` | the offline verification of a data directory |
 //! | `engine` | one core: its loop, its letters, its place |
 //! | `client` | ports, connections, figures, four-letter words |
@@ -40,6 +41,7 @@ mod peer;
 mod ports;
 mod program;
 pub mod ring;
+mod snapshots;
 mod sync_choice;
 
 pub use program::main;

@@ -124,6 +124,8 @@ struct Hands {
     ring_report: RingReport,
     registered: bool,
     started: bool,
+    /// Of the log, what the control thread knows.
+    told_changes: u64,
     /// The last turn, too, ended with a log write under way.
     was_writing: bool,
     /// Set when the process is to end: not later than this.
@@ -201,6 +203,7 @@ impl Engine {
             ring_report,
             registered,
             started: false,
+            told_changes: 0,
             was_writing: false,
             stop_at: None,
             failed: None,

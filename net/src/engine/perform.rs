@@ -157,6 +157,7 @@ impl Hands {
         match effect {
             Effect::Append(append) => self.append(append),
             Effect::Committed { shard, zxid } => self.wal.note_committed(shard, zxid),
+            Effect::Snapshot(job) => self.desk.snapshot(job),
             Effect::Mail { to, mail } => self.post.send(to, Letter::Mail(mail)),
             Effect::ClientOutput { connection } => self.clients.stir(connection),
             Effect::ClientPause { connection, paused } => self.clients.pause(connection, paused),
