@@ -44,7 +44,8 @@ pub struct Checkpoint {
     /// The one before it, kept until the newest has a successor.
     pub snapshot_before: SnapshotReference,
     /// Records after this point were lost to corruption: the replica must not be taken for one that
-    /// never had them until a leader's history (CurrentEpoch) or snapshot (Install) has settled it.
+    /// never had them until it holds a leader's whole history (CurrentEpoch). A leader's snapshot
+    /// (Install) alone does not settle it: what was lost may have come after it.
     pub unknown: bool,
 }
 

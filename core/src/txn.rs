@@ -11,6 +11,8 @@ use alloc::vec::Vec;
 use rkyv::rancor;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::entry::{Entry, EntryKind};
+
 /// One atomic change of one shard.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Txn {
@@ -156,6 +158,16 @@ pub enum Operation {
 /// Bytes that do not hold a transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed;
+
+/// Whether an entry holds what its kind says. Whoever takes an entry from a peer asks, so that
+/// applying it never fails.
+pub fn check(entry: &Entry) -> Result<(), Malformed> {
+    match entry.kind() {
+        EntryKind::Txn => Txn::view(entry.payload()).map(|_| ()),
+        EntryKind::Admission => Admissions::view(entry.payload()).map(|_| ()),
+        EntryKind::EpochStart | EntryKind::SnapshotPoint | EntryKind::Format => Ok(()),
+    }
+}
 
 impl Txn {
     /// The archived form.

@@ -5,8 +5,9 @@ use pigeonhole_core::base::time::{Duration, Instant, Periods};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::entry::{Entry, EntryKind};
 use pigeonhole_core::peer::message::{EpochEnd, PeerMessage, PeerState, Vote};
+use pigeonhole_core::txn::Txn;
 use pigeonhole_core::zab::admission::{Admitted, Identity};
-use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
+use pigeonhole_core::zab::log::{Log, LogLimits, Mark, Restored};
 use pigeonhole_core::zab::{Action, Membership, Zab};
 
 const SHARD: ShardId = ShardId(0);
@@ -30,18 +31,7 @@ impl One {
             observers: vec![],
             identity: Identity { disk: DiskId(1), is_founder: true },
         };
-        let epoch = entries.last().map_or(Epoch(0), |it| it.zxid().epoch());
-        let restored = Restored {
-            shard: SHARD,
-            next_sequence: Sequence(1),
-            accepted_epoch: epoch,
-            current_epoch: epoch,
-            committed,
-            base: Mark::default(),
-            entries,
-            snapshot: Zxid::ZERO,
-            is_unknown: false,
-        };
+        let restored = restored(entries, committed);
         let now = Instant(1_000_000);
         let mut out = vec![];
         let zab = Zab::new(
@@ -169,6 +159,21 @@ impl One {
         }
         self.sync();
         assert!(self.zab.is_established_leader());
+    }
+}
+
+fn restored(entries: Vec<Entry>, committed: Zxid) -> Restored {
+    let epoch = entries.last().map_or(Epoch(0), |it| it.zxid().epoch());
+    Restored {
+        shard: SHARD,
+        next_sequence: Sequence(1),
+        accepted_epoch: epoch,
+        current_epoch: epoch,
+        committed,
+        base: Mark::default(),
+        entries,
+        snapshot: Zxid::ZERO,
+        is_unknown: false,
     }
 }
 
@@ -400,4 +405,91 @@ fn a_void_tail_makes_nothing_applicable() {
     assert_eq!(one.zab.applicable(), first.zxid(), "the disk knows no more");
     one.sync();
     assert_eq!(one.zab.applicable(), other.zxid());
+}
+
+#[test]
+fn a_snapshot_that_is_finished_between_elections_keeps_nobody_from_leading() {
+    let first = entry(1, 1, None);
+    let at = Mark { zxid: first.zxid(), hash: first.hash() };
+    let mut one = One::new(3, 3, vec![first], at.zxid);
+    let mut out = vec![];
+    one.zab.snapshot_taken(at, 7, &mut out);
+    one.hear(out);
+    let mut vote = looking(1, 3);
+    (vote.epoch, vote.zxid) = (1, at.zxid.0);
+    for other in [1, 2] {
+        one.tell(other, PeerMessage::Vote(vote));
+    }
+    assert_eq!(one.zab.state(), PeerState::Leading, "the log's end is durable all the same");
+}
+
+#[test]
+fn a_proposal_that_nobody_could_apply_is_not_logged() {
+    for kind in [EntryKind::Txn, EntryKind::Admission] {
+        for (payload, is_sound) in [(&[1, 2, 3][..], false), (&Txn::default().to_bytes(), true)] {
+            let mut one = One::new(1, 3, vec![], Zxid::ZERO);
+            let attempt = one.follow(3);
+            one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
+            let tail = EpochEnd { zxid: 0, hash: 0 };
+            one.tell(3, PeerMessage::SyncDiff { attempt, epoch: 9, tail });
+            let zxid = Zxid::new(Epoch(1), 1);
+            let entries = Entry::new(kind, SHARD, zxid, Default::default(), payload);
+            let entries = entries.bytes().to_vec();
+            let propose = PeerMessage::Propose { epoch: 9, committed_zxid: 0, entries };
+            let mut out = vec![];
+            one.zab.on_message(one.now, ServerId(3), propose, &mut out);
+            let is_dropped = out.iter().any(|action| {
+                matches!(action, Action::Disconnect { why, .. } if why.contains("malformed"))
+            });
+            let is_logged = one.zab.log().tail().zxid == zxid;
+            assert_eq!(is_dropped, !is_logged);
+            if kind == EntryKind::Txn || !is_sound {
+                assert_eq!(is_logged, is_sound, "{kind:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_log_counts_again_only_when_the_others_have_confirmed_the_epoch() {
+    let mut one = One::new(5, 5, vec![], Zxid::ZERO);
+    one.be_established(&[1, 2]);
+    let (is_founder, is_whole) = (true, false);
+    let info =
+        PeerMessage::FollowerInfo { attempt: 1, accepted_epoch: 0, disk: 0, is_founder, is_whole };
+    one.tell(3, info);
+    one.tell(3, ack_epoch(1, 1));
+    let tail = one.zab.log().tail().zxid;
+    one.tell(3, PeerMessage::AckLeader { epoch: 1, zxid: tail.0 });
+    let said = one.sync();
+    let round = said.iter().find_map(|(_, message)| match message {
+        PeerMessage::Confirm { round, .. } => Some(*round),
+        _ => None,
+    });
+    let round = round.expect("the others are asked");
+    // Its own answer counts for nothing, and neither does its disk.
+    one.tell(3, PeerMessage::ConfirmAck { epoch: 1, round });
+    one.tell(1, PeerMessage::ConfirmAck { epoch: 1, round });
+    let mut out = vec![];
+    let zxid = one.zab.propose(EntryKind::Format, &[], &mut out);
+    one.hear(out);
+    one.sync();
+    for learner in [1, 3] {
+        one.tell(learner, PeerMessage::Ack { epoch: 1, zxid: zxid.0 });
+    }
+    assert!(one.zab.log().committed() < zxid);
+    one.tell(2, PeerMessage::ConfirmAck { epoch: 1, round });
+    assert_eq!(one.zab.log().committed(), zxid, "with the third one it is a majority");
+}
+
+#[test]
+fn what_was_lost_is_settled_by_a_whole_history_and_not_by_a_snapshot() {
+    let damaged = Restored { is_unknown: true, ..restored(vec![], Zxid::ZERO) };
+    let mut log = Log::new(damaged, LogLimits::default());
+    let first = entry(1, 1, None);
+    log.install(Mark { zxid: first.zxid(), hash: first.hash() }, 7);
+    assert!(log.is_unknown(), "it may have acknowledged what came after the snapshot");
+    log.accept_epoch(Epoch(2));
+    log.enter_epoch(Epoch(2));
+    assert!(!log.is_unknown());
 }

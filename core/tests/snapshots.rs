@@ -353,6 +353,29 @@ fn a_point_that_is_truncated_leaves_no_snapshot() {
 }
 
 #[test]
+fn a_diverged_learner_whose_last_common_entry_is_forgotten_gets_the_state() {
+    let mut cluster = few();
+    let old = cluster.await_leader();
+    let connection = cluster.connect(old).unwrap();
+    cluster.write_many(old, connection, "a", 10);
+    cluster.converge();
+    cluster.mute(old, (0..3).filter(|&it| it != old));
+    for number in 0..4 {
+        let name = format!("/lost{number}");
+        cluster.send(old, connection, &create(&name, b""));
+    }
+    cluster.run(5000);
+    let new = cluster.await_leader();
+    let writer = cluster.connect(new).unwrap();
+    cluster.write_many(new, writer, "b", 30);
+    cluster.heal();
+    cluster.converge();
+    assert!(was_sent_the_state(&cluster, new));
+    assert!(has_installed(&cluster, old));
+    assert!(!cluster.has_event(old, |event| matches!(event, Event::Truncated { .. })));
+}
+
+#[test]
 fn a_restart_at_any_point_leads_to_the_state_that_was() {
     let (mut installed, mut truncated, mut replayed) = (0, 0, 0);
     for seed in 0..30 {

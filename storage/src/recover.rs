@@ -398,6 +398,23 @@ impl StreamState {
 }
 
 impl RecoveredShard {
+    /// Begins anew, because no snapshot that the entries follow could be read. The epochs are still
+    /// promised, and the replica is unknown: what it held must come from its peers.
+    pub fn forget_unreadable(&mut self) {
+        let tail = (Zxid(self.checkpoint.tail_zxid), ChainHash(self.checkpoint.tail_hash));
+        self.unknown = Some(Unknown { after: Zxid::ZERO, tail: Some(tail) });
+        self.checkpoint = Checkpoint {
+            next_sequence: self.checkpoint.next_sequence,
+            accepted_epoch: self.checkpoint.accepted_epoch,
+            current_epoch: self.checkpoint.current_epoch,
+            unknown: true,
+            ..Checkpoint::empty(self.checkpoint.shard())
+        };
+        self.base = SnapshotReference::default();
+        self.fallback = None;
+        self.entries.clear();
+    }
+
     /// The entries to replay on top of one of the two snapshots.
     pub fn entries_after(&self, base: &SnapshotReference) -> &[Entry] {
         let first = self.entries.partition_point(|entry| entry.zxid().0 <= base.zxid);

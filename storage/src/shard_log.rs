@@ -125,7 +125,6 @@ impl ShardLog {
                 state.committed_zxid = zxid;
                 state.snapshot = installed;
                 state.snapshot_before = installed;
-                state.unknown = false;
             }
             Control::SnapshotTaken { zxid, hash, digest } => {
                 require(zxid >= state.snapshot.zxid, Misstep::Snapshot)?;
@@ -145,4 +144,25 @@ impl ShardLog {
 
 fn require(holds: bool, otherwise: Misstep) -> Result<(), Misstep> {
     if holds { Ok(()) } else { Err(otherwise) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pigeonhole_core::base::id::ShardId;
+
+    #[test]
+    fn what_was_lost_is_settled_by_a_whole_history_and_not_by_a_snapshot() {
+        let damaged = Checkpoint { unknown: true, ..Checkpoint::empty(ShardId(3)) };
+        let mut log = ShardLog::new(damaged);
+        let records = [
+            (Control::Install { zxid: 9, hash: 8, digest: 7 }, true),
+            (Control::AcceptedEpoch { epoch: 2 }, true),
+            (Control::CurrentEpoch { epoch: 2 }, false),
+        ];
+        for (number, (control, is_unknown)) in (1..).zip(records) {
+            log.follow(Sequence(number), &Record::Control(control)).expect("it follows");
+            assert_eq!(log.checkpoint().unknown, is_unknown, "after record {number}");
+        }
+    }
 }

@@ -110,20 +110,32 @@ impl Zab {
     }
 
     /// A learner whose log was damaged counts again when it has entered an epoch that was founded
-    /// without it: it then holds whatever it may have helped to commit.
+    /// without it: it then holds whatever it may have helped to commit. It may also have forgotten
+    /// that it promised itself to a later epoch, so a majority of the others must say once more,
+    /// after it came, that this epoch is still theirs.
     pub(super) fn make_whole(&mut self) {
         let Phase::Leading(leader) = &self.phase else {
             return;
         };
+        if !leader.is_established() {
+            return;
+        }
+        let confirmed = leader.confirmed_round();
         let damaged =
             leader.learners().filter(|(_, it)| !it.is_whole && it.stage >= LearnerStage::Entered);
-        let judged: Vec<(ServerId, bool)> =
-            damaged.map(|(server, it)| (server, self.counts(server, it.identity))).collect();
+        let judged: Vec<(ServerId, Option<u64>, bool)> = damaged
+            .map(|(server, it)| (server, it.proof_round, self.counts(server, it.identity)))
+            .collect();
         let Phase::Leading(leader) = &mut self.phase else {
             unreachable!("it was just looked at");
         };
-        for (server, counts) in judged {
-            if let Some(learner) = leader.learner(server) {
+        for (server, proof_round, counts) in judged {
+            let round = proof_round.unwrap_or_else(|| leader.ask_confirmation());
+            let Some(learner) = leader.learner(server) else {
+                continue;
+            };
+            learner.proof_round = Some(round);
+            if confirmed >= round {
                 (learner.is_whole, learner.voter) = (true, counts);
             }
         }

@@ -8,6 +8,7 @@ use crate::base::id::{Epoch, ServerId, Zxid};
 use crate::base::time::Instant;
 use crate::entry::Entry;
 use crate::peer::message::PeerMessage;
+use crate::txn;
 use crate::zab::log::Mark;
 use crate::zab::{Action, Event, Phase, Zab};
 
@@ -160,6 +161,7 @@ impl Zab {
         let mut reader = Reader::new(entries);
         while !reader.is_empty() {
             let entry = Entry::read(&mut reader).map_err(|_| "a proposal that is no entry")?;
+            txn::check(&entry).map_err(|_| "a proposal whose payload is malformed")?;
             let zxid = entry.zxid();
             if is_in_step && zxid.epoch() != epoch {
                 return Err("a proposal of another epoch");

@@ -74,6 +74,8 @@ pub struct Learner {
     /// What comes after this stays in memory for it, while it is far behind.
     pub(super) pin: Option<Zxid>,
     confirmed_round: u64,
+    /// The quorum round that must be confirmed before a learner with a damaged log counts.
+    pub(super) proof_round: Option<u64>,
 }
 
 /// How far a learner has come, in the leader's eyes.
@@ -109,6 +111,7 @@ impl Learner {
             acked: Zxid::ZERO,
             pin: None,
             confirmed_round: 0,
+            proof_round: None,
         }
     }
 
@@ -425,6 +428,8 @@ impl Zab {
                 if let Some(learner) = leader.learner(from).filter(|_| round <= begun) {
                     learner.confirmed_round = learner.confirmed_round.max(round);
                     leader.count_confirmations();
+                    self.make_whole();
+                    self.advance_commit(now, out);
                 }
             }
             _ => {}

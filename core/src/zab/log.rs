@@ -201,7 +201,6 @@ impl Log {
         self.epoch_ends.push(at);
         self.committed = at.zxid;
         self.snapshot = at.zxid;
-        self.is_unknown = false;
         let control = Control::Install { zxid: at.zxid.0, hash: at.hash.0, digest };
         let sequence = self.take_sequence();
         let end = self.cut.map_or(at.zxid, |(_, end)| end.min(at.zxid));
@@ -298,6 +297,15 @@ impl Log {
     /// The end of what a crash of this process would leave.
     pub fn durable(&self) -> Position {
         self.durable
+    }
+
+    /// Where the log ends in memory, what is not durable included.
+    pub fn position(&self) -> Position {
+        Position {
+            tail: self.tail(),
+            accepted_epoch: self.accepted_epoch,
+            current_epoch: self.current_epoch,
+        }
     }
 
     /// The last entry of this log that is durable.
@@ -397,13 +405,5 @@ impl Log {
         self.next_sequence = sequence.next();
         self.in_flight.push_back((sequence, self.position()));
         sequence
-    }
-
-    fn position(&self) -> Position {
-        Position {
-            tail: self.tail(),
-            accepted_epoch: self.accepted_epoch,
-            current_epoch: self.current_epoch,
-        }
     }
 }
