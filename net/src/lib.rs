@@ -10,6 +10,7 @@
 //! | `founding` | a server without a cluster: waiting, forming, becoming a member |
 //! | `home` | the data directory: lock and identity |
 //! | `snapshots` | the snapshot files, found and read |
+//! | `recovery` | what the disk holds, made into replicas |
 //! | `check` | the offline verification of a data directory |
 //! | `engine` | one core: its loop, its letters, its place |
 //! | `client` | ports, connections, figures, four-letter words |
@@ -40,6 +41,7 @@ mod patience;
 mod peer;
 mod ports;
 mod program;
+mod recovery;
 pub mod ring;
 mod snapshots;
 mod sync_choice;
