@@ -12,8 +12,9 @@ use crate::auth::AuthSettings;
 use crate::base::id::{
     ClusterId, ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId,
 };
+use crate::base::limits::BALANCE_PERIOD_MS;
 use crate::base::prng::Prng;
-use crate::base::time::{Instant, Now, Periods};
+use crate::base::time::{Duration, Instant, Now, Periods};
 use crate::durable::{Append, Rider};
 use crate::effect::{Effect, Effects, Input};
 use crate::gateway::{ClientLimits, Gateway, GatewayConfig, Wish};
@@ -64,6 +65,8 @@ pub struct Worker {
     links: Links,
     /// Mail to this core itself, in order.
     inbox: VecDeque<Mail>,
+    /// When shards may next be handed to the servers that should lead them.
+    balance_at: Instant,
 }
 
 impl Worker {
@@ -99,7 +102,9 @@ impl Worker {
             shards.replicas.insert(shard, replica);
             shards.collect(shard);
         }
-        let mut worker = Self { config, gateway, shards, links, inbox: VecDeque::new() };
+        let balance_at = now.instant + Duration::from_ms(BALANCE_PERIOD_MS);
+        let mut worker =
+            Self { config, gateway, shards, links, inbox: VecDeque::new(), balance_at };
         worker.route(now, effects);
         worker
     }
@@ -136,6 +141,7 @@ impl Worker {
                     replica.on_snapshot_abandoned(now, at, deeds);
                 });
             }
+            Input::Stopping => self.shards.each(|replica, deeds| replica.on_stopping(now, deeds)),
             Input::DiskSpace { is_low } => {
                 self.shards.each(|replica, deeds| replica.on_disk_space(now, is_low, deeds));
             }
@@ -158,7 +164,9 @@ impl Worker {
     /// When [`Input::Time`] is due, as of `now`.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let replicas = self.shards.replicas.values().filter_map(Replica::deadline).min();
-        [replicas, self.links.deadline(), self.gateway.deadline(now)].into_iter().flatten().min()
+        let links = self.links.deadline();
+        let deadlines = [replicas, links, self.gateway.deadline(now), Some(self.balance_at)];
+        deadlines.into_iter().flatten().min()
     }
 
     /// What is ready to be sent to a client. The driver takes it when it sends.
@@ -208,6 +216,11 @@ impl Worker {
             return Err(HelloError::NoSuchCore { wanted: hello.to_core });
         }
         Ok(())
+    }
+
+    /// Whether a shard of this core waits to be handed over to another leader.
+    pub fn is_leaving(&self) -> bool {
+        self.shards.replicas.values().any(|replica| replica.zab().holds_proposals())
     }
 
     /// Figures for four-letter words and tests.
@@ -317,6 +330,10 @@ impl Worker {
         );
         for link in silent {
             self.close_link(link, "silent for too long", effects);
+        }
+        if self.balance_at <= now.instant {
+            self.balance_at = now.instant + Duration::from_ms(BALANCE_PERIOD_MS);
+            self.shards.balance(now, self.config.voters.len());
         }
     }
 

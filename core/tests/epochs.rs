@@ -93,7 +93,7 @@ impl One {
             said.extend(self.hear(out));
         }
         let mut out = vec![];
-        self.zab.on_turn_end(self.now, &mut out);
+        self.zab.on_turn_end(&mut out);
         said.extend(self.hear(out));
         said
     }
@@ -122,7 +122,7 @@ impl One {
             zxid: 0,
             established: true,
             counts: true,
-            has_space: true,
+            is_willing: true,
         };
         let said = self.tell(leader, PeerMessage::Vote(vote));
         attempt_in(&said).expect("it asks to join")
@@ -193,8 +193,8 @@ fn periods() -> Periods {
 
 fn looking(round: u64, leader: u8) -> Vote {
     let state = PeerState::Looking;
-    let (established, counts, has_space) = (false, true, true);
-    Vote { round, state, leader, epoch: 0, zxid: 0, established, counts, has_space }
+    let (established, counts, is_willing) = (false, true, true);
+    Vote { round, state, leader, epoch: 0, zxid: 0, established, counts, is_willing }
 }
 
 fn follower_info(attempt: u32, accepted_epoch: u32) -> PeerMessage {

@@ -125,7 +125,7 @@ impl One {
             zxid: 0,
             established: true,
             counts: true,
-            has_space: true,
+            is_willing: true,
         };
         self.tell(3, PeerMessage::Vote(vote));
         let attempt = self
@@ -202,7 +202,7 @@ fn follower_looks() -> PeerMessage {
         zxid: 0,
         established: false,
         counts: true,
-        has_space: true,
+        is_willing: true,
     })
 }
 

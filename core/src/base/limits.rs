@@ -64,6 +64,11 @@ pub const SNAPSHOT_ENTRIES: u64 = 100_000;
 pub const PINNED_BYTES_MAX: usize = 1 << 30;
 /// Entries sent to a learner behind a snapshot before it has said that it holds those before.
 pub const CATCH_UP_BYTES: usize = 8 << 20;
+/// How long a leader that hands its shard over holds back what is new, until the rest is settled.
+pub const HAND_OVER_MS_MAX: u64 = 1000;
+/// A shard goes back to the server that should lead it, at most one of a core in so long: each
+/// time, its writes pause for an election.
+pub const BALANCE_PERIOD_MS: u64 = 60_000;
 /// A leader hands its shard over, while idle, before its 32-bit counter runs out.
 pub const COUNTER_HANDOVER: u32 = 0xf000_0000;
 /// So many proposals later it does so even if it never was idle: those in flight fit in between.

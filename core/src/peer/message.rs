@@ -35,8 +35,8 @@ pub struct Vote {
     pub established: bool,
     /// The sender is a voter whose disk counts, as far as it knows itself.
     pub counts: bool,
-    /// The candidate's disk is not almost full.
-    pub has_space: bool,
+    /// The candidate's disk is not almost full, and it is not about to stop.
+    pub is_willing: bool,
 }
 
 /// The last entry that a log holds of one epoch.
@@ -104,6 +104,9 @@ pub enum WriteAsk {
 /// A client's write on its way to the leader.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Forward {
+    /// The epoch whose leader is asked. A later one's may be asked again, and must not be asked
+    /// twice.
+    pub epoch: u32,
     pub origin: Origin,
     pub session: u64,
     pub generation: u32,

@@ -107,6 +107,7 @@ impl Replica {
                 let mut identities = Vec::new();
                 asker.identities.encode(&mut identities);
                 let forward = Forward {
+                    epoch: self.zab.log().current_epoch().0,
                     origin,
                     session: asker.session.0,
                     generation: asker.generation.0,

@@ -42,6 +42,8 @@ pub(super) struct Reign {
     outstanding_bytes: usize,
     /// Requests beyond the bounds on proposals, in order.
     backlog: VecDeque<Forward>,
+    /// Who asks for read indexes while nothing new is taken.
+    held_reads: Vec<(Option<ServerId>, Origin)>,
     /// Refusals and read indexes that wait for a quorum to confirm the leadership, in order.
     unconfirmed: VecDeque<Unconfirmed>,
 }
@@ -83,6 +85,7 @@ impl Reign {
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
             backlog: VecDeque::new(),
+            held_reads: Vec::new(),
             unconfirmed: VecDeque::new(),
         }
     }
@@ -104,7 +107,12 @@ impl Reign {
 
     /// Nobody waits for this leader.
     fn is_idle(&self) -> bool {
-        self.outstanding.is_empty() && self.backlog.is_empty() && self.unconfirmed.is_empty()
+        self.is_settled() && self.backlog.is_empty() && self.held_reads.is_empty()
+    }
+
+    /// Whatever was begun has come to its end.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outstanding.is_empty() && self.unconfirmed.is_empty()
     }
 
     fn is_full(&self) -> bool {
@@ -138,10 +146,24 @@ impl Replica {
         next >= limit && (reign.is_idle() || next - limit >= COUNTER_HANDOVER_DELAY)
     }
 
+    /// The reign is over. What was never proposed may be asked of another leader, and whoever asked
+    /// hears that before anything else about the end.
+    pub(super) fn give_back(&mut self, reign: Reign, deeds: &mut Vec<Deed>) {
+        let writes = reign.backlog.into_iter().map(|forward| forward.origin);
+        let reads = reign.held_reads.into_iter().map(|(_, origin)| origin);
+        for origin in writes.chain(reads) {
+            if self.is_mine(origin) {
+                self.on_not_proposed(origin);
+            } else if origin != Origin::default() {
+                self.send(ServerId(origin.server), PeerMessage::NotProposed { origin }, deeds);
+            }
+        }
+    }
+
     /// A write has come to its leader.
     pub(super) fn lead(&mut self, now: Now, forward: Forward, deeds: &mut Vec<Deed>) {
         let reign = self.reign.as_mut().expect("only a leader is given writes");
-        if reign.is_full() || !reign.backlog.is_empty() {
+        if reign.is_full() || !reign.backlog.is_empty() || self.zab.holds_proposals() {
             reign.backlog.push_back(forward);
             self.met.note(Limit::ProposalsOutstanding);
             return;
@@ -150,6 +172,13 @@ impl Replica {
     }
 
     pub(super) fn propose_backlog(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        if self.zab.holds_proposals() {
+            return;
+        }
+        let held_reads = self.reign.as_mut().map(|reign| core::mem::take(&mut reign.held_reads));
+        for (asker, origin) in held_reads.into_iter().flatten() {
+            self.begin_read_index(asker, origin);
+        }
         while let Some(reign) = self.reign.as_mut() {
             if reign.is_full() {
                 return;
@@ -311,6 +340,11 @@ impl Replica {
     /// Everything acknowledged before now is at or before the commit watermark of now, provided
     /// that this server still leads: a quorum will say.
     pub(super) fn begin_read_index(&mut self, asker: Option<ServerId>, origin: Origin) {
+        if self.zab.holds_proposals() {
+            let reign = self.reign.as_mut().expect("only a leader is asked");
+            reign.held_reads.push((asker, origin));
+            return;
+        }
         let committed = self.zab.log().committed();
         self.confirm_first(origin, committed, Verdict::ReadIndex { asker });
     }

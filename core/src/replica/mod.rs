@@ -230,11 +230,28 @@ impl Replica {
 
     /// Proposals, commits and quorum rounds of this turn leave now.
     pub fn on_turn_end(&mut self, now: Now, deeds: &mut Vec<Deed>) {
-        self.zab.on_turn_end(now.instant, &mut self.actions);
+        self.zab.on_turn_end(&mut self.actions);
+        if self.reign.as_ref().is_some_and(Reign::is_settled)
+            && let Some(why) = self.zab.reason_to_leave()
+        {
+            self.zab.step_down(now.instant, why, &mut self.actions);
+        }
         if self.must_hand_over() {
             let why = "the counter of zxids is about to run out";
             self.zab.step_down(now.instant, why, &mut self.actions);
         }
+        self.settle(now, deeds);
+    }
+
+    /// The process is about to end.
+    pub fn on_stopping(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        self.zab.stop(now.instant);
+        self.settle(now, deeds);
+    }
+
+    /// Another server should lead this shard, and can.
+    pub fn on_hand_over(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        self.zab.hand_over(now.instant, "another server should lead this shard");
         self.settle(now, deeds);
     }
 
@@ -262,12 +279,6 @@ impl Replica {
                 self.answer(core, ticket, applied, Outcome::Unknown, deeds);
             }
             What::Read { reader, op_code, body } => {
-                if self.leaderless_for(now.instant) > self.config.periods.sync_limit {
-                    // Nobody knows how old this replica's state is by now.
-                    let zxid = self.state.applied();
-                    self.answer(core, ticket, zxid, Outcome::Unknown, deeds);
-                    return;
-                }
                 self.on_read(core, ticket, &reader, op_code, &body, deeds);
             }
             What::Forget { connection } => self.watches.connection_closed(connection),
@@ -375,20 +386,22 @@ impl Replica {
     /// What belonged to the old role ends with it; what waited for a leader goes to the new one.
     fn notice_role(&mut self, now: Now, deeds: &mut Vec<Deed>) {
         let leads = self.zab.is_established_leader() && self.has_inherited();
-        if self.reign.is_some() && !leads {
-            self.reign = None;
+        if let Some(reign) = self.reign.take_if(|_| !leads) {
+            self.give_back(reign, deeds);
         }
         let serving = self.zab.serving_leader();
         let serving = serving.filter(|&leader| leader != self.config.membership.me || leads);
         if serving == self.served {
             return;
         }
-        if self.served.is_some() {
-            // The old leader may have logged what was sent to it, or not: nobody here knows.
-            self.give_up_sent(deeds);
-        }
         self.served = serving;
         self.leaderless_since = if serving.is_some() { None } else { Some(now.instant) };
+        if serving.is_some() {
+            // What the old leader logged may be settled by now, and what it did not it has given
+            // back, if it still could. Of the rest, nobody here knows.
+            self.apply_committed(now, deeds);
+            self.give_up_sent(deeds);
+        }
         if leads && self.reign.is_none() {
             self.begin_reign(now, deeds);
         }
@@ -489,7 +502,7 @@ impl Replica {
     }
 
     fn on_forward(&mut self, now: Now, from: ServerId, forward: Forward, deeds: &mut Vec<Deed>) {
-        if self.reign.is_none() {
+        if self.reign.is_none() || Epoch(forward.epoch) != self.zab.log().current_epoch() {
             let origin = forward.origin;
             self.send(from, PeerMessage::NotProposed { origin }, deeds);
             return;

@@ -51,6 +51,7 @@ impl Replica {
             self.propose_point();
         } else if let Some(leader) = self.served {
             let forward = Forward {
+                epoch: self.zab.log().current_epoch().0,
                 origin: crate::txn::Origin::default(),
                 session: 0,
                 generation: 0,

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
 use crate::base::id::{ShardId, Zxid};
-use crate::base::time::{Duration, Instant};
+use crate::base::time::{Duration, Instant, Now};
 use crate::gateway::Replicas;
 use crate::mail::Reader;
 use crate::op::Request;
@@ -38,6 +38,20 @@ impl Shards {
         for (&shard, replica) in &mut self.replicas {
             act(replica, &mut self.scratch);
             self.deeds.extend(self.scratch.drain(..).map(|deed| (shard, deed)));
+        }
+    }
+
+    /// Hands one shard over, if this core leads more than its share of them and another server
+    /// should lead one. Shard 0 stays where it is: its leader is the one that clients are told of.
+    pub(super) fn balance(&mut self, now: Now, voters: usize) {
+        let led = self.replicas.values().filter(|it| it.zab().is_established_leader()).count();
+        if led <= self.replicas.len().div_ceil(voters) {
+            return;
+        }
+        let others = self.replicas.iter().filter(|(shard, _)| **shard != ShardId(0));
+        let mut misplaced = others.filter(|(_, it)| it.zab().should_be_led_by_another());
+        if let Some((&shard, _)) = misplaced.next() {
+            self.with(shard, |replica, deeds| replica.on_hand_over(now, deeds));
         }
     }
 

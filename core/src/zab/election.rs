@@ -16,8 +16,8 @@ use crate::zab::{Action, Event, Phase, Zab};
 struct Candidate {
     epoch: Epoch,
     zxid: Zxid,
-    /// Of two that know the same, the one whose disk has room should lead.
-    has_space: bool,
+    /// Of two that know the same, one whose disk has room, and that is not about to stop.
+    is_willing: bool,
     rank: usize,
     leader: ServerId,
 }
@@ -219,7 +219,7 @@ impl Zab {
             zxid: proposal.zxid.0,
             established: false,
             counts: self.is_electable(),
-            has_space: proposal.has_space,
+            is_willing: proposal.is_willing,
         })
     }
 
@@ -232,7 +232,7 @@ impl Zab {
             return Candidate {
                 epoch: Epoch(0),
                 zxid: Zxid::ZERO,
-                has_space: false,
+                is_willing: false,
                 rank: 0,
                 leader: me,
             };
@@ -240,7 +240,7 @@ impl Zab {
         Candidate {
             epoch: durable.current_epoch,
             zxid: durable.tail.zxid,
-            has_space: !self.disk_low,
+            is_willing: self.is_willing(),
             rank: self.rank(me),
             leader: me,
         }
@@ -251,7 +251,7 @@ impl Zab {
         Candidate {
             epoch: Epoch(vote.epoch),
             zxid: Zxid(vote.zxid),
-            has_space: vote.has_space,
+            is_willing: vote.is_willing,
             rank: self.rank(leader),
             leader,
         }

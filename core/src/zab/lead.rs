@@ -343,6 +343,13 @@ impl Leader {
             && self.learners.values().any(|it| it.voter && it.acked == tail)
     }
 
+    /// The same of everybody who is in step, and there is a voter among them.
+    pub(super) fn is_followed_by_all(&self, log: &Log) -> bool {
+        let tail = log.tail().zxid;
+        let mut in_step = self.learners.values().filter(|it| it.stage >= LearnerStage::Entered);
+        self.can_be_followed(log) && in_step.all(|it| it.acked == tail)
+    }
+
     fn learners_from(&self, stage: LearnerStage) -> Vec<ServerId> {
         let in_step = self.learners.iter().filter(|(_, learner)| learner.stage >= stage);
         in_step.map(|(&server, _)| server).collect()

@@ -9,6 +9,7 @@ pub mod discovery;
 pub mod election;
 pub mod follow;
 pub mod lead;
+mod leaving;
 pub mod log;
 pub mod sync;
 pub mod transfer;
@@ -26,6 +27,7 @@ use crate::zab::admission::{Admitted, Identity};
 use crate::zab::election::Election;
 use crate::zab::follow::Follower;
 use crate::zab::lead::{Leader, Learner};
+use crate::zab::leaving::Leaving;
 use crate::zab::log::{Log, LogLimits, Restored};
 
 /// One shard's place in the ensemble, as one server sees it.
@@ -154,8 +156,9 @@ pub struct Zab {
     /// There may be disks to admit.
     admission_due: bool,
     disk_low: bool,
+    is_stopping: bool,
     /// The leadership is to be given up as soon as that costs nothing.
-    is_leaving: bool,
+    leaving: Option<Leaving>,
     /// Peers that can be talked to right now.
     linked: BTreeSet<ServerId>,
     phase: Phase,
@@ -188,7 +191,8 @@ impl Zab {
             admitted_at,
             admission_due: false,
             disk_low: false,
-            is_leaving: false,
+            is_stopping: false,
+            leaving: None,
             linked: BTreeSet::new(),
             phase: Phase::Looking(Election::waiting()),
         };
@@ -290,36 +294,28 @@ impl Zab {
         match self.phase {
             Phase::Looking(_) => self.on_election_time(now, out),
             Phase::Following(_) => self.on_follower_time(now, out),
-            Phase::Leading(_) => self.on_leader_time(now, out),
+            Phase::Leading(_) => {
+                self.stay_when_late(now);
+                self.on_leader_time(now, out);
+            }
         }
     }
 
     /// Everything of this turn has been handled: proposals and commits leave now, in one frame for
     /// each follower.
-    pub fn on_turn_end(&mut self, now: Instant, out: &mut Vec<Action>) {
+    pub fn on_turn_end(&mut self, out: &mut Vec<Action>) {
         if let Phase::Leading(leader) = &mut self.phase {
             leader.on_turn_end(&self.log, out);
-            if self.is_leaving && leader.can_be_followed(&self.log) {
-                self.look(now, "the disk is almost full", out);
-            }
         }
-    }
-
-    /// While the disk is almost full, others are preferred as leaders.
-    pub fn set_disk_low(&mut self, is_low: bool) {
-        self.is_leaving = is_low && (self.is_leaving || !self.disk_low);
-        self.disk_low = is_low;
-    }
-
-    pub fn is_disk_low(&self) -> bool {
-        self.disk_low
     }
 
     pub fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Looking(election) => election.deadline(),
             Phase::Following(follower) => follower.deadline(),
-            Phase::Leading(leader) => leader.deadline(),
+            Phase::Leading(leader) => {
+                [leader.deadline(), self.leaving_deadline()].into_iter().flatten().min()
+            }
         }
     }
 
@@ -397,8 +393,8 @@ impl Zab {
     /// role is durable, so that what is said is what a crash would leave.
     fn look(&mut self, now: Instant, why: &'static str, out: &mut Vec<Action>) {
         self.round += 1;
-        // Whoever is elected although its disk is almost full is the best there is.
-        self.is_leaving = false;
+        // Whoever is elected although it would rather not is the best there is.
+        self.leaving = None;
         self.phase = Phase::Looking(Election::waiting());
         out.push(Action::Event(Event::Looking { round: self.round, why }));
         self.start_voting_when_quiet(now, out);
@@ -449,7 +445,7 @@ impl Zab {
             zxid: durable.tail.zxid.0,
             established,
             counts: self.is_electable(),
-            has_space: !self.disk_low,
+            is_willing: self.is_willing(),
         })
     }
 }

@@ -356,6 +356,11 @@ impl Cluster {
         request: &Request<'_>,
     ) -> Option<(i32, Vec<u8>)> {
         self.send(at, connection, request);
+        self.reply(at, connection)
+    }
+
+    /// The next reply: the error code and the body. `None` if the connection is closed.
+    pub(crate) fn reply(&mut self, at: usize, connection: ConnectionId) -> Option<(i32, Vec<u8>)> {
         let frame = self.next_frame(at, connection)?;
         let (header, body) = client::parse_header(&frame).unwrap();
         Some((header.error, body.to_vec()))

@@ -163,11 +163,13 @@ impl Hands {
         let quiet = self.wal.is_idle()
             && self.wal.deadline().is_none()
             && !self.clients.is_sending()
-            && self.closed.is_empty();
+            && self.closed.is_empty()
+            && !self.worker.is_leaving();
         quiet || self.now.instant >= stop_at
     }
 
-    /// No more connections, and nothing more is read; what was asked before is finished.
+    /// No more connections, and nothing more is read; what was asked before is finished, and others
+    /// take over what this server leads.
     pub(super) fn begin_to_stop(&mut self, ring: &mut Ring) {
         if self.stop_at.is_some() {
             return;
@@ -176,6 +178,7 @@ impl Hands {
         for listener in self.listeners.drain(..) {
             listener.close(ring);
         }
+        self.step(Input::Stopping);
     }
 
     /// Takes in what other threads have to say.
