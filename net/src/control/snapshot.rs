@@ -116,7 +116,7 @@ async fn write(
             if unsynced >= UNSYNCED_BYTES_MAX {
                 let synced = file.sync_data().await;
                 synced.map_err(|error| failed("fdatasync", error))?;
-                tokio::time::sleep(pace.pause(unsynced)).await;
+                tokio::time::sleep(pace.short_pause(unsynced)).await;
                 unsynced = 0;
             }
         }

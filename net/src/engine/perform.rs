@@ -5,7 +5,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use pigeonhole_core::base::id::ConnectionId;
+use pigeonhole_core::base::id::{ConnectionId, Zxid};
 use pigeonhole_core::durable::{Append, Record};
 use pigeonhole_core::effect::{Effect, Input};
 use pigeonhole_core::entry::EntryKind;
@@ -342,7 +342,9 @@ impl Hands {
     }
 
     fn log_figures(&self) -> LogFigures {
+        let checkpoints = self.wal.durable_checkpoints();
         LogFigures {
+            snapshots: checkpoints.map(|it| (it.shard(), Zxid(it.snapshot.zxid))).collect(),
             sync_micros_last: self.log.sync_micros_last,
             backlog_bytes: self.wal.backlog_bytes(),
         }
