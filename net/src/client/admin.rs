@@ -49,6 +49,8 @@ pub(crate) struct SessionLine {
 pub(crate) struct LogFigures {
     pub(crate) sync_micros_last: u64,
     pub(crate) backlog_bytes: usize,
+    /// The longest turn of the engine since the figures were begun anew.
+    pub(crate) turn_micros_max: u64,
     /// The newest snapshot on this disk, by shard; zxid 0 for none.
     pub(crate) snapshots: BTreeMap<ShardId, Zxid>,
 }
@@ -130,6 +132,7 @@ impl Figures {
         self.proposals.absorb(other.proposals);
         self.log.sync_micros_last = self.log.sync_micros_last.max(other.log.sync_micros_last);
         self.log.backlog_bytes += other.log.backlog_bytes;
+        self.log.turn_micros_max = self.log.turn_micros_max.max(other.log.turn_micros_max);
         self.log.snapshots.extend(other.log.snapshots);
         self.connections.extend(other.connections);
         self.watches.extend(other.watches);
