@@ -203,6 +203,16 @@ mod tests {
                     file: "zoo.cfg".into(),
                     overrides: Vec::new(),
                     cluster: Some(cluster.parse().unwrap()),
+                    founding: false,
+                },
+            ),
+            (
+                format!("pigeonhole format zoo.cfg --cluster {cluster} --founding"),
+                Command::Format {
+                    file: "zoo.cfg".into(),
+                    overrides: Vec::new(),
+                    cluster: Some(cluster.parse().unwrap()),
+                    founding: true,
                 },
             ),
             ("pigeonhole check /data".to_owned(), Command::Check { directory: "/data".into() }),

@@ -116,7 +116,7 @@ async fn write(
             if unsynced >= UNSYNCED_BYTES_MAX {
                 let synced = file.sync_data().await;
                 synced.map_err(|error| failed("fdatasync", error))?;
-                tokio::time::sleep(pace.pause(unsynced)).await;
+                tokio::time::sleep(pace.short_pause(unsynced)).await;
                 unsynced = 0;
             }
         }
@@ -130,11 +130,7 @@ async fn write(
 }
 
 /// Writes everything and hands the memory back, empty.
-async fn put(
-    file: &tokio_uring::fs::File,
-    at: u64,
-    out: Vec<u8>,
-) -> io::Result<(u64, Vec<u8>)> {
+async fn put(file: &tokio_uring::fs::File, at: u64, out: Vec<u8>) -> io::Result<(u64, Vec<u8>)> {
     let (written, mut out) = file.write_all_at(out, at).await;
     written?;
     let end = at + out.len() as u64;

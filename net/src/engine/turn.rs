@@ -38,6 +38,7 @@ impl Engine {
     fn turn(&mut self) {
         let Self { ring, hands } = self;
         hands.now = hands.clock.now();
+        hands.pulse.turn_begins();
         // What was closed at the end of the last turn: its slots are free for new connections.
         hands.perform();
         while let Some(completion) = ring.next_completion() {
@@ -62,6 +63,7 @@ impl Engine {
         hands.post.deliver(ring);
         hands.note_start();
         hands.tell_holdings();
+        hands.pulse.turn_ends();
     }
 
     /// Submits what the turn has queued, and sleeps if there is nothing to do.
