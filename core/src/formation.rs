@@ -454,8 +454,9 @@ impl fmt::Display for Waiting {
                 write!(
                     f,
                     ", and its own data directory is empty, so what it promised may be lost. \
-                     Bring the directory back; or, if this server has never been a member, run \
-                     `pigeonhole format <zoo.cfg> --cluster {}`",
+                     Bring the directory back; or, if it is gone for good or never was, run \
+                     `pigeonhole format <zoo.cfg> --cluster {}`: this server then takes \
+                     everything from the others",
                     formed[0].1
                 )
             }

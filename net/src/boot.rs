@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pigeonhole_core::auth::AuthSettings;
-use pigeonhole_core::base::id::{CoreId, ServerId, ShardId, Zxid};
+use pigeonhole_core::base::id::{CoreId, ServerId, ShardId};
 use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
 use pigeonhole_core::base::time::{self, Periods};
 use pigeonhole_core::control::Seal;
@@ -18,22 +18,23 @@ use pigeonhole_core::peer::hello::Formation;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::worker::WorkerConfig;
-use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_core::zab::log::{LogLimits, Restored};
 use pigeonhole_storage::disk::SegmentId;
-use pigeonhole_storage::recover::{self, RecoverConfig, Recovered, RecoveredShard};
-use pigeonhole_storage::scan::Ending;
+use pigeonhole_storage::recover::{Recovered, RecoveredShard};
+use pigeonhole_storage::segment::LiveSegment;
 use pigeonhole_storage::wal::{Wal, WalConfig};
 
 use crate::client::admin::Facts;
 use crate::config::{HostPort, ServerConfig};
-use crate::control::{Control, LogDirectory, News};
+use crate::control::{Control, Keeping, LogDirectory, News};
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::House;
 use crate::engine::place;
 use crate::engine::{self, Milestone, Seed};
 use crate::exit::{self, Failure};
 use crate::home::{self, Home};
-use crate::os::{self, MappedFile};
+use crate::os;
+use crate::recovery;
 use crate::peer::greeting::Identity;
 use crate::ports::Ports;
 use crate::ring::{self, LogBuffers, PROBE_BYTES, Ring, RingConfig, RingReport, SyncProbe};
@@ -46,8 +47,9 @@ pub(crate) struct Process {
     open_files_max: u64,
     /// Log writes were timed on these devices.
     probes: BTreeMap<u64, SyncProbe>,
-    /// How many nodes this process is going to have.
+    /// How many nodes this process is going to have, and has.
     nodes: usize,
+    started: usize,
 }
 
 /// One server of a cluster, running.
@@ -72,6 +74,7 @@ impl Process {
             open_files_max: open_files.soft.unwrap_or(u64::MAX),
             probes: BTreeMap::new(),
             nodes,
+            started: 0,
         })
     }
 
@@ -83,7 +86,7 @@ impl Process {
         ports: Option<Ports>,
     ) -> Result<Node, Failure> {
         let session_base_ms = home.take_session_base(self.clock.now().wall_ms)?;
-        let recovered = recover_log(&home, &config)?;
+        let recovered = recovery::read_log(&home, &config)?;
         let probe = self.probe(&home)?;
         // Whoever comes before there is somebody to answer is better refused than kept waiting.
         let ports = ports.map_or_else(|| Ports::bind(&config), Ok)?;
@@ -177,6 +180,9 @@ struct Plan {
     next_boot: u64,
     seal: Seal,
     shards: BTreeMap<ShardId, RecoveredShard>,
+    restored: BTreeMap<ShardId, (State, Restored)>,
+    /// Segments of older boots that hold batches, and those that hold nothing.
+    segments: Vec<LiveSegment>,
     recyclable: Vec<(SegmentId, u64)>,
 }
 
@@ -185,8 +191,9 @@ impl Plan {
         config: ServerConfig,
         home: &Home,
         session_base_ms: u64,
-        recovered: Recovered,
+        mut recovered: Recovered,
     ) -> Result<Self, Failure> {
+        let restored = recovery::restore(&mut recovered.shards, home, &config)?;
         let cores = u8::try_from(config.cores).expect("the configuration bounds the cores");
         let map = ShardMap::new(home.meta.shards);
         let ids = |ids: Vec<u8>| ids.into_iter().map(ServerId).collect::<Vec<_>>();
@@ -212,12 +219,17 @@ impl Plan {
             observers,
             cluster: home.meta.cluster,
             disk: home.meta.disk,
+            is_founder: home.meta.is_founder,
             incarnation,
             periods: periods(&config),
             session_base_ms,
             client: client_limits(&config),
             auth: AuthSettings {
                 super_digest: config.super_digest.as_ref().map(|it| it.expose().to_owned()),
+            },
+            log: LogLimits {
+                snapshot_entries: u64::from(config.snapshot_transactions),
+                ..LogLimits::default()
             },
             seed: u64::try_from(seed >> 64).expect("64 bits"),
         };
@@ -230,13 +242,15 @@ impl Plan {
             next_boot: recovered.next_boot,
             seal: recovered.seal,
             shards: recovered.shards,
+            restored,
+            segments: recovered.segments,
             recyclable: recovered.recyclable,
         })
     }
 
     fn start(
         mut self,
-        process: &Process,
+        process: &mut Process,
         home: Home,
         probe: SyncProbe,
         ports: Ports,
@@ -244,6 +258,10 @@ impl Plan {
     ) -> Result<Node, Failure> {
         let cores = self.identity.cores;
         let house = House::new(cores);
+        let node = process.started;
+        process.started += 1;
+        let keeping = self.keeping(&home)?;
+        process.control.desk(node, house.clone(), CoreId(0)).keep(keeping);
         let (sender, milestones) = channel();
         let facts = Arc::new(Facts {
             config: self.config.clone(),
@@ -258,11 +276,11 @@ impl Plan {
                 processor: self.processor_of(core, process),
                 clock: process.clock,
                 house: house.clone(),
-                desk: process.control.desk(house.clone(), core),
+                desk: process.control.desk(node, house.clone(), core),
                 directory: self.log.clone(),
                 sync_probe: probe,
                 worker: WorkerConfig { core, ..self.worker.clone() },
-                restored: self.restored(core)?,
+                restored: self.restored(core),
                 wal: self.wal(core)?,
                 recyclable: std::mem::take(&mut self.recyclable),
                 identity: self.identity.clone(),
@@ -283,9 +301,9 @@ impl Plan {
     }
 
     /// The shards of a core as recovery found them, ready to be led or followed.
-    fn restored(&self, core: CoreId) -> Result<Vec<(State, Restored)>, Failure> {
+    fn restored(&mut self, core: CoreId) -> Vec<(State, Restored)> {
         let shards = place::shards_of(core, self.identity.cores, self.map);
-        shards.map(|shard| restore(shard, &self.shards[&shard], self.map)).collect()
+        shards.map(|shard| self.restored.remove(&shard).expect("a shard has one core")).collect()
     }
 
     fn wal(&self, core: CoreId) -> Result<Wal, Failure> {
@@ -294,6 +312,18 @@ impl Plan {
         let secret = home::random()?;
         let (config, seal) = (WalConfig::default(), self.seal.clone());
         Ok(Wal::new(config, self.next_boot, core, secret, checkpoints, seal))
+    }
+
+    /// What the control thread looks after.
+    fn keeping(&mut self, home: &Home) -> Result<Keeping, Failure> {
+        Ok(Keeping {
+            boot: self.next_boot,
+            log: home.log.clone(),
+            snapshots: home.snapshots.clone(),
+            names: home.snapshots.names()?,
+            segments: std::mem::take(&mut self.segments),
+            log_bytes_max: self.config.log_bytes_max,
+        })
     }
 
     fn peers(&self) -> Vec<(ServerId, HostPort)> {
@@ -311,64 +341,6 @@ impl Plan {
         let files = usize::try_from(process.open_files_max).unwrap_or(usize::MAX);
         files.saturating_sub(RESERVED_FILES) / process.nodes
     }
-}
-
-/// Reads what the log says. Nothing is written before the next boot's first batch.
-fn recover_log(home: &Home, config: &ServerConfig) -> Result<Recovered, Failure> {
-    let ids = home.segments()?;
-    let mut maps = Vec::with_capacity(ids.len());
-    for id in ids {
-        let path = home.log.path_of(id);
-        let map = MappedFile::open(&path).map_err(|error| Failure::disk("mmap", &path, &error))?;
-        maps.push((id, map));
-    }
-    let files: Vec<(SegmentId, &[u8])> = maps.iter().map(|(id, map)| (*id, map.bytes())).collect();
-    let shards: Vec<ShardId> = ShardMap::new(home.meta.shards).shards().collect();
-    let strict_tail = config.strict_tail;
-    let recovered = recover::recover(RecoverConfig { strict_tail }, &files, &shards);
-    let recovered = recovered
-        .map_err(|error| Failure::data(format_args!("{}: {error}", home.log.path.display())))?;
-    for stream in &recovered.streams {
-        if let Ending::Torn(place) = stream.ending {
-            tracing::warn!(
-                "the log ends in a batch that was being written when the server went down, at \
-                 {} of {}: cut off, nothing in it was promised",
-                place.offset,
-                place.segment
-            );
-        }
-    }
-    Ok(recovered)
-}
-
-fn restore(
-    shard: ShardId,
-    recovered: &RecoveredShard,
-    map: ShardMap,
-) -> Result<(State, Restored), Failure> {
-    if let Some(unknown) = recovered.unknown {
-        return Err(Failure::data(format_args!(
-            "records of shard {shard} after {} cannot be read: `pigeonhole check` says where; \
-             restore the directory, or format it again to take everything from the other servers",
-            unknown.after
-        )));
-    }
-    if recovered.base.zxid != 0 {
-        return Err(Failure::data(format_args!(
-            "shard {shard} begins with a snapshot, which this version does not read"
-        )));
-    }
-    let checkpoint = &recovered.checkpoint;
-    let restored = Restored {
-        shard,
-        next_sequence: checkpoint.next_sequence(),
-        accepted_epoch: checkpoint.accepted_epoch(),
-        current_epoch: checkpoint.current_epoch(),
-        committed: checkpoint.committed_zxid(),
-        base: Mark { zxid: Zxid::ZERO, ..Mark::default() },
-        entries: recovered.entries.clone(),
-    };
-    Ok((State::new(shard, map), restored))
 }
 
 fn probe_directory(home: &Home) -> Result<SyncProbe, Failure> {

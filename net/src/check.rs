@@ -10,12 +10,22 @@ use pigeonhole_storage::disk::SegmentId;
 use pigeonhole_storage::meta::Meta;
 use pigeonhole_storage::recover::{self, RecoverConfig, Recovered, StreamReport};
 use pigeonhole_storage::scan::Ending;
+use pigeonhole_storage::snapshot::SnapshotName;
 
 use crate::exit::Failure;
 use crate::home::{lock, log_path, read_meta, segments_in};
 use crate::os::MappedFile;
+use crate::snapshots::{SnapshotDirectory, Unusable};
 
-/// Reads the whole log as a start would, prints what it found, and fails if anything is missing.
+/// A snapshot that a shard's log speaks of.
+struct Verdict {
+    name: SnapshotName,
+    /// How many znodes it has, if it can be used.
+    znodes: Result<usize, Unusable>,
+}
+
+/// Reads log and snapshots as a start would, prints what it found, and fails if anything is
+/// missing.
 pub(crate) fn check(directory: &Path) -> Result<(), Failure> {
     let Some(meta) = read_meta(directory)? else {
         return Err(Failure::data(format_args!(
@@ -37,17 +47,43 @@ pub(crate) fn check(directory: &Path) -> Result<(), Failure> {
     let shards: Vec<ShardId> = ShardMap::new(meta.shards).shards().collect();
     let recovered = recover::recover(RecoverConfig::default(), &files, &shards)
         .map_err(|error| Failure::data(format_args!("{}: {error}", log.display())))?;
-    let text = summary(&meta, files.len(), &recovered);
+    let verdicts = verify(&recovered, &SnapshotDirectory::of(directory));
+    let text = summary(&meta, files.len(), &recovered, &verdicts);
     let printed = std::io::stdout().write_all(text.as_bytes());
     printed.map_err(|error| Failure::environment(format_args!("standard output: {error}")))?;
     let unknown = recovered.shards.values().filter(|shard| shard.unknown.is_some()).count();
-    if unknown == 0 {
-        return Ok(());
+    let unusable = verdicts.iter().filter(|verdict| verdict.znodes.is_err()).count();
+    if unknown > 0 {
+        return Err(Failure::data(format_args!("records of {unknown} shards cannot be read")));
     }
-    Err(Failure::data(format_args!("records of {unknown} shards cannot be read")))
+    if unusable > 0 {
+        return Err(Failure::data(format_args!("{unusable} snapshots cannot be used")));
+    }
+    Ok(())
 }
 
-fn summary(meta: &Meta, files: usize, recovered: &Recovered) -> String {
+/// Reads every snapshot that the log speaks of.
+fn verify(recovered: &Recovered, snapshots: &SnapshotDirectory) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for (&shard, found) in &recovered.shards {
+        let checkpoint = &found.checkpoint;
+        let mut references = vec![checkpoint.snapshot_before, checkpoint.snapshot];
+        references.dedup();
+        for reference in references.iter().filter(|reference| reference.zxid != 0) {
+            let image = snapshots.read(shard, reference, 0);
+            let name = SnapshotName::new(shard, reference);
+            verdicts.push(Verdict { name, znodes: image.map(|image| image.tree.len()) });
+        }
+    }
+    verdicts
+}
+
+fn summary(
+    meta: &Meta,
+    files: usize,
+    recovered: &Recovered,
+    verdicts: &[Verdict],
+) -> String {
     let mut out = String::new();
     let written = (|| {
         writeln!(out, "cluster {}, server {}, {} shards", meta.cluster, meta.server, meta.shards)?;
@@ -68,11 +104,21 @@ fn summary(meta: &Meta, files: usize, recovered: &Recovered) -> String {
                 None => writeln!(out, ", whole")?,
                 Some(unknown) => writeln!(out, ", UNKNOWN after {}", unknown.after)?,
             }
+            let of_shard = verdicts.iter().filter(|verdict| verdict.name.shard == *shard);
+            of_shard.into_iter().try_for_each(|verdict| put_verdict(&mut out, verdict))?;
         }
         std::fmt::Result::Ok(())
     })();
     written.expect("writing to a string cannot fail");
     out
+}
+
+fn put_verdict(out: &mut String, verdict: &Verdict) -> std::fmt::Result {
+    let (zxid, file) = (verdict.name.zxid, verdict.name.file_name());
+    match &verdict.znodes {
+        Ok(znodes) => writeln!(out, "  snapshot at {zxid}: {znodes} znodes, whole"),
+        Err(why) => writeln!(out, "  snapshot at {zxid}: NOT USABLE: {file}: {why}"),
+    }
 }
 
 fn put_stream(out: &mut String, stream: &StreamReport) -> std::fmt::Result {

@@ -1,28 +1,46 @@
 //! The control thread: slow work on files and names, away from the engines.
 //!
 //! One thread for the process, on a tokio-uring runtime. Engines send [`Task`]s and hear of the
-//! outcome as [`News`]; nothing here is on the path of a request. Segments are zeroed ahead at a
-//! bounded pace, because a disk that zeroes as fast as it can makes every sync wait.
+//! outcome as [`News`]; nothing here is on the path of a request. Whatever writes much does so at a
+//! bounded pace, because a disk that is kept as busy as it can be makes every sync wait.
+//!
+//! | module | one line |
+//! |---|---|
+//! | `segment` | segments of the log: made, zeroed ahead, renamed, removed |
+//! | `snapshot` | snapshot files: written, read back, published |
+//! | `keeper` | what may go from the disk, and whether there is room on it |
+//! | `pace` | how fast all of that may be |
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+mod keeper;
+mod pace;
+mod segment;
+mod snapshot;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use pigeonhole_core::base::id::{CoreId, ServerId};
-use pigeonhole_core::base::limits::SEGMENT_BYTES_READY;
+use pigeonhole_core::base::id::{ChainHash, CoreId, ServerId, ShardId, Zxid};
+use pigeonhole_core::effect::SnapshotJob;
 use pigeonhole_storage::disk::SegmentId;
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use self::keeper::Keeper;
+pub(crate) use self::keeper::{CoreHoldings, Keeping};
+use self::pace::Pace;
+use self::segment::{Preparation, Workshop};
+use self::snapshot::{Subject, Taken};
 use crate::config::HostPort;
 use crate::engine::mailbox::House;
-use crate::exit::{self, Failure, disk_failed};
+use crate::exit::{self, Failure};
 use crate::os;
 use crate::patience::{LastTime, ask_until};
 use crate::ring::RingError;
@@ -46,8 +64,36 @@ pub(crate) enum News {
     ZeroingStopped {
         segment: SegmentId,
     },
+    /// There is no room on the disk for the segment.
+    NoRoom {
+        segment: SegmentId,
+    },
+    /// There may be room by now.
+    Room,
     Retired {
         segment: SegmentId,
+    },
+    /// Nobody needs what is in the segment any more.
+    Released {
+        segment: SegmentId,
+        bytes: u64,
+    },
+    SnapshotTaken {
+        shard: ShardId,
+        zxid: Zxid,
+        hash: ChainHash,
+        digest: u128,
+    },
+    SnapshotAbandoned {
+        shard: ShardId,
+        zxid: Zxid,
+        hash: ChainHash,
+    },
+    SnapshotWanted {
+        shard: ShardId,
+    },
+    DiskSpace {
+        is_low: bool,
     },
     /// The peer's addresses as of now; none if its name is unknown.
     Resolved {
@@ -83,23 +129,23 @@ pub(crate) struct LogDirectory {
 /// Who wants something, and hears of it.
 #[derive(Clone)]
 struct Sender {
+    node: NodeNumber,
     house: Arc<House>,
     core: CoreId,
 }
 
+/// Tells the servers of this process apart.
+pub(crate) type NodeNumber = usize;
+
 enum Task {
+    /// The first of a server.
+    Keep(Box<Keeping>),
+    Holdings(CoreHoldings),
+    Snapshot(SnapshotJob),
     Prepare { directory: LogDirectory, segment: SegmentId, bytes: u64, recycle: Option<SegmentId> },
     StopZeroing { path: PathBuf },
     Retire { directory: LogDirectory, segment: SegmentId },
     Resolve { peer: ServerId, address: HostPort },
-}
-
-/// How fast new segments are zeroed.
-#[derive(Default)]
-struct Pace {
-    /// What a log write took lately, smoothed, and what it takes when nothing disturbs it.
-    sync_micros: AtomicU64,
-    usual_micros: AtomicU64,
 }
 
 impl Control {
@@ -127,8 +173,8 @@ impl Control {
     }
 
     /// The desk of one engine, whose house is told the outcome.
-    pub(crate) fn desk(&self, house: Arc<House>, core: CoreId) -> Desk {
-        let sender = Sender { house, core };
+    pub(crate) fn desk(&self, node: NodeNumber, house: Arc<House>, core: CoreId) -> Desk {
+        let sender = Sender { node, house, core };
         Desk { tasks: self.tasks.clone(), sender, pace: self.pace.clone() }
     }
 }
@@ -154,6 +200,19 @@ impl Desk {
         self.send(Task::Retire { directory: directory.clone(), segment });
     }
 
+    /// Looks after a server's disk from now on.
+    pub(crate) fn keep(&self, keeping: Keeping) {
+        self.send(Task::Keep(Box::new(keeping)));
+    }
+
+    pub(crate) fn hold(&self, holdings: CoreHoldings) {
+        self.send(Task::Holdings(holdings));
+    }
+
+    pub(crate) fn snapshot(&self, job: SnapshotJob) {
+        self.send(Task::Snapshot(job));
+    }
+
     pub(crate) fn resolve(&self, peer: ServerId, address: &HostPort) {
         self.send(Task::Resolve { peer, address: address.clone() });
     }
@@ -169,53 +228,9 @@ impl Desk {
     }
 }
 
-impl LogDirectory {
-    pub(crate) fn path_of(&self, segment: SegmentId) -> PathBuf {
-        self.path.join(segment.file_name())
-    }
-
-    /// Makes names in the directory outlive a power failure.
-    pub(crate) fn sync(&self) {
-        let synced = File::open(&self.path).and_then(|directory| directory.sync_all());
-        synced.unwrap_or_else(|error| disk_failed("fsync", &self.path, &error));
-    }
-
-    fn open_for_writes(&self, path: &Path) -> File {
-        let opened = if self.direct {
-            os::open_direct(path)
-        } else {
-            OpenOptions::new().read(true).write(true).open(path)
-        };
-        opened.unwrap_or_else(|error| disk_failed("open", path, &error))
-    }
-}
-
 impl Sender {
     fn tell(&self, news: News) {
         self.house.tell(self.core, news);
-    }
-}
-
-impl Pace {
-    fn note(&self, micros: u64) {
-        let micros = micros.max(1);
-        let smooth = |old: u64| {
-            if old == 0 { micros } else { (old * 7 + micros) / 8 }
-        };
-        let recent = smooth(self.sync_micros.load(Ordering::Relaxed));
-        self.sync_micros.store(recent, Ordering::Relaxed);
-        // Drifts up slowly, so that one quick sync does not set the measure for good.
-        let usual = self.usual_micros.load(Ordering::Relaxed);
-        let usual = if usual == 0 { micros } else { micros.min(usual + usual / 64 + 1) };
-        self.usual_micros.store(usual, Ordering::Relaxed);
-    }
-
-    /// How long to wait after each chunk.
-    fn pause(&self) -> Duration {
-        let recent = self.sync_micros.load(Ordering::Relaxed);
-        let usual = self.usual_micros.load(Ordering::Relaxed).max(1);
-        let slower = (recent / usual).clamp(1, SLOWER_MAX);
-        CHUNK_PAUSE * u32::try_from(slower).expect("it was just bounded")
     }
 }
 
@@ -243,127 +258,101 @@ fn cannot_start(error: &io::Error) -> Failure {
     }
 }
 
-/// Which files are being zeroed, and whether they should not be any more.
-type Zeroing = Rc<RefCell<HashMap<PathBuf, Rc<Cell<bool>>>>>;
-
-/// When the next chunk may be zeroed: all files share one pace.
-type NextChunk = Rc<Cell<Option<tokio::time::Instant>>>;
+/// What the thread looks after.
+struct Office {
+    workshop: Workshop,
+    keepers: Rc<RefCell<BTreeMap<NodeNumber, Keeper>>>,
+    /// One snapshot at a time: also of several servers in this process, which share processors.
+    snapshots: Rc<Mutex<()>>,
+}
 
 async fn serve(mut inbox: UnboundedReceiver<(Sender, Task)>, pace: Arc<Pace>) {
-    let zeroing = Zeroing::default();
-    let next_chunk = NextChunk::default();
-    while let Some((sender, task)) = inbox.recv().await {
+    let office = Office {
+        workshop: Workshop::new(pace),
+        keepers: Rc::default(),
+        snapshots: Rc::default(),
+    };
+    let mut watch = tokio::time::interval(WATCH_PERIOD);
+    loop {
+        tokio::select! {
+            task = inbox.recv() => match task {
+                Some((sender, task)) => office.on_task(sender, task),
+                None => return,
+            },
+            _ = watch.tick() => office.keepers.borrow_mut().values_mut().for_each(Keeper::watch),
+        }
+    }
+}
+
+impl Office {
+    fn on_task(&self, sender: Sender, task: Task) {
         match task {
-            Task::Prepare { directory, segment, bytes, recycle } => {
-                let job = Preparation { sender, directory, segment, bytes };
-                let pace = (pace.clone(), next_chunk.clone());
-                tokio_uring::spawn(prepare(job, recycle, pace, zeroing.clone()));
+            Task::Keep(keeping) => {
+                let keeper = Keeper::new(sender.house, *keeping);
+                self.keepers.borrow_mut().insert(sender.node, keeper);
             }
-            Task::StopZeroing { path } => {
-                if let Some(stop) = zeroing.borrow().get(&path) {
-                    stop.set(true);
+            Task::Holdings(holdings) => {
+                let core = sender.core;
+                self.with_keeper(&sender, |keeper| keeper.on_holdings(core, holdings));
+            }
+            Task::Snapshot(job) => self.snapshot(sender, job),
+            Task::Prepare { directory, segment, bytes, recycle } => {
+                let job = Preparation { sender: sender.clone(), directory, segment, bytes };
+                match recycle {
+                    Some(recycle) => {
+                        segment::rename(job, recycle);
+                        self.with_keeper(&sender, |keeper| keeper.on_recycled(sender.core));
+                    }
+                    None => self.create(sender, job),
                 }
             }
+            Task::StopZeroing { path } => self.workshop.stop_zeroing(&path),
             Task::Retire { directory, segment } => {
-                tokio_uring::spawn(retire(sender, directory, segment));
+                segment::retire(&sender, &directory, segment);
             }
             Task::Resolve { peer, address } => resolve(sender, peer, address),
         }
     }
-}
 
-struct Preparation {
-    sender: Sender,
-    directory: LogDirectory,
-    segment: SegmentId,
-    bytes: u64,
-}
-
-async fn prepare(
-    job: Preparation,
-    recycle: Option<SegmentId>,
-    (pace, next_chunk): (Arc<Pace>, NextChunk),
-    zeroing: Zeroing,
-) {
-    let path = job.directory.path_of(job.segment);
-    if let Some(recycle) = recycle {
-        let from = job.directory.path_of(recycle);
-        let renamed = tokio_uring::fs::rename(&from, &path).await;
-        renamed.unwrap_or_else(|error| disk_failed("rename", &from, &error));
-        job.directory.sync();
-        let file = job.directory.open_for_writes(&path);
-        job.sender.tell(News::Prepared {
-            segment: job.segment,
-            file,
-            zeroed: job.bytes,
-            used: Arc::default(),
+    fn create(&self, sender: Sender, job: Preparation) {
+        let (workshop, keepers) = (self.workshop.clone(), self.keepers.clone());
+        tokio_uring::spawn(async move {
+            let has_room = segment::create(job, workshop).await;
+            if !has_room && let Some(keeper) = keepers.borrow_mut().get_mut(&sender.node) {
+                keeper.on_no_room(sender.core);
+            }
         });
-        return;
     }
-    // Cached writes, because zeroes need no alignment of ours; each chunk is synced before anybody
-    // else may write there.
-    let file = OpenOptions::new().write(true).create_new(true).open(&path);
-    let file = file.unwrap_or_else(|error| disk_failed("create", &path, &error));
-    os::allocate(&file, job.bytes).unwrap_or_else(|error| disk_failed("fallocate", &path, &error));
-    let file = tokio_uring::fs::File::from_std(file);
-    let ready = SEGMENT_BYTES_READY.min(job.bytes);
-    zero(&file, &path, 0, ready).await;
-    let synced = file.sync_all().await;
-    synced.unwrap_or_else(|error| disk_failed("fsync", &path, &error));
-    job.directory.sync();
-    let used = Arc::<AtomicU64>::default();
-    let stop = Rc::new(Cell::new(false));
-    zeroing.borrow_mut().insert(path.clone(), stop.clone());
-    let writable = job.directory.open_for_writes(&path);
-    job.sender.tell(News::Prepared {
-        segment: job.segment,
-        file: writable,
-        zeroed: ready,
-        used: used.clone(),
-    });
-    let mut done = ready;
-    while done < job.bytes && !stop.get() {
-        // A log that comes close would have to write where nothing was written before, which
-        // costs every sync far more than zeroes that come quickly.
-        let in_use = used.load(Ordering::Relaxed);
-        if in_use == 0 || done.saturating_sub(in_use) > ZERO_AHEAD_BYTES {
-            let now = tokio::time::Instant::now();
-            let turn = next_chunk.get().map_or(now, |next| next.max(now)) + pace.pause();
-            next_chunk.set(Some(turn));
-            tokio::time::sleep_until(turn).await;
-        }
-        if stop.get() {
-            break;
-        }
-        let upto = (done + ZERO_CHUNK_BYTES as u64).min(job.bytes);
-        zero(&file, &path, done, upto).await;
-        done = upto;
-        job.sender.tell(News::Zeroed { segment: job.segment, upto });
-    }
-    zeroing.borrow_mut().remove(&path);
-    job.sender.tell(News::ZeroingStopped { segment: job.segment });
-}
 
-/// Zeroes a part of the file for good.
-async fn zero(file: &tokio_uring::fs::File, path: &Path, from: u64, upto: u64) {
-    let mut at = from;
-    while at < upto {
-        let rest = usize::try_from(upto - at).unwrap_or(usize::MAX);
-        let length = rest.min(ZERO_CHUNK_BYTES);
-        let (written, _) = file.write_all_at(vec![0; length], at).await;
-        written.unwrap_or_else(|error| disk_failed("write", path, &error));
-        let synced = file.sync_data().await;
-        synced.unwrap_or_else(|error| disk_failed("fdatasync", path, &error));
-        at += length as u64;
+    fn snapshot(&self, sender: Sender, job: SnapshotJob) {
+        let (pace, keepers) = (self.workshop.pace.clone(), self.keepers.clone());
+        let directory = self.with_keeper(&sender, |keeper| keeper.snapshots().clone());
+        let one_at_a_time = self.snapshots.clone();
+        tokio_uring::spawn(async move {
+            let Subject { shard, zxid, hash } = Subject::of(&job);
+            let turn = one_at_a_time.lock().await;
+            let taken = snapshot::make(job, &directory, &pace).await;
+            drop(turn);
+            let Some(Taken { name, digest }) = taken else {
+                sender.tell(News::SnapshotAbandoned { shard, zxid, hash });
+                return;
+            };
+            if let Some(keeper) = keepers.borrow_mut().get_mut(&sender.node) {
+                keeper.on_published(name);
+            }
+            sender.tell(News::SnapshotTaken { shard, zxid, hash, digest });
+        });
+    }
+
+    fn with_keeper<T>(&self, sender: &Sender, act: impl FnOnce(&mut Keeper) -> T) -> T {
+        let mut keepers = self.keepers.borrow_mut();
+        act(keepers.get_mut(&sender.node).expect("a server's disk is kept before it has cores"))
     }
 }
 
-async fn retire(sender: Sender, directory: LogDirectory, segment: SegmentId) {
-    let path = directory.path_of(segment);
-    let removed = tokio_uring::fs::remove_file(&path).await;
-    removed.unwrap_or_else(|error| disk_failed("unlink", &path, &error));
-    directory.sync();
-    sender.tell(News::Retired { segment });
+/// Whether an operation has failed because there is no room: nothing else is wrong with the disk.
+fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
 /// The resolver blocks for seconds when a name server is away, so it gets a thread of its own.
@@ -379,10 +368,5 @@ fn resolve(sender: Sender, peer: ServerId, address: HostPort) {
 
 /// How long to wait for locked memory that the kernel has yet to take off the account.
 const UNCHARGE_TIME_MAX: Duration = Duration::from_secs(1);
-/// How far zeroing stays ahead of a log, at whatever pace.
-const ZERO_AHEAD_BYTES: u64 = 8 << 20;
-const ZERO_CHUNK_BYTES: usize = 1 << 20;
-/// One chunk in so much time is 64 MB a second at most.
-const CHUNK_PAUSE: Duration = Duration::from_millis(16);
-/// However slow the syncs are, a segment is ready within half a minute.
-const SLOWER_MAX: u64 = 32;
+/// How often to look how much room the disks have.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);

@@ -5,6 +5,7 @@
 //! | `LOCK` | locked by the server that runs on the directory |
 //! | `meta` | cluster, server, shards; written when the directory is formatted |
 //! | `myid` | the server's number, written by the operator as for ZooKeeper |
+//! | `snapshots/` | the state of the shards, each at one time |
 //! | `log/` | the segments, below `dataLogDir` |
 
 use std::fs::{self, File, OpenOptions};
@@ -23,11 +24,13 @@ use crate::control::LogDirectory;
 use crate::exit::Failure;
 use crate::os;
 use crate::patience::{LastTime, ask_until};
+use crate::snapshots::SnapshotDirectory;
 
 /// A data directory that this process has for itself.
 pub(crate) struct Home {
     pub(crate) meta: Meta,
     pub(crate) log: LogDirectory,
+    pub(crate) snapshots: SnapshotDirectory,
     directory: PathBuf,
     /// They are let go when the process ends.
     _locks: Vec<File>,
@@ -51,7 +54,8 @@ impl Home {
             Some(meta) => meta,
             None => new_meta(config, ClusterId::default())?,
         };
-        let mut home = Self { meta, log, directory, _locks: locks };
+        let snapshots = SnapshotDirectory::of(&directory);
+        let mut home = Self { meta, log, snapshots, directory, _locks: locks };
         if home.standing() == Standing::Empty {
             check_strangers(&home.directory, &home.log)?;
         } else {
@@ -62,6 +66,7 @@ impl Home {
         {
             home.set_standing(Standing::Formed(cluster))?;
         }
+        home.snapshots.prepare()?;
         Ok(home)
     }
 
@@ -93,7 +98,14 @@ impl Home {
     }
 
     /// Makes an empty directory a member of a cluster; a directory with data is left as it is.
-    pub(crate) fn format(config: &ServerConfig, cluster: ClusterId) -> Result<(), Failure> {
+    ///
+    /// A disk that is not a founder's may have taken the place of one that was lost: what it
+    /// promises counts when the other members have said so.
+    pub(crate) fn format(
+        config: &ServerConfig,
+        cluster: ClusterId,
+        is_founder: bool,
+    ) -> Result<(), Failure> {
         let (_locks, log) = claim(config)?;
         let directory = &config.data_dir;
         if let Some(meta) = read_meta(directory)?
@@ -106,7 +118,8 @@ impl Home {
             )));
         }
         check_strangers(directory, &log)?;
-        let meta = Meta { state: Formation::Formed, ..new_meta(config, cluster)? };
+        let state = Formation::Formed;
+        let meta = Meta { state, is_founder, ..new_meta(config, cluster)? };
         write_meta(directory, &meta)
     }
 
@@ -230,6 +243,8 @@ fn new_meta(config: &ServerConfig, cluster: ClusterId) -> Result<Meta, Failure> 
         state: Formation::Forming,
         server: ServerId(config.id),
         disk: DiskId(random()?),
+        // An observer is none: it takes over what the voters have founded.
+        is_founder: config.voters().contains(&config.id),
         shards: config.shards,
         session_base_ms: 0,
     })

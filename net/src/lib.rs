@@ -9,6 +9,8 @@
 //! | `local` | a cluster in one process |
 //! | `founding` | a server without a cluster: waiting, forming, becoming a member |
 //! | `home` | the data directory: lock and identity |
+//! | `snapshots` | the snapshot files, found and read |
+//! | `recovery` | what the disk holds, made into replicas |
 //! | `check` | the offline verification of a data directory |
 //! | `engine` | one core: its loop, its letters, its place |
 //! | `client` | ports, connections, figures, four-letter words |
@@ -39,7 +41,9 @@ mod patience;
 mod peer;
 mod ports;
 mod program;
+mod recovery;
 pub mod ring;
+mod snapshots;
 mod sync_choice;
 
 pub use program::main;

@@ -3,12 +3,13 @@
 //! Every descriptor made here is close-on-exec, and blocking: the ring waits in the kernel by
 //! itself, and a non-blocking descriptor would make it answer "try again" instead.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr::{self, NonNull};
@@ -37,6 +38,13 @@ impl Default for ListenOptions {
 pub struct ResourceLimit {
     pub soft: Option<u64>,
     pub hard: Option<u64>,
+}
+
+/// The size of a file system, and what of it is free.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    pub free_bytes: u64,
+    pub bytes: u64,
 }
 
 /// A whole file, readable as memory. Nobody may shorten the file meanwhile.
@@ -202,6 +210,27 @@ pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => file.set_len(bytes),
         outcome => outcome.map(drop),
     }
+}
+
+/// Drops what memory holds of a file and the disk has as well: what is read next comes from the
+/// disk.
+pub fn forget_cached(file: &File) -> io::Result<()> {
+    // SAFETY: takes no memory.
+    let error =
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// How much room a file system has, for whoever may not use the superuser's share.
+pub fn room(path: &Path) -> io::Result<Room> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut found = MaybeUninit::<libc::statvfs64>::zeroed();
+    // SAFETY: the path ends with a zero, and the kernel fills the structure that it is given.
+    check(unsafe { libc::statvfs64(path.as_ptr(), found.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, and all bit patterns are valid.
+    let found = unsafe { found.assume_init() };
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Ok(Room { free_bytes: bytes(found.f_bavail), bytes: bytes(found.f_blocks) })
 }
 
 /// Holds SIGINT and SIGTERM back from this thread and from all that it starts, so that

@@ -35,8 +35,9 @@ pub fn main() -> ExitCode {
     let outcome = match command {
         Command::Local(cluster) => run_local(&cluster),
         Command::Serve { file, overrides } => serve(&file, &overrides),
-        Command::Format { file, overrides, cluster } => {
-            format(&file, &overrides, cluster.map(|cluster| ClusterId(cluster.to_u128())))
+        Command::Format { file, overrides, cluster, founding } => {
+            let cluster = cluster.map(|cluster| ClusterId(cluster.to_u128()));
+            format(&file, &overrides, cluster, founding)
         }
         Command::Check { directory } => check::check(&directory),
     };
@@ -113,9 +114,11 @@ fn format(
     file: &Path,
     overrides: &[(String, String)],
     cluster: Option<ClusterId>,
+    founding: bool,
 ) -> Result<(), Failure> {
     let config = ServerConfig::load(file, overrides).map_err(Failure::environment)?;
     let configured = config.cluster.map(|cluster| ClusterId(cluster.to_u128()));
+    let is_new = cluster.is_none() && configured.is_none();
     let cluster = match (cluster, configured) {
         (Some(given), Some(configured)) if given != configured => {
             return Err(Failure::environment(format_args!(
@@ -125,7 +128,9 @@ fn format(
         (Some(cluster), _) | (None, Some(cluster)) => cluster,
         (None, None) => ClusterId(home::random()?.max(1)),
     };
-    Home::format(&config, cluster)?;
+    // Of a cluster with an id from elsewhere this disk may be a lost one's successor; a new id has
+    // nobody who could have forgotten anything.
+    Home::format(&config, cluster, founding || is_new)?;
     let printed = writeln!(std::io::stdout(), "{cluster}");
     printed.map_err(|error| Failure::environment(format_args!("standard output: {error}")))
 }

@@ -1,7 +1,9 @@
 //! The whole boundary to the disk: operations as values, and what their completion says.
 //!
 //! There is no error here. After a failed write or sync nothing can be known about the bytes any
-//! more, so the driver stops the process instead of reporting it.
+//! more, so the driver stops the process instead of reporting it. Only a new file may not come into
+//! being because the disk is full: nothing is lost by that, and it is asked for again
+//! ([`crate::wal::Wal::on_no_room`]).
 
 use alloc::format;
 use alloc::string::String;

@@ -11,11 +11,13 @@
 //! |     48 |     2 | count of shards                                                     |
 //! |     50 |     1 | server: the number in `myid`                                        |
 //! |     51 |     1 | state: 0 forming, 1 formed                                          |
-//! |     52 |    12 | zeros                                                               |
+//! |     52 |     1 | disk: 0 a founder's, 1 came later                                   |
+//! |     53 |    11 | zeros                                                               |
 //! |     64 |    16 | xxh3-128 of the 64 bytes before                                     |
 //!
 //! All numbers are little endian. The file is one block of 4096 bytes, zeros behind these 80, and
-//! is replaced by rename. Every later format keeps magic, format and hash where they are.
+//! is replaced by rename. Every later format keeps magic, format and hash where they are. In format
+//! 1, which only founders' disks have, offset 52 is zero.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -26,7 +28,7 @@ use pigeonhole_core::base::limits::{LOG_BLOCK_BYTES, SHARDS_MAX};
 use xxhash_rust::xxh3::xxh3_128;
 
 pub const META_FILE_NAME: &str = "meta";
-pub const META_FORMAT: u16 = 1;
+pub const META_FORMAT: u16 = 2;
 
 /// The identity of a data directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +37,8 @@ pub struct Meta {
     pub state: Formation,
     pub server: ServerId,
     pub disk: DiskId,
+    /// The disk was there when the cluster was founded, so that it has forgotten nothing.
+    pub is_founder: bool,
     pub shards: u16,
     pub session_base_ms: u64,
 }
@@ -64,16 +68,21 @@ pub enum MetaError {
 impl Meta {
     /// The whole content of the file.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_as(META_FORMAT)
+    }
+
+    fn encode_as(&self, format: u16) -> Vec<u8> {
         assert!((1..=SHARDS_MAX).contains(&self.shards), "a cluster has a bounded count of shards");
         let mut bytes = Vec::with_capacity(LOG_BLOCK_BYTES);
         bytes.put(&MAGIC);
-        bytes.put_u16_le(META_FORMAT);
+        bytes.put_u16_le(format);
         bytes.put_u128_le(self.cluster.0);
         bytes.put_u128_le(self.disk.0);
         bytes.put_u64_le(self.session_base_ms);
         bytes.put_u16_le(self.shards);
         bytes.put_u8(self.server.0);
         bytes.put_u8(self.state as u8);
+        bytes.put_u8(u8::from(!self.is_founder));
         bytes.put(&[0; ZEROS_BYTES]);
         assert_eq!(bytes.len(), HASH_AT, "the fields are those of the table");
         bytes.put_u128_le(xxh3_128(&bytes));
@@ -106,10 +115,12 @@ impl Meta {
                 1 => Formation::Formed,
                 _ => return Err(MetaError::Damaged),
             },
+            is_founder: reader.u8()? == 0,
         };
         // Written back it must be the same: that covers the zeros, and leaves no field unchecked.
-        let known = (1..=SHARDS_MAX).contains(&meta.shards) && meta.encode() == bytes;
-        if known { Ok(meta) } else { Err(MetaError::Damaged) }
+        let bounded = (1..=SHARDS_MAX).contains(&meta.shards);
+        let known = format == META_FORMAT || (format == 1 && meta.is_founder);
+        if bounded && known && meta.encode_as(format) == bytes { Ok(meta) } else { Err(MetaError::Damaged) }
     }
 }
 
@@ -134,8 +145,8 @@ impl fmt::Display for MetaError {
 impl core::error::Error for MetaError {}
 
 const MAGIC: [u8; 6] = *b"pgnmet";
-const ZEROS_BYTES: usize = 12;
-const HASH_AT: usize = MAGIC.len() + 2 + 16 + 16 + 8 + 2 + 1 + 1 + ZEROS_BYTES;
+const ZEROS_BYTES: usize = 11;
+const HASH_AT: usize = MAGIC.len() + 2 + 16 + 16 + 8 + 2 + 1 + 1 + 1 + ZEROS_BYTES;
 
 const _: () = assert!(HASH_AT == 64);
 const _: () = assert!(HASH_AT + 16 <= LOG_BLOCK_BYTES);

@@ -51,6 +51,8 @@ enum Next {
     /// The current one is not yet durably begun.
     Unasked,
     Asked,
+    /// The disk was too full for it.
+    Refused,
     Ready,
 }
 
@@ -76,12 +78,30 @@ impl SegmentLine {
         if self.next != Next::Unasked {
             return None;
         }
+        Some(self.prepare())
+    }
+
+    /// The file that was asked for does not fit on the disk: the next one whose content is no
+    /// longer needed will do.
+    pub(crate) fn on_no_room(&mut self, segment: SegmentId) -> Option<DiskOp> {
+        assert!(self.next == Next::Asked, "a segment is refused when it was asked for");
+        assert_eq!(segment, self.next_id(), "the segment that was asked for is refused");
+        self.next = Next::Refused;
+        (!self.recyclable.is_empty()).then(|| self.prepare())
+    }
+
+    /// The disk has room again.
+    pub(crate) fn on_room(&mut self) -> Option<DiskOp> {
+        (self.next == Next::Refused).then(|| self.prepare())
+    }
+
+    fn prepare(&mut self) -> DiskOp {
         self.next = Next::Asked;
-        Some(DiskOp::PrepareSegment {
+        DiskOp::PrepareSegment {
             segment: self.next_id(),
             bytes: self.segment_bytes,
             recycle: self.recyclable.pop_front(),
-        })
+        }
     }
 
     pub(crate) fn on_prepared(&mut self, segment: SegmentId) {
@@ -125,18 +145,23 @@ impl SegmentLine {
     }
 
     /// Takes a file whose content is no longer needed. It is renamed into a coming segment, or
-    /// removed if it has another size or enough of them wait.
+    /// removed if it has another size; if enough of them wait, the one that waits longest is.
     pub(crate) fn release(&mut self, segment: SegmentId, bytes: u64) -> Option<DiskOp> {
         if let Some(place) = self.live.iter().position(|live| live.id == segment) {
             assert_eq!(place, 0, "the segments of a stream go in order");
             assert!(self.live.len() > 1, "the current segment stays");
             self.live.pop_front();
         }
-        if bytes == self.segment_bytes && self.recyclable.len() < RECYCLABLE_MAX {
-            self.recyclable.push_back(segment);
-            return None;
+        if bytes != self.segment_bytes {
+            return Some(DiskOp::RetireSegment { segment });
         }
-        Some(DiskOp::RetireSegment { segment })
+        self.recyclable.push_back(segment);
+        if self.next == Next::Refused {
+            return Some(self.prepare());
+        }
+        let too_many = self.recyclable.len() > RECYCLABLE_MAX;
+        let longest = if too_many { self.recyclable.pop_front() } else { None };
+        longest.map(|segment| DiskOp::RetireSegment { segment })
     }
 
     pub(crate) fn live(&self) -> impl Iterator<Item = &LiveSegment> {

@@ -54,6 +54,7 @@ pub struct Wal {
     opened: bool,
     /// When the last write was done, if no seal has proved it complete since.
     unsealed_since: Option<Instant>,
+    retention_changes: u64,
     operations: VecDeque<DiskOp>,
 }
 
@@ -140,6 +141,7 @@ impl Wal {
             hash: 0,
             opened: false,
             unsealed_since: None,
+            retention_changes: 0,
             operations: VecDeque::new(),
         };
         let first = wal.opening_bytes() + wal.seal_bytes();
@@ -224,6 +226,17 @@ impl Wal {
         self.operations.extend(self.line.release(segment, bytes));
     }
 
+    /// The file that was asked for does not fit on the disk. What is appended waits in memory when
+    /// the current segment is full; a released file, or [`Self::on_room`], helps.
+    pub fn on_no_room(&mut self, segment: SegmentId) {
+        self.operations.extend(self.line.on_no_room(segment));
+    }
+
+    /// The disk has room again.
+    pub fn on_room(&mut self) {
+        self.operations.extend(self.line.on_room());
+    }
+
     /// Ends the stream and hands back the memory that is not with the driver already.
     pub fn into_buffers(self) -> impl Iterator<Item = LogBuffer> {
         let written = |operation| match operation {
@@ -256,6 +269,12 @@ impl Wal {
         self.shards.values().map(|shard| &shard.durable)
     }
 
+    /// How often a segment was begun or a snapshot logged, durably: when it grows, retention may
+    /// find something.
+    pub fn retention_changes(&self) -> u64 {
+        self.retention_changes
+    }
+
     /// The segments of this stream that have not been released.
     pub fn segments(&self) -> impl Iterator<Item = &LiveSegment> {
         self.line.live()
@@ -280,8 +299,10 @@ impl Wal {
         for state in flight.states {
             let shard = self.shards.get_mut(&state.shard()).expect("shards do not leave a stream");
             assert!(state.next_sequence >= shard.durable.next_sequence, "the log only grows");
+            self.retention_changes += u64::from(state.snapshot != shard.durable.snapshot);
             shard.durable = state;
         }
+        self.retention_changes += u64::from(flight.kind == BatchKind::Opening);
         self.opened = true;
         self.operations.extend(self.line.ask());
         self.unsealed_since = (flight.kind != BatchKind::Seal).then_some(now);

@@ -105,6 +105,7 @@ fn no_changed_byte_of_meta_goes_unnoticed() {
         state: Formation::Forming,
         server: ServerId(254),
         disk: DiskId(7),
+        is_founder: true,
         shards: 8,
         session_base_ms: 1 << 40,
     };
@@ -118,11 +119,13 @@ fn no_changed_byte_of_meta_goes_unnoticed() {
     for length in 0..bytes.len() {
         assert!(Meta::decode(&bytes[..length]).is_err(), "cut to {length}");
     }
+    let later = Meta { is_founder: false, ..meta };
+    assert_eq!(Meta::decode(&later.encode()), Ok(later));
     let mut newer = bytes;
-    newer[6] = 2;
+    newer[6] = 3;
     let hash = xxhash_rust::xxh3::xxh3_128(&newer[..64]);
     newer[64..80].copy_from_slice(&hash.to_le_bytes());
-    let refused = MetaError::Newer { found: 2, supported: 1 };
+    let refused = MetaError::Newer { found: 3, supported: 2 };
     assert_eq!(Meta::decode(&newer), Err(refused));
 }
 

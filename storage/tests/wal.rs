@@ -163,6 +163,50 @@ fn appends_wait_for_a_segment_and_then_go() {
 }
 
 #[test]
+fn a_full_disk_stops_the_log_until_there_is_room_or_a_file_to_use_again() {
+    let mut wal = wal(1 << 20, 64 << 10);
+    let asked = |wal: &mut Wal| match wal.next_op() {
+        Some(DiskOp::PrepareSegment { segment, recycle, .. }) => Some((segment, recycle)),
+        None => None,
+        Some(other) => panic!("{other:?}"),
+    };
+    let (first, recycle) = asked(&mut wal).unwrap();
+    assert_eq!(recycle, None);
+    wal.on_room();
+    assert_eq!(asked(&mut wal), None, "it is being prepared");
+    wal.on_no_room(first);
+    wal.append(accepted(1, Vec::new()));
+    wal.turn_end(START);
+    assert_eq!(asked(&mut wal), None, "it waits to be told");
+    wal.on_room();
+    assert_eq!(asked(&mut wal), Some((first, None)));
+    wal.on_no_room(first);
+    let older = SegmentId { boot: 0, core: CoreId(0), number: 9 };
+    wal.release_segment(older, 1 << 20);
+    assert_eq!(asked(&mut wal), Some((first, Some(older))));
+    finish(&mut wal, DiskOp::PrepareSegment { segment: first, bytes: 1 << 20, recycle: None });
+    let opening = wal.next_op().unwrap();
+    finish(&mut wal, opening);
+    assert!(wal.is_open());
+}
+
+#[test]
+fn spares_are_bounded_and_the_oldest_goes_first() {
+    let mut wal = open_wal();
+    let older = |number| SegmentId { boot: 0, core: CoreId(0), number };
+    for number in 1..=4 {
+        wal.release_segment(older(number), 1 << 20);
+        assert!(wal.next_op().is_none());
+    }
+    wal.release_segment(older(5), 1 << 20);
+    let retired = wal.next_op().unwrap();
+    assert!(matches!(retired, DiskOp::RetireSegment { segment } if segment == older(1)));
+    wal.release_segment(older(6), 4096);
+    let retired = wal.next_op().unwrap();
+    assert!(matches!(retired, DiskOp::RetireSegment { segment } if segment == older(6)));
+}
+
+#[test]
 fn the_largest_record_fits_into_a_buffer_of_its_own() {
     let mut wal = wal(16 << 20, LOG_BUFFER_BYTES);
     let zxid = Zxid::new(Epoch(1), 0);

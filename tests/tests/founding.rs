@@ -153,6 +153,7 @@ fn a_nonce_that_was_logged_but_not_formed_may_be_formatted_over() {
         state: Formation::Forming,
         server: pigeonhole_core::base::id::ServerId(1),
         disk: pigeonhole_core::base::id::DiskId(8),
+        is_founder: true,
         shards: 1,
         session_base_ms: 0,
     };

@@ -38,10 +38,14 @@ fn meta_is_as_released() {
         state: Formation::Formed,
         server: ServerId(3),
         disk: DiskId(0x2021_2223_2425_2627_2829_2a2b_2c2d_2e2f),
+        is_founder: false,
         shards: 8,
         session_base_ms: 0x0001_0203_0405_0607,
     };
     check("meta", &meta.encode());
+    // Format 1 said nothing about founders, because there were no others.
+    let founder = Meta { is_founder: true, ..meta };
+    assert_eq!(Meta::decode(&golden("meta_1")), Ok(founder));
 }
 
 #[test]
@@ -141,12 +145,26 @@ fn perform(wal: &mut Wal, now: Instant) -> Vec<Vec<u8>> {
     written
 }
 
+/// The bytes of a golden file.
+fn golden(name: &str) -> Vec<u8> {
+    let text = std::fs::read_to_string(path_of(name)).unwrap();
+    let (lines, zeros) = text.trim_end().rsplit_once("\nand ").unwrap();
+    let digits: Vec<u8> = lines.bytes().filter(|byte| *byte != b'\n').collect();
+    let pairs = digits.chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    let mut bytes: Vec<u8> = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+    let zeros: usize = zeros.strip_suffix(" zeros").unwrap().parse().unwrap();
+    bytes.resize(bytes.len() + zeros, 0);
+    bytes
+}
+
+fn path_of(name: &str) -> PathBuf {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/storage");
+    directory.join(name).with_extension("hex")
+}
+
 /// Compares with the golden file: 32 bytes a line in hexadecimal, zeros at the end as a count.
 fn check(name: &str, bytes: &[u8]) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("golden/storage")
-        .join(name)
-        .with_extension("hex");
+    let path = path_of(name);
     let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     let mut text = String::new();
     for line in bytes[..end].chunks(32) {

@@ -3,9 +3,10 @@
 //! The core that was asked collects its own figures at once and asks the other cores by letter;
 //! when the last has answered, [`words`] writes the text. No core ever waits for another.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pigeonhole_core::base::id::{ConnectionId, SessionId};
+use pigeonhole_core::base::id::{ConnectionId, SessionId, ShardId, Zxid};
 use pigeonhole_core::base::time::{Instant, Now};
 use pigeonhole_core::report::ShardReport;
 use pigeonhole_core::worker::Worker;
@@ -44,10 +45,14 @@ pub(crate) struct SessionLine {
     pub(crate) timeout_ms: u32,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct LogFigures {
     pub(crate) sync_micros_last: u64,
     pub(crate) backlog_bytes: usize,
+    /// The longest turn of the engine since the figures were begun anew.
+    pub(crate) turn_micros_max: u64,
+    /// The newest snapshot on this disk, by shard; zxid 0 for none.
+    pub(crate) snapshots: BTreeMap<ShardId, Zxid>,
 }
 
 /// The words that were asked on this core and wait for other cores.
@@ -127,6 +132,8 @@ impl Figures {
         self.proposals.absorb(other.proposals);
         self.log.sync_micros_last = self.log.sync_micros_last.max(other.log.sync_micros_last);
         self.log.backlog_bytes += other.log.backlog_bytes;
+        self.log.turn_micros_max = self.log.turn_micros_max.max(other.log.turn_micros_max);
+        self.log.snapshots.extend(other.log.snapshots);
         self.connections.extend(other.connections);
         self.watches.extend(other.watches);
         self.ephemerals.extend(other.ephemerals);

@@ -20,7 +20,8 @@ pub enum Command {
         /// The `-D` arguments in their order; they win over the file.
         overrides: Vec<(String, String)>,
     },
-    /// `pigeonhole format <zoo.cfg> [--cluster HEX]`: make the data directory a cluster's member.
+    /// `pigeonhole format <zoo.cfg> [--cluster HEX [--founding]]`: make the data directory a
+    /// cluster's member.
     Format {
         /// The configuration file.
         file: PathBuf,
@@ -28,6 +29,8 @@ pub enum Command {
         overrides: Vec<(String, String)>,
         /// The cluster to be a member of; none founds one.
         cluster: Option<ClusterId>,
+        /// The cluster is being founded, and no member of it has ever run.
+        founding: bool,
     },
     /// `pigeonhole check DIR`: verify the data directory of a stopped server.
     Check {
@@ -65,8 +68,8 @@ impl From<Arguments> for Command {
             Some(Verb::Serve { file }) => {
                 Self::Serve { file: file.file, overrides: file.overrides }
             }
-            Some(Verb::Format { file, cluster }) => {
-                Self::Format { file: file.file, overrides: file.overrides, cluster }
+            Some(Verb::Format { file, cluster, founding }) => {
+                Self::Format { file: file.file, overrides: file.overrides, cluster, founding }
             }
             Some(Verb::Check { directory }) => Self::Check { directory },
         }
@@ -115,6 +118,10 @@ enum Verb {
         /// The id that `format` printed on the first server; without it, a new cluster is founded.
         #[arg(long, value_name = "HEX")]
         cluster: Option<ClusterId>,
+        /// The cluster is being founded: no member of it has ever run. Otherwise the member takes
+        /// everything from the others, and counts when they have admitted its disk.
+        #[arg(long)]
+        founding: bool,
     },
     /// Verify the data directory of a stopped server.
     Check {
@@ -196,6 +203,16 @@ mod tests {
                     file: "zoo.cfg".into(),
                     overrides: Vec::new(),
                     cluster: Some(cluster.parse().unwrap()),
+                    founding: false,
+                },
+            ),
+            (
+                format!("pigeonhole format zoo.cfg --cluster {cluster} --founding"),
+                Command::Format {
+                    file: "zoo.cfg".into(),
+                    overrides: Vec::new(),
+                    cluster: Some(cluster.parse().unwrap()),
+                    founding: true,
                 },
             ),
             ("pigeonhole check /data".to_owned(), Command::Check { directory: "/data".into() }),

@@ -5,6 +5,7 @@
 //! | `turn` | the loop: reap, step, perform, submit, sleep |
 //! | `perform` | completions → inputs, effects → log, links, connections |
 //! | `mailbox` | letters between the cores of a node |
+//! | `pulse` | how long turns take |
 //! | `place` | which shard lives on which core |
 //! | `subject` | what an operation on the ring is about |
 //! | `clock` | the two clocks of a turn |
@@ -13,6 +14,7 @@ pub(crate) mod clock;
 pub(crate) mod mailbox;
 mod perform;
 pub(crate) mod place;
+mod pulse;
 pub(crate) mod subject;
 mod turn;
 
@@ -40,6 +42,7 @@ use crate::config::HostPort;
 use crate::control::{Desk, LogDirectory};
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::{House, Post};
+use crate::engine::pulse::Pulse;
 use crate::engine::subject::Subject;
 use crate::exit::Failure;
 use crate::file::{LogFiles, from_ring};
@@ -124,6 +127,9 @@ struct Hands {
     ring_report: RingReport,
     registered: bool,
     started: bool,
+    /// Of the log, what the control thread knows.
+    told_changes: u64,
+    pulse: Pulse,
     /// The last turn, too, ended with a log write under way.
     was_writing: bool,
     /// Set when the process is to end: not later than this.
@@ -201,6 +207,8 @@ impl Engine {
             ring_report,
             registered,
             started: false,
+            told_changes: 0,
+            pulse: Pulse::default(),
             was_writing: false,
             stop_at: None,
             failed: None,

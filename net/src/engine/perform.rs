@@ -4,8 +4,9 @@ use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
-use pigeonhole_core::base::id::ConnectionId;
+use pigeonhole_core::base::id::{ConnectionId, Zxid};
 use pigeonhole_core::durable::{Append, Record};
 use pigeonhole_core::effect::{Effect, Input};
 use pigeonhole_core::entry::EntryKind;
@@ -157,6 +158,7 @@ impl Hands {
         match effect {
             Effect::Append(append) => self.append(append),
             Effect::Committed { shard, zxid } => self.wal.note_committed(shard, zxid),
+            Effect::Snapshot(job) => self.desk.snapshot(job),
             Effect::Mail { to, mail } => self.post.send(to, Letter::Mail(mail)),
             Effect::ClientOutput { connection } => self.clients.stir(connection),
             Effect::ClientPause { connection, paused } => self.clients.pause(connection, paused),
@@ -331,6 +333,7 @@ impl Hands {
             self.clients.reset_connections();
         } else {
             self.clients.traffic = CoreTraffic::default();
+            self.pulse.longest = Duration::ZERO;
             self.proposals = Sizes::default();
         }
     }
@@ -341,9 +344,12 @@ impl Hands {
     }
 
     fn log_figures(&self) -> LogFigures {
+        let checkpoints = self.wal.durable_checkpoints();
         LogFigures {
+            snapshots: checkpoints.map(|it| (it.shard(), Zxid(it.snapshot.zxid))).collect(),
             sync_micros_last: self.log.sync_micros_last,
             backlog_bytes: self.wal.backlog_bytes(),
+            turn_micros_max: u64::try_from(self.pulse.longest.as_micros()).unwrap_or(u64::MAX),
         }
     }
 }

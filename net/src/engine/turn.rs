@@ -12,7 +12,7 @@ use pigeonhole_core::effect::Input;
 
 use super::{Engine, Hands, Milestone};
 use crate::client::listener::Listener;
-use crate::control::News;
+use crate::control::{CoreHoldings, News};
 use crate::exit::Failure;
 use crate::ring::Ring;
 
@@ -38,6 +38,7 @@ impl Engine {
     fn turn(&mut self) {
         let Self { ring, hands } = self;
         hands.now = hands.clock.now();
+        hands.pulse.turn_begins();
         // What was closed at the end of the last turn: its slots are free for new connections.
         hands.perform();
         while let Some(completion) = ring.next_completion() {
@@ -61,6 +62,8 @@ impl Engine {
         hands.settle_sockets(ring);
         hands.post.deliver(ring);
         hands.note_start();
+        hands.tell_holdings();
+        hands.pulse.turn_ends();
     }
 
     /// Submits what the turn has queued, and sleeps if there is nothing to do.
@@ -140,6 +143,20 @@ impl Hands {
         let _ = self.milestones.send(Milestone::Started { core, ring, registered });
     }
 
+    /// Tells who keeps the disk, once the log is open and whenever there may be something to give
+    /// up.
+    fn tell_holdings(&mut self) {
+        let changes = self.wal.retention_changes();
+        if changes == self.told_changes {
+            return;
+        }
+        self.told_changes = changes;
+        self.desk.hold(CoreHoldings {
+            checkpoints: self.wal.durable_checkpoints().copied().collect(),
+            segments: self.wal.segments().cloned().collect(),
+        });
+    }
+
     /// Whether a core that is to stop has nothing left to write or to send, or no more time.
     fn may_stop(&self) -> bool {
         let Some(stop_at) = self.stop_at else {
@@ -169,6 +186,17 @@ impl Hands {
             let now = self.now.instant;
             match self.log.on_news(news, now, ring) {
                 Ok(done) => self.log_done.extend(done),
+                Err(News::NoRoom { segment }) => self.wal.on_no_room(segment),
+                Err(News::Room) => self.wal.on_room(),
+                Err(News::Released { segment, bytes }) => self.wal.release_segment(segment, bytes),
+                Err(News::SnapshotTaken { shard, zxid, hash, digest }) => {
+                    self.step(Input::SnapshotTaken { shard, zxid, hash, digest });
+                }
+                Err(News::SnapshotAbandoned { shard, zxid, hash }) => {
+                    self.step(Input::SnapshotAbandoned { shard, zxid, hash });
+                }
+                Err(News::SnapshotWanted { shard }) => self.step(Input::SnapshotWanted { shard }),
+                Err(News::DiskSpace { is_low }) => self.step(Input::DiskSpace { is_low }),
                 Err(News::Stop) => self.begin_to_stop(ring),
                 Err(News::Resolved { peer, addresses }) => {
                     self.links.on_resolved(peer, &addresses, ring, now);

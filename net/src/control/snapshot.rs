@@ -1,0 +1,253 @@
+//! Snapshot files: a frozen state is encoded, written, read back, and given its name.
+//!
+//! One after the other, and each in small pieces with pauses in between: encoding takes at most half
+//! of a processor, and no sync of the log waits behind more than a piece.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use pigeonhole_core::base::id::{ChainHash, ShardId, Zxid};
+use pigeonhole_core::base::limits::SNAPSHOT_CHUNK_BYTES;
+use pigeonhole_core::control::SnapshotReference;
+use pigeonhole_core::effect::SnapshotJob;
+use pigeonhole_storage::snapshot::{
+    PublishStep, SnapshotName, SnapshotReader, SnapshotWriter, publish, temporary_file_name,
+};
+
+use super::is_no_room;
+use super::pace::Pace;
+use crate::exit::disk_failed;
+use crate::os;
+use crate::snapshots::{SnapshotDirectory, Unusable};
+
+/// What a job is about, also after it is used up.
+#[derive(Clone, Copy)]
+pub(super) struct Subject {
+    pub(super) shard: ShardId,
+    pub(super) zxid: Zxid,
+    pub(super) hash: ChainHash,
+}
+
+/// A snapshot that was published.
+pub(super) struct Taken {
+    pub(super) name: SnapshotName,
+    pub(super) digest: u128,
+}
+
+/// Why there is no snapshot; the disk is as it was before.
+enum Abandoned {
+    /// An operation of the file system has failed, on this file.
+    Io(&'static str, PathBuf, io::Error),
+    /// What was read back is not what was written.
+    ReadBack(PathBuf, Unusable),
+}
+
+impl Subject {
+    pub(super) fn of(job: &SnapshotJob) -> Self {
+        Self { shard: job.shard, zxid: job.zxid, hash: job.hash }
+    }
+}
+
+/// Makes the file. `None` if it could not be made, which the log says; a disk that fails otherwise
+/// than by being full ends the process.
+pub(super) async fn make(
+    job: SnapshotJob,
+    directory: &SnapshotDirectory,
+    pace: &Pace,
+) -> Option<Taken> {
+    let subject = Subject::of(&job);
+    let Subject { shard, zxid, .. } = subject;
+    let begun = Instant::now();
+    tracing::debug!("snapshot of shard {shard} at {zxid} begun");
+    let made = match write(job, directory, pace).await {
+        Ok((reference, bytes)) => match finish(shard, &reference, directory).await {
+            Ok(()) => Ok((reference, bytes)),
+            Err(abandoned) => Err(abandoned),
+        },
+        Err(abandoned) => Err(abandoned),
+    };
+    match made {
+        Ok((reference, bytes)) => {
+            let ms = begun.elapsed().as_millis();
+            tracing::info!("snapshot of shard {shard} at {zxid} taken: {bytes} bytes in {ms} ms");
+            let name = SnapshotName::new(shard, &reference);
+            Some(Taken { name, digest: reference.digest })
+        }
+        Err(abandoned) => {
+            abandon(subject, directory, abandoned);
+            None
+        }
+    }
+}
+
+/// Writes the temporary file; what the log will know it by, and its length.
+async fn write(
+    job: SnapshotJob,
+    directory: &SnapshotDirectory,
+    pace: &Pace,
+) -> Result<(SnapshotReference, u64), Abandoned> {
+    let Subject { shard, zxid, hash } = Subject::of(&job);
+    let path = directory.path.join(temporary_file_name(shard, zxid));
+    let failed = |operation, error| Abandoned::Io(operation, path.clone(), error);
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path);
+    let file = file.map_err(|error| failed("create", error))?;
+    let file = tokio_uring::fs::File::from_std(file);
+    let mut out = Vec::with_capacity(PIECE_BYTES + 2 * SNAPSHOT_CHUNK_BYTES);
+    let mut writer = SnapshotWriter::new(shard, zxid, hash, &mut out);
+    let mut chunk = Vec::with_capacity(SNAPSHOT_CHUNK_BYTES);
+    let (mut at, mut unsynced) = (0, 0);
+    let mut encoding = Instant::now();
+    let mut image = job.into_image();
+    loop {
+        chunk.clear();
+        let goes_on = image.next_chunk(&mut chunk);
+        if !chunk.is_empty() {
+            writer.chunk(&chunk, &mut out);
+        }
+        if !goes_on {
+            break;
+        }
+        let took = encoding.elapsed();
+        if out.len() >= PIECE_BYTES {
+            unsynced += out.len();
+            (at, out) = put(&file, at, out).await.map_err(|error| failed("write", error))?;
+            if unsynced >= UNSYNCED_BYTES_MAX {
+                let synced = file.sync_data().await;
+                synced.map_err(|error| failed("fdatasync", error))?;
+                tokio::time::sleep(pace.short_pause(unsynced)).await;
+                unsynced = 0;
+            }
+        }
+        // The engines may have to share a processor with this thread.
+        tokio::time::sleep(took.max(BREATH)).await;
+        encoding = Instant::now();
+    }
+    let reference = writer.finish(&mut out);
+    let (length, _) = put(&file, at, out).await.map_err(|error| failed("write", error))?;
+    Ok((reference, length))
+}
+
+/// Writes everything and hands the memory back, empty.
+async fn put(
+    file: &tokio_uring::fs::File,
+    at: u64,
+    out: Vec<u8>,
+) -> io::Result<(u64, Vec<u8>)> {
+    let (written, mut out) = file.write_all_at(out, at).await;
+    written?;
+    let end = at + out.len() as u64;
+    out.clear();
+    Ok((end, out))
+}
+
+/// Makes a snapshot of a complete temporary file.
+async fn finish(
+    shard: ShardId,
+    reference: &SnapshotReference,
+    directory: &SnapshotDirectory,
+) -> Result<(), Abandoned> {
+    for step in publish(shard, reference) {
+        match step {
+            PublishStep::SyncFile { name } => {
+                let path = directory.path.join(name);
+                let file = tokio_uring::fs::File::open(&path).await;
+                let file = file.map_err(|error| Abandoned::Io("open", path.clone(), error))?;
+                let synced = file.sync_all().await;
+                synced.map_err(|error| Abandoned::Io("fsync", path, error))?;
+            }
+            PublishStep::ReadBack { name, expected } => {
+                read_back(directory.path.join(name), shard, expected).await?;
+            }
+            PublishStep::Rename { from, to } => {
+                let from = directory.path.join(from);
+                let renamed = fs::rename(&from, directory.path.join(to));
+                renamed.map_err(|error| Abandoned::Io("rename", from, error))?;
+            }
+            PublishStep::SyncDirectory => {
+                let path = directory.path.to_path_buf();
+                let synced = File::open(&path).and_then(|directory| directory.sync_all());
+                synced.map_err(|error| Abandoned::Io("fsync", path, error))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads the file from the disk and not from memory, and checks every byte of it.
+async fn read_back(
+    path: PathBuf,
+    shard: ShardId,
+    expected: SnapshotReference,
+) -> Result<(), Abandoned> {
+    let failed = |operation, error| Abandoned::Io(operation, path.clone(), error);
+    let file = File::open(&path).map_err(|error| failed("open", error))?;
+    os::forget_cached(&file).map_err(|error| failed("fadvise", error))?;
+    let source = file.try_clone().map_err(|error| failed("open", error))?;
+    let source = tokio_uring::fs::File::from_std(source);
+    let mut reader = SnapshotReader::default();
+    let mut bytes = Vec::with_capacity(READ_BYTES);
+    let mut at = 0;
+    let found = loop {
+        bytes.clear();
+        let (read, filled) = source.read_at(bytes, at).await;
+        let length = read.map_err(|error| failed("read", error))?;
+        bytes = filled;
+        if length == 0 {
+            break reader.finish();
+        }
+        at += length as u64;
+        let since = Instant::now();
+        reader.push(&bytes[..length]);
+        let checked = loop {
+            match reader.next_chunk() {
+                Ok(Some(_)) => {}
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Err(error) = checked {
+            break Err(error);
+        }
+        tokio::time::sleep(since.elapsed().max(BREATH)).await;
+    };
+    // Nobody reads it again before the next start.
+    os::forget_cached(&file).map_err(|error| failed("fadvise", error))?;
+    match found {
+        Ok(found) if found == (shard, expected) => Ok(()),
+        Ok(_) => Err(Abandoned::ReadBack(path, Unusable::Another)),
+        Err(error) => Err(Abandoned::ReadBack(path, Unusable::Framing(error))),
+    }
+}
+
+fn abandon(subject: Subject, directory: &SnapshotDirectory, abandoned: Abandoned) {
+    let Subject { shard, zxid, .. } = subject;
+    match abandoned {
+        Abandoned::Io(operation, path, error) if is_no_room(&error) => {
+            let path = path.display();
+            tracing::warn!("no snapshot of shard {shard} at {zxid}: {operation} {path}: {error}");
+        }
+        Abandoned::Io(operation, path, error) => disk_failed(operation, &path, &error),
+        Abandoned::ReadBack(path, unusable) => tracing::error!(
+            "no snapshot of shard {shard} at {zxid}: {} was written, and read back: {unusable}: \
+             the disk cannot be relied on",
+            path.display()
+        ),
+    }
+    let path = directory.path.join(temporary_file_name(shard, zxid));
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            disk_failed("unlink", &path, &error)
+        }
+        _ => {}
+    }
+}
+
+/// So much is written at once.
+const PIECE_BYTES: usize = 512 << 10;
+/// A sync of the log waits behind no more than this.
+const UNSYNCED_BYTES_MAX: usize = 1 << 20;
+const READ_BYTES: usize = 512 << 10;
+/// The shortest rest between two pieces of work.
+const BREATH: Duration = Duration::from_millis(1);

@@ -1,0 +1,132 @@
+//! What a server's disk holds, made into replicas that can go on.
+
+use std::collections::BTreeMap;
+
+use pigeonhole_core::base::id::{ChainHash, ShardId, Zxid};
+use pigeonhole_core::control::SnapshotReference;
+use pigeonhole_core::shard::ShardMap;
+use pigeonhole_core::state::State;
+use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_storage::disk::SegmentId;
+use pigeonhole_storage::recover::{self, RecoverConfig, Recovered, RecoveredShard};
+use pigeonhole_storage::scan::Ending;
+use pigeonhole_storage::snapshot::SnapshotName;
+
+use crate::config::ServerConfig;
+use crate::exit::Failure;
+use crate::home::{self, Home};
+use crate::os::MappedFile;
+use crate::snapshots::SnapshotDirectory;
+
+/// Reads what the log says. Nothing is written before the next boot's first batch.
+pub(crate) fn read_log(home: &Home, config: &ServerConfig) -> Result<Recovered, Failure> {
+    let ids = home.segments()?;
+    let mut maps = Vec::with_capacity(ids.len());
+    for id in ids {
+        let path = home.log.path_of(id);
+        let map = MappedFile::open(&path).map_err(|error| Failure::disk("mmap", &path, &error))?;
+        maps.push((id, map));
+    }
+    let files: Vec<(SegmentId, &[u8])> = maps.iter().map(|(id, map)| (*id, map.bytes())).collect();
+    let shards: Vec<ShardId> = ShardMap::new(home.meta.shards).shards().collect();
+    let strict_tail = config.strict_tail;
+    let recovered = recover::recover(RecoverConfig { strict_tail }, &files, &shards);
+    let recovered = recovered
+        .map_err(|error| Failure::data(format_args!("{}: {error}", home.log.path.display())))?;
+    for stream in &recovered.streams {
+        if let Ending::Torn(place) = stream.ending {
+            tracing::warn!(
+                "the log ends in a batch that was being written when the server went down, at \
+                 {} of {}: cut off, nothing in it was promised",
+                place.offset,
+                place.segment
+            );
+        }
+    }
+    Ok(recovered)
+}
+
+/// Every shard with its state at one of its snapshots, ready to be led or followed. A shard whose
+/// past cannot be read whole begins *unknown*, if there is anybody to take it from.
+pub(crate) fn restore(
+    shards: &mut BTreeMap<ShardId, RecoveredShard>,
+    home: &Home,
+    config: &ServerConfig,
+) -> Result<BTreeMap<ShardId, (State, Restored)>, Failure> {
+    let map = ShardMap::new(home.meta.shards);
+    let is_alone = config.voters().len() == 1 && config.voters().contains(&config.id);
+    let mut restored = BTreeMap::new();
+    for (&shard, found) in shards {
+        let loaded = load(shard, found, &home.snapshots, map)?;
+        let (base, state) = match loaded {
+            Some(loaded) => loaded,
+            None if is_alone => {
+                return Err(Failure::data(format_args!(
+                    "no snapshot of shard {shard} can be read: restore the directory from a copy"
+                )));
+            }
+            None => {
+                tracing::error!(
+                    "no snapshot of shard {shard} can be read: it is taken from the other servers"
+                );
+                found.forget_unreadable();
+                (SnapshotReference::default(), State::new(shard, map))
+            }
+        };
+        if let Some(unknown) = found.unknown {
+            let after = unknown.after;
+            if is_alone {
+                return Err(Failure::data(format_args!(
+                    "records of shard {shard} after {after} cannot be read: `pigeonhole check` \
+                     says where; restore the directory from a copy"
+                )));
+            }
+            tracing::error!(
+                "records of shard {shard} after {after} cannot be read: they are taken from the \
+                 other servers, and until then this server does not count"
+            );
+        }
+        let entries = found.entries_after(&base).to_vec();
+        found.entries = Vec::new();
+        let checkpoint = &found.checkpoint;
+        let base = Mark { zxid: Zxid(base.zxid), hash: ChainHash(base.hash) };
+        let past = Restored {
+            shard,
+            next_sequence: checkpoint.next_sequence(),
+            accepted_epoch: checkpoint.accepted_epoch(),
+            current_epoch: checkpoint.current_epoch(),
+            committed: checkpoint.committed_zxid().max(base.zxid),
+            base,
+            entries,
+            snapshot: Zxid(checkpoint.snapshot.zxid),
+            is_unknown: checkpoint.unknown,
+        };
+        restored.insert(shard, (state, past));
+    }
+    Ok(restored)
+}
+
+/// The newest state from which the log goes on and that can be read.
+fn load(
+    shard: ShardId,
+    found: &RecoveredShard,
+    snapshots: &SnapshotDirectory,
+    map: ShardMap,
+) -> Result<Option<(SnapshotReference, State)>, Failure> {
+    for base in [Some(found.base), found.fallback].into_iter().flatten() {
+        if base.zxid == 0 {
+            return Ok(Some((base, State::new(shard, map))));
+        }
+        let seed = u64::try_from(home::random()? >> 64).expect("64 bits");
+        let path = snapshots.path_of(&SnapshotName::new(shard, &base));
+        let state = match snapshots.read(shard, &base, seed) {
+            Ok(image) => State::from_image(image, map).map_err(|_| "its parts do not fit".into()),
+            Err(unusable) => Err(unusable.to_string()),
+        };
+        match state {
+            Ok(state) => return Ok(Some((base, state))),
+            Err(why) => tracing::warn!("cannot use {}: {why}", path.display()),
+        }
+    }
+    Ok(None)
+}
