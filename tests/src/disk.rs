@@ -20,7 +20,7 @@
 //! Never: an error of a completed, synced write. The product stops at the first failed operation,
 //! so that for the cluster it is the same as a crash at that place.
 
-mod directory;
+pub mod directory;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,19 +93,20 @@ impl Disk {
         (self.next, latency)
     }
 
-    /// Whether an operation can be completed: a new file needs room.
-    pub fn has_room_for(&self, number: u64) -> bool {
-        let room = self.room.unwrap_or(u64::MAX);
-        let operation = self.in_flight.get(&number);
-        !matches!(
-            operation,
-            Some(DiskOp::PrepareSegment { bytes, recycle: None, .. }) if *bytes > room
-        )
+    /// A new segment needs room: without it, nothing happens, and this says for which.
+    pub fn refuse(&mut self, number: u64) -> Option<SegmentId> {
+        let room = self.room?;
+        match *self.in_flight.get(&number)? {
+            DiskOp::PrepareSegment { segment, bytes, recycle: None } if bytes > room => {
+                self.in_flight.remove(&number);
+                Some(segment)
+            }
+            _ => None,
+        }
     }
 
     /// The operation has succeeded: what it wrote is durable.
     pub fn complete(&mut self, number: u64) -> DiskDone {
-        assert!(self.has_room_for(number), "an operation waits for room");
         let operation = self.in_flight.remove(&number).expect("it was submitted");
         match operation {
             DiskOp::Write { segment, offset, length, buffer } => {
