@@ -5,7 +5,8 @@
 
 use pigeonhole_core::base::id::{ShardId, Zxid};
 use pigeonhole_core::peer::message::ArchivedPeerMessage;
-use pigeonhole_storage::recover::{RecoverConfig, recover};
+use pigeonhole_storage::recover::{RecoverConfig, RecoveredShard, recover};
+use pigeonhole_storage::snapshot::SnapshotName;
 
 use crate::check::Checks;
 use crate::disk::Disk;
@@ -35,10 +36,12 @@ impl Claim {
                 current: epoch.to_native(),
                 tail: Zxid(zxid.to_native()),
             },
+            // A learner that is being brought up to date says how far it has come before it enters
+            // the epoch; for its leader that counts only afterwards.
             ArchivedPeerMessage::Ack { epoch, zxid } => Self {
                 accepted: epoch.to_native(),
-                current: epoch.to_native(),
                 tail: Zxid(zxid.to_native()),
+                ..Self::default()
             },
             _ => return None,
         })
@@ -72,7 +75,12 @@ pub fn on_message(
         let files = disk.crash_now();
         let found = recover(RecoverConfig::default(), &files, shards)
             .unwrap_or_else(|why| panic!("AckImpliesDurable: a crash now is fatal: {why:?}"));
-        let checkpoint = found.shards[&shard].checkpoint;
+        let RecoveredShard { checkpoint, base, .. } = &found.shards[&shard];
+        let file = SnapshotName::new(shard, base).file_name();
+        assert!(
+            base.zxid == 0 || disk.directory.outlives_power(&file),
+            "AckImpliesDurable: n{node} would start from {file}, which a crash would take"
+        );
         assert!(
             checkpoint.accepted_epoch >= claim.accepted
                 && checkpoint.current_epoch >= claim.current
