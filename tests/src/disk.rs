@@ -12,15 +12,21 @@
 //! - power cut: each unsynced sector and each sector in flight is lost, kept, or (in flight only)
 //!   garbage; a prepared file may have any length;
 //! - latency with a tail, and spikes of up to a second;
-//! - damage at rest: sectors of an older batch turn to noise while the node is down.
+//! - a snapshot's file that holds something else than was written, or turns to noise while the
+//!   node is down;
+//! - little room: a file that needs more waits until there is;
+//! - the whole disk is lost.
 //!
 //! Never: an error of a completed, synced write. The product stops at the first failed operation,
 //! so that for the cluster it is the same as a crash at that place.
+
+mod directory;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pigeonhole_storage::disk::{DiskDone, DiskOp, SegmentId};
 
+use crate::disk::directory::Directory;
 use crate::draw::Draw;
 
 #[derive(Clone, Debug)]
@@ -29,14 +35,23 @@ pub struct DiskOptions {
     pub latency_tail_us: u64,
     /// How many of a million operations take up to a second.
     pub spike_rate: u64,
+    /// How many of a million appends to a snapshot's file store something else.
+    pub misstore_rate: u64,
+    /// With less room than this, a disk is almost full.
+    pub low_bytes: u64,
 }
 
 pub struct Disk {
     options: DiskOptions,
     draw: Draw,
     files: BTreeMap<SegmentId, File>,
+    /// The snapshots' files.
+    pub directory: Directory,
     in_flight: BTreeMap<u64, DiskOp>,
     next: u64,
+    /// Bytes that may still be allocated; `None` while there is plenty.
+    room: Option<u64>,
+    is_low: bool,
     /// Sectors of in-flight writes that survived a crash only in part: for the counters.
     torn_writes: u64,
 }
@@ -54,8 +69,11 @@ impl Disk {
             options,
             draw,
             files: BTreeMap::new(),
+            directory: Directory::default(),
             in_flight: BTreeMap::new(),
             next: 0,
+            room: None,
+            is_low: false,
             torn_writes: 0,
         }
     }
@@ -75,8 +93,19 @@ impl Disk {
         (self.next, latency)
     }
 
+    /// Whether an operation can be completed: a new file needs room.
+    pub fn has_room_for(&self, number: u64) -> bool {
+        let room = self.room.unwrap_or(u64::MAX);
+        let operation = self.in_flight.get(&number);
+        !matches!(
+            operation,
+            Some(DiskOp::PrepareSegment { bytes, recycle: None, .. }) if *bytes > room
+        )
+    }
+
     /// The operation has succeeded: what it wrote is durable.
     pub fn complete(&mut self, number: u64) -> DiskDone {
+        assert!(self.has_room_for(number), "an operation waits for room");
         let operation = self.in_flight.remove(&number).expect("it was submitted");
         match operation {
             DiskOp::Write { segment, offset, length, buffer } => {
@@ -92,7 +121,8 @@ impl Disk {
                 DiskDone::PrepareSegment { segment }
             }
             DiskOp::RetireSegment { segment } => {
-                self.files.remove(&segment);
+                let file = self.files.remove(&segment);
+                self.give_room(file.map_or(0, |file| file.durable.len()));
                 DiskDone::RetireSegment { segment }
             }
         }
@@ -121,7 +151,46 @@ impl Disk {
                 }
             }
         }
+        self.directory.cut_power(&mut self.draw);
         operations
+    }
+
+    /// Appends to a snapshot's file, unless that would take the room that the log needs.
+    pub fn append_file(&mut self, name: &str, bytes: &[u8]) -> bool {
+        let needed = bytes.len() as u64;
+        if self.room.is_some_and(|room| room < needed + self.options.low_bytes / 2) {
+            return false;
+        }
+        self.take_room(bytes.len());
+        self.directory.append(name, bytes);
+        if self.draw.per_million(self.options.misstore_rate) {
+            self.directory.damage(name, &mut self.draw);
+        }
+        true
+    }
+
+    pub fn remove_file(&mut self, name: &str) {
+        let bytes = self.directory.read(name).map_or(0, <[u8]>::len);
+        self.directory.remove(name);
+        self.give_room(bytes);
+    }
+
+    /// A snapshot's file turns to noise.
+    pub fn damage_file(&mut self, name: &str) {
+        self.directory.damage(name, &mut self.draw);
+    }
+
+    /// From now on there is so much room, or plenty.
+    pub fn limit_room(&mut self, room: Option<u64>) {
+        self.room = room;
+    }
+
+    /// Whether the disk is almost full; it is not before there is half as much room again.
+    pub fn is_low(&mut self) -> bool {
+        let low = self.options.low_bytes;
+        let enough = if self.is_low { low + low / 2 } else { low };
+        self.is_low = self.room.is_some_and(|room| room < enough);
+        self.is_low
     }
 
     /// What a process finds that starts now. Reading syncs: what was read stays.
@@ -143,6 +212,7 @@ impl Disk {
     pub fn lose(&mut self) {
         assert!(self.in_flight.is_empty(), "nobody uses a disk that is lost");
         self.files.clear();
+        self.directory = Directory::default();
     }
 
     pub fn torn_writes(&self) -> u64 {
@@ -161,12 +231,17 @@ impl Disk {
 
     pub fn heal(&mut self) {
         self.options.spike_rate = 0;
+        self.options.misstore_rate = 0;
+        self.room = None;
     }
 
     fn prepare(&mut self, segment: SegmentId, bytes: usize, recycle: Option<SegmentId>) {
         let file = match recycle {
             Some(old) => self.files.remove(&old).expect("a recycled file exists"),
-            None => File { durable: vec![0; bytes], ..File::default() },
+            None => {
+                self.take_room(bytes);
+                File { durable: vec![0; bytes], ..File::default() }
+            }
         };
         let before = self.files.insert(segment, file);
         assert!(before.is_none(), "a segment is prepared once");
@@ -181,6 +256,7 @@ impl Disk {
             }
             DiskOp::PrepareSegment { segment, bytes, recycle } => match self.draw.below(3) {
                 0 => {}
+                _ if recycle.is_none() && self.room.is_some_and(|room| room < *bytes) => {}
                 1 if recycle.is_none() => {
                     let blocks = self.draw.below(bytes / BLOCK_BYTES as u64 + 1);
                     self.prepare(*segment, whole(blocks) * BLOCK_BYTES, None);
@@ -192,6 +268,18 @@ impl Disk {
                     self.files.remove(segment);
                 }
             }
+        }
+    }
+
+    fn take_room(&mut self, bytes: usize) {
+        if let Some(room) = &mut self.room {
+            *room = room.saturating_sub(bytes as u64);
+        }
+    }
+
+    fn give_room(&mut self, bytes: usize) {
+        if let Some(room) = &mut self.room {
+            *room += bytes as u64;
         }
     }
 

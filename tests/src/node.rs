@@ -5,18 +5,24 @@ use std::collections::BTreeMap;
 
 use pigeonhole_core::base::id::{ChainHash, ClusterId, DiskId, ServerId, ShardId, Zxid};
 use pigeonhole_core::base::time::Periods;
+use pigeonhole_core::control::SnapshotReference;
 use pigeonhole_core::shard::ShardMap;
-use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_core::state::State as ShardState;
+use pigeonhole_core::state::image::ImageReader;
+use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
 use pigeonhole_storage::disk::{DiskOp, LogBuffer};
 use pigeonhole_storage::recover::{RecoverConfig, Recovered, RecoveredShard, recover};
 use pigeonhole_storage::scan::Ending;
+use pigeonhole_storage::snapshot::SnapshotName;
 
 use crate::check::Checks;
+use crate::check::agreement::Agreement;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::draw::Draw;
 use crate::network::{Host, Network};
-use crate::process::{Process, ProcessConfig};
+use crate::process::snapshots::verify;
+use crate::process::{Beginnings, Process, ProcessConfig};
 use crate::queue::{self, Event, Queue};
 use crate::sometimes::State;
 use crate::trace::Trace;
@@ -38,6 +44,16 @@ pub struct Cluster {
     pub segment_bytes: u64,
     pub turn_delay_us: u64,
     pub cluster: ClusterId,
+    pub log: LogOptions,
+}
+
+/// How long logs become, and how snapshots keep them short.
+#[derive(Clone, Copy, Debug)]
+pub struct LogOptions {
+    pub limits: LogLimits,
+    pub bytes_max: u64,
+    /// How long a step of making a snapshot's file takes, on average.
+    pub snapshot_step_us: u64,
 }
 
 pub struct Node {
@@ -49,6 +65,9 @@ pub struct Node {
     pub powered: bool,
     cluster: Cluster,
     draw: Draw,
+    disk_id: DiskId,
+    /// The disk was there when the cluster was formed.
+    is_founder: bool,
     runs: u32,
     cores_before: u8,
     buffers: Vec<LogBuffer>,
@@ -65,6 +84,8 @@ impl Node {
             powered: true,
             cluster,
             draw,
+            disk_id: DiskId(u128::from(index) + 1),
+            is_founder: true,
             runs: 0,
             cores_before: 0,
             buffers: Vec::new(),
@@ -97,13 +118,14 @@ impl Node {
             around.checks.sometimes.hit(State::CoresChanged);
         }
         self.cores_before = cores;
-        let recovered = self.recover(around);
+        let (recovered, beginnings) = self.recover(around);
         let buffers = (0..2 * usize::from(cores)).map(|_| self.buffer()).collect();
         let config = ProcessConfig {
             index: self.index,
             name: queue::Process { node: self.index, run: self.runs },
             cores,
-            disk: DiskId(u128::from(self.index) + 1),
+            disk: self.disk_id,
+            is_founder: self.is_founder,
             cluster: self.cluster.clone(),
             incarnation: self.draw.number(),
             // Boots are far enough apart that no two hand out one session id.
@@ -114,7 +136,9 @@ impl Node {
             format!("{:?} starts boot {} on {cores} cores", self.id(), recovered.next_boot)
         });
         let draw = Draw::new(self.draw.number(), 1);
-        let process = Process::start(config, recovered, buffers, draw, &self.clock, around);
+        let process = Process::start(
+            config, recovered, beginnings, buffers, draw, &self.clock, around,
+        );
         self.process = Some(process);
         self.submit(around);
     }
@@ -150,11 +174,55 @@ impl Node {
         }
     }
 
+    /// The disk is gone while nobody uses it, and an empty one is put in its place.
+    pub fn lose_disk(&mut self, around: &mut Around<'_>) {
+        assert!(self.process.is_none(), "a disk is replaced in a node that stands still");
+        self.disk.lose();
+        self.disk_id = DiskId(self.disk_id.0 + 1000);
+        self.is_founder = false;
+        around.checks.agreement.on_disk_lost(self.index);
+        around.checks.sometimes.hit(State::DiskLost);
+        around.trace.line(around.queue.now(), || format!("{:?} has lost its disk", self.id()));
+    }
+
+    /// Snapshots turn to noise while nobody uses the disk: some, or all of them.
+    pub fn damage_snapshots(&mut self, all: bool) {
+        let mut newest = BTreeMap::new();
+        for name in self.disk.directory.names() {
+            let Some(snapshot) = SnapshotName::from_file_name(&name) else {
+                continue;
+            };
+            if all {
+                self.disk.damage_file(&name);
+            } else {
+                newest.insert(snapshot.shard, name);
+            }
+        }
+        for name in newest.values() {
+            self.disk.damage_file(name);
+        }
+    }
+
+    /// Whether it holds and promises as much as any other server does.
+    pub fn is_sound(&self, agreement: &Agreement) -> bool {
+        let whole = self.process.as_ref().is_some_and(Process::is_whole);
+        let mut shards = ShardMap::new(self.cluster.shards).shards();
+        whole
+            && (self.is_founder
+                || shards.all(|it| agreement.is_admitted(it, self.id(), self.disk_id)))
+    }
+
     /// Hands the process's new disk operations to the disk.
     pub fn submit(&mut self, around: &mut Around<'_>) {
         let Some(process) = &mut self.process else {
             return;
         };
+        process.retain(&mut self.disk, around);
+        let is_low = self.disk.is_low();
+        if is_low {
+            around.checks.sometimes.hit(State::DiskLow);
+        }
+        process.on_disk_space(is_low, around);
         let name = process.name();
         for (core, operation) in process.take_operations() {
             if let DiskOp::PrepareSegment { segment, recycle, .. } = &operation {
@@ -191,10 +259,10 @@ impl Node {
         around.trace.line(around.queue.now(), || format!("{:?} is down", self.id()));
     }
 
-    fn recover(&mut self, around: &mut Around<'_>) -> Recovered {
+    fn recover(&mut self, around: &mut Around<'_>) -> (Recovered, Beginnings) {
         let shards: Vec<ShardId> = ShardMap::new(self.cluster.shards).shards().collect();
         let files = self.disk.boot();
-        let recovered = recover(RecoverConfig::default(), &files, &shards)
+        let mut recovered = recover(RecoverConfig::default(), &files, &shards)
             .unwrap_or_else(|why| panic!("n{} cannot start again: {why:?}", self.index));
         for stream in &recovered.streams {
             if matches!(stream.ending, Ending::Torn(_)) {
@@ -207,11 +275,63 @@ impl Node {
             );
         }
         around.checks.states.on_restart(self.index);
-        for (&shard, found) in &recovered.shards {
-            let restored = restored(shard, found);
-            around.checks.agreement.on_restart(self.index, &restored, &mut around.checks.sometimes);
+        for name in self.disk.directory.names() {
+            if SnapshotName::from_file_name(&name).is_none() {
+                self.disk.remove_file(&name);
+            }
         }
-        recovered
+        let mut beginnings = Beginnings::new();
+        for (&shard, found) in &mut recovered.shards {
+            let (state, base) = self.begin(shard, found, around);
+            let restored = restored(shard, found, &base);
+            let checks = &mut *around.checks;
+            checks.agreement.on_restart(self.index, &restored, &mut checks.sometimes);
+            beginnings.insert(shard, (state, restored));
+        }
+        (recovered, beginnings)
+    }
+
+    /// The state of a shard in the newest snapshot that can be read, and which one that is.
+    fn begin(
+        &self,
+        shard: ShardId,
+        found: &mut RecoveredShard,
+        around: &mut Around<'_>,
+    ) -> (ShardState, SnapshotReference) {
+        let sometimes = &mut around.checks.sometimes;
+        let map = ShardMap::new(self.cluster.shards);
+        for (place, base) in [Some(found.base), found.fallback].into_iter().flatten().enumerate() {
+            let state = match base.zxid {
+                0 => Some(ShardState::new(shard, map)),
+                _ => self.load(shard, &base, map),
+            };
+            if let Some(state) = state {
+                if base.zxid > 0 {
+                    sometimes.hit(State::StartedFromSnapshot);
+                }
+                if place > 0 {
+                    sometimes.hit(State::StartedFromOlder);
+                }
+                return (state, base);
+            }
+        }
+        sometimes.hit(State::StartedWithoutSnapshot);
+        around.checks.agreement.on_shard_lost(self.index, shard);
+        found.forget_unreadable();
+        (ShardState::new(shard, map), found.base)
+    }
+
+    fn load(&self, shard: ShardId, base: &SnapshotReference, map: ShardMap) -> Option<ShardState> {
+        let name = SnapshotName::new(shard, base).file_name();
+        let mut image = ImageReader::new(u64::from(self.index));
+        let mut is_image = true;
+        let verified = verify(self.disk.directory.read(&name)?, |chunk| {
+            is_image &= image.on_chunk(chunk).is_ok();
+        })?;
+        assert!(is_image, "what has the right hash was written by the product");
+        (verified == (shard, *base)).then_some(())?;
+        let image = image.finish().expect("a whole file holds a whole image");
+        Some(ShardState::from_image(image, map).expect("a sound file holds a sound state"))
     }
 
     fn buffer(&mut self) -> LogBuffer {
@@ -270,10 +390,10 @@ pub fn node_of(server: ServerId) -> u8 {
 }
 
 /// What a worker is given of one shard.
-pub fn restored(shard: ShardId, found: &RecoveredShard) -> Restored {
-    let base = Mark { zxid: Zxid(found.base.zxid), hash: ChainHash(found.base.hash) };
+fn restored(shard: ShardId, found: &RecoveredShard, base: &SnapshotReference) -> Restored {
+    let entries = found.entries_after(base).to_vec();
+    let base = Mark { zxid: Zxid(base.zxid), hash: ChainHash(base.hash) };
     let checkpoint = &found.checkpoint;
-    let after = found.entries.iter().filter(|entry| entry.zxid() > base.zxid);
     Restored {
         shard,
         next_sequence: checkpoint.next_sequence(),
@@ -281,6 +401,8 @@ pub fn restored(shard: ShardId, found: &RecoveredShard) -> Restored {
         current_epoch: checkpoint.current_epoch(),
         committed: checkpoint.committed_zxid().max(base.zxid),
         base,
-        entries: after.cloned().collect(),
+        entries,
+        snapshot: Zxid(checkpoint.snapshot.zxid),
+        is_unknown: checkpoint.unknown,
     }
 }

@@ -6,12 +6,16 @@
 
 mod out;
 mod perform;
+mod retain;
+pub mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 use pigeonhole_core::auth::AuthSettings;
-use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, LinkId, ServerId, ShardId};
+use pigeonhole_core::base::id::{
+    ChainHash, ConnectionId, CoreId, DiskId, LinkId, ServerId, ShardId, Zxid,
+};
 use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
 use pigeonhole_core::base::time::Now;
 use pigeonhole_core::effect::{Effects, Input};
@@ -21,8 +25,10 @@ use pigeonhole_core::report::Report;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State as ShardState;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
+use pigeonhole_core::zab::log::Restored;
 use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer};
 use pigeonhole_storage::recover::Recovered;
+use pigeonhole_storage::segment::LiveSegment;
 use pigeonhole_storage::wal::{Released, Wal, WalConfig};
 
 use crate::clock::Clock;
@@ -30,7 +36,8 @@ use crate::disk::Disk;
 use crate::draw::Draw;
 use crate::links::{Links, Met};
 use crate::network::{Arrival, Host, Port, Side, StreamId};
-use crate::node::{Around, Cluster, restored, server_id};
+use crate::node::{Around, Cluster, server_id};
+use crate::process::snapshots::Workshop;
 use crate::queue::{self, Event, Moment};
 use crate::sometimes::State;
 
@@ -39,6 +46,8 @@ pub struct ProcessConfig {
     pub name: queue::Process,
     pub cores: u8,
     pub disk: DiskId,
+    /// The disk was there when the cluster was formed.
+    pub is_founder: bool,
     pub cluster: Cluster,
     pub incarnation: u64,
     pub session_base_ms: u64,
@@ -52,8 +61,18 @@ pub struct Process {
     clients: BTreeMap<StreamId, ConnectionId>,
     draw: Draw,
     operations: Vec<(CoreId, DiskOp)>,
+    workshop: Workshop,
+    boot: u64,
+    /// What is left of the segments of earlier boots.
+    older: Vec<LiveSegment>,
+    /// The count of segments and the snapshots when files were last let go.
+    retained: (usize, Vec<(u64, u64)>),
+    is_disk_low: bool,
     pub paused: bool,
 }
+
+/// What each shard begins with.
+pub type Beginnings = BTreeMap<ShardId, (ShardState, Restored)>;
 
 /// One core: a worker, its log, and what is on its way to either.
 struct Core {
@@ -91,6 +110,10 @@ enum Heard {
     LinkBytes { link: LinkId, bytes: Vec<u8> },
     LinkDown { link: LinkId },
     Disk(DiskDone),
+    DiskSpace { is_low: bool },
+    SnapshotTaken { shard: ShardId, zxid: Zxid, hash: ChainHash, digest: u128 },
+    SnapshotAbandoned { shard: ShardId, zxid: Zxid, hash: ChainHash },
+    SnapshotWanted { shard: ShardId },
     Mail { from: CoreId, mail: Mail },
 }
 
@@ -98,6 +121,7 @@ impl Process {
     pub fn start(
         config: ProcessConfig,
         recovered: Recovered,
+        mut beginnings: Beginnings,
         buffers: Vec<LogBuffer>,
         draw: Draw,
         clock: &Clock,
@@ -111,13 +135,18 @@ impl Process {
             clients: BTreeMap::new(),
             draw,
             operations: Vec::new(),
+            workshop: Workshop::default(),
+            boot: recovered.next_boot,
+            older: recovered.segments.clone(),
+            retained: (0, Vec::new()),
+            is_disk_low: false,
             paused: false,
         };
         let now = clock.now(around.queue.now());
         let mut buffers = buffers.into_iter();
         for core in 0..process.config.cores {
             let pair = [buffers.next(), buffers.next()].map(|one| one.expect("two for each core"));
-            let core = process.start_core(CoreId(core), &recovered, pair, now);
+            let core = process.start_core(CoreId(core), &recovered, &mut beginnings, pair, now);
             process.cores.push(core);
         }
         for (segment, bytes) in recovered.recyclable {
@@ -208,6 +237,17 @@ impl Process {
 
     pub fn on_disk(&mut self, id: CoreId, done: DiskDone, around: &mut Around<'_>) {
         self.hand_over(id, Heard::Disk(done), around);
+    }
+
+    /// How much room there is on the disk.
+    pub fn on_disk_space(&mut self, is_low: bool, around: &mut Around<'_>) {
+        if self.is_disk_low == is_low {
+            return;
+        }
+        self.is_disk_low = is_low;
+        for id in self.core_ids() {
+            self.hand_over(id, Heard::DiskSpace { is_low }, around);
+        }
     }
 
     /// The process goes on after it stood still.
@@ -317,6 +357,7 @@ impl Process {
         &self,
         core: CoreId,
         recovered: &Recovered,
+        beginnings: &mut Beginnings,
         buffers: [LogBuffer; 2],
         now: Now,
     ) -> Core {
@@ -325,8 +366,8 @@ impl Process {
         let found = recovered.shards.iter().filter(|(shard, _)| mine(shard));
         let (shards, checkpoints) = found
             .map(|(&shard, found)| {
-                let state = ShardState::new(shard, ShardMap::new(config.cluster.shards));
-                ((state, restored(shard, found)), found.checkpoint)
+                let beginning = beginnings.remove(&shard).expect("every shard begins somewhere");
+                (beginning, found.checkpoint)
             })
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let wal_config =
@@ -353,6 +394,7 @@ impl Process {
             observers: Vec::new(),
             cluster: config.cluster.cluster,
             disk: config.disk,
+            is_founder: config.is_founder,
             incarnation: config.incarnation,
             periods: config.cluster.periods,
             session_base_ms: config.session_base_ms,
@@ -362,6 +404,7 @@ impl Process {
                 connections_max: 1000,
             },
             auth: AuthSettings::default(),
+            log: config.cluster.log.limits,
             seed: config.seed ^ u64::from(core.0),
         };
         let worker = Worker::new(worker_config, shards, now, &mut effects);
@@ -408,6 +451,19 @@ impl Process {
                 }
             }
             Heard::LinkDown { link } => self.step(id, now, Input::LinkDown { link }, around),
+            Heard::DiskSpace { is_low } => {
+                self.step(id, now, Input::DiskSpace { is_low }, around);
+            }
+            Heard::SnapshotTaken { shard, zxid, hash, digest } => {
+                let input = Input::SnapshotTaken { shard, zxid, hash, digest };
+                self.step(id, now, input, around);
+            }
+            Heard::SnapshotAbandoned { shard, zxid, hash } => {
+                self.step(id, now, Input::SnapshotAbandoned { shard, zxid, hash }, around);
+            }
+            Heard::SnapshotWanted { shard } => {
+                self.step(id, now, Input::SnapshotWanted { shard }, around);
+            }
             Heard::Mail { from, mail } => self.step(id, now, Input::Mail { from, mail }, around),
             Heard::Disk(done) => self.on_done(id, done, now, around),
         }
@@ -461,11 +517,9 @@ impl Process {
 
     /// Takes up operations of the log, and sees to it that the core is woken in time.
     fn end_turn(&mut self, id: CoreId, clock: &Clock, around: &mut Around<'_>) {
+        self.take_up_operations(id);
         let name = self.config.name;
         let core = &mut self.cores[usize::from(id.0)];
-        while let Some(operation) = core.wal.next_op() {
-            self.operations.push((id, operation));
-        }
         let now = clock.now(around.queue.now()).instant;
         let deadlines = [core.worker.deadline(now), core.wal.deadline()];
         let next = deadlines.into_iter().flatten().min();
@@ -478,6 +532,13 @@ impl Process {
         }
         if !core.inbox.is_empty() {
             self.wake(id, around);
+        }
+    }
+
+    fn take_up_operations(&mut self, id: CoreId) {
+        let core = &mut self.cores[usize::from(id.0)];
+        while let Some(operation) = core.wal.next_op() {
+            self.operations.push((id, operation));
         }
     }
 

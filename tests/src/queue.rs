@@ -36,6 +36,14 @@ pub enum Event {
         core: CoreId,
         operation: u64,
     },
+    /// The next step of a snapshot's file.
+    Snapshot {
+        process: Process,
+    },
+    /// Others have made room on a node's disk.
+    Room {
+        node: u8,
+    },
     /// The head of a stream's direction may be read.
     Arrive {
         stream: StreamId,

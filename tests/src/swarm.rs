@@ -4,10 +4,12 @@
 //! that rare and frequent faults meet in all combinations.
 
 use pigeonhole_core::base::time::{Duration, Periods};
+use pigeonhole_core::zab::log::LogLimits;
 
 use crate::disk::DiskOptions;
 use crate::draw::Draw;
 use crate::network::NetworkOptions;
+use crate::node::LogOptions;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -20,6 +22,7 @@ pub struct Options {
     pub periods: Periods,
     pub network: NetworkOptions,
     pub disk: DiskOptions,
+    pub log: LogOptions,
     pub faults: Faults,
     pub load: Load,
     /// How far the nodes' clocks run apart, in millionths.
@@ -86,21 +89,26 @@ pub enum Fault {
     Pause = 6,
     SlowReader = 7,
     WallJump = 8,
+    LoseDisk = 9,
+    Rot = 10,
+    FillDisk = 11,
 }
 
-pub const FAULTS: usize = 9;
+pub const FAULTS: usize = 12;
 
 impl Options {
     pub fn draw(seed: u64) -> Self {
         let mut draw = Draw::new(seed, 1);
         let servers = *draw.pick(&[1, 3, 3, 3, 3, 5]);
         let cores_max = *draw.pick(&[1, 1, 2, 4]);
+        let shards = *draw.pick(&[1, 1, 1, 2, 8]);
+        let segment_bytes = 65536 << draw.below(3);
         Self {
             seed,
             servers,
             cores_max,
-            shards: *draw.pick(&[1, 1, 1, 2, 8]),
-            segment_bytes: 65536 << draw.below(3),
+            shards,
+            segment_bytes,
             periods: periods(&mut draw),
             network: NetworkOptions {
                 delay_min_us: draw.log_uniform(10, 2000),
@@ -112,7 +120,10 @@ impl Options {
                 latency_min_us: draw.log_uniform(20, 1000),
                 latency_tail_us: draw.log_uniform(10, 4000),
                 spike_rate: if draw.chance(1, 2) { draw.log_uniform(10, 5000) } else { 0 },
+                misstore_rate: *draw.pick(&[0, 0, 100_000]),
+                low_bytes: LOW_SEGMENTS * segment_bytes,
             },
+            log: draw_log(segment_bytes, &mut draw),
             faults: Faults::draw(&mut draw),
             load: Load::draw(&mut draw),
             drift_ppm: *draw.pick(&[0, 0, 1000, 10_000]),
@@ -131,7 +142,15 @@ impl Options {
             split_rate: 0,
             window_bytes: 1 << 20,
         };
-        options.disk = DiskOptions { latency_min_us: 100, latency_tail_us: 0, spike_rate: 0 };
+        options.disk = DiskOptions {
+            latency_min_us: 100,
+            latency_tail_us: 0,
+            spike_rate: 0,
+            misstore_rate: 0,
+            low_bytes: LOW_SEGMENTS * options.segment_bytes,
+        };
+        let (limits, bytes_max) = (LogLimits::default(), u64::MAX);
+        options.log = LogOptions { limits, bytes_max, snapshot_step_us: 0 };
         options.faults = Faults::default();
         options.drift_ppm = 0;
         options.turn_delay_us = 1;
@@ -172,10 +191,31 @@ impl Load {
             keys: draw.log_uniform(2, 40),
             session_timeout_ms: (timeout_low, timeout_low + draw.below(3000)),
             weights,
-            data_bytes_max: draw.log_uniform(16, 2000),
+            // Some states are longer than one chunk of an image.
+            data_bytes_max: draw_bytes(draw),
             watches: draw.below(500),
             silences: if draw.chance(1, 2) { draw.log_uniform(100, 10_000) } else { 0 },
         }
+    }
+}
+
+/// Snapshots come often in most worlds, and in some a learner is soon too far behind for a DIFF.
+fn draw_log(segment_bytes: u64, draw: &mut Draw) -> LogOptions {
+    let mut limits = LogLimits::default();
+    if draw.chance(4, 5) {
+        limits.snapshot_entries = draw.log_uniform(20, 500);
+    }
+    if draw.chance(3, 4) {
+        limits.window_entries = usize::try_from(draw.log_uniform(2, 200)).expect("it fits");
+    }
+    if draw.chance(1, 4) {
+        let bytes = draw.log_uniform(20_000, 1_000_000);
+        limits.pinned_bytes_max = usize::try_from(bytes).expect("it fits");
+    }
+    LogOptions {
+        limits,
+        bytes_max: segment_bytes * draw.log_uniform(3, 64),
+        snapshot_step_us: draw.log_uniform(100, 100_000),
     }
 }
 
@@ -201,3 +241,11 @@ fn default_periods() -> Periods {
         session_timeout_max: Duration::from_ms(40_000),
     }
 }
+
+fn draw_bytes(draw: &mut Draw) -> u64 {
+    let most = *draw.pick(&[2000, 2000, 2000, 2000, 2000, 20_000]);
+    draw.log_uniform(16, most)
+}
+
+/// So many segments' worth of room is kept for what must go on when a disk is almost full.
+const LOW_SEGMENTS: u64 = 24;

@@ -19,7 +19,7 @@ use crate::history::History;
 use crate::network::{Host, Network, Port, Side, StreamId};
 use crate::node::{Around, Cluster, Node, server_id};
 use crate::queue::{Dialer, Event, Moment, Process, Queue};
-use crate::sometimes::Sometimes;
+use crate::sometimes::{Sometimes, State};
 use crate::swarm::{FAULTS, Options};
 use crate::trace::{Mode, Trace};
 
@@ -34,6 +34,8 @@ pub struct World {
     pub trace: Trace,
     draw: Draw,
     partition: u64,
+    /// The node whose disk was lost or damaged, until it is as good as any other.
+    ailing: Option<u8>,
     healing: bool,
     finished: bool,
 }
@@ -68,6 +70,7 @@ impl World {
             segment_bytes: options.segment_bytes,
             turn_delay_us: options.turn_delay_us,
             cluster: ClusterId(u128::from(seed) + 1),
+            log: options.log,
         };
         let node = |index: u8| {
             let mut draw = Draw::new(seed, 100 + u64::from(index));
@@ -86,6 +89,7 @@ impl World {
             trace: Trace::new(mode),
             draw: Draw::new(seed, 3),
             partition: 0,
+            ailing: None,
             healing: false,
             finished: false,
             options,
@@ -174,11 +178,21 @@ impl World {
                 process.on_timer(core, around);
             }),
             Event::Disk { process, core, operation } => {
-                self.with_process(process, |disk, process, around| {
-                    let done = disk.complete(operation);
-                    process.on_disk(core, done, around);
+                self.with_process(process, |disk, running, around| {
+                    if disk.has_room_for(operation) {
+                        let done = disk.complete(operation);
+                        running.on_disk(core, done, around);
+                    } else {
+                        around.checks.sometimes.hit(State::DiskFull);
+                        let event = Event::Disk { process, core, operation };
+                        around.queue.push_in(ROOM_US, event);
+                    }
                 });
             }
+            Event::Snapshot { process } => self.with_process(process, |disk, process, around| {
+                process.on_snapshot_step(disk, around);
+            }),
+            Event::Room { node } => self.make_room(node, None),
             Event::Arrive { stream, side } => self.on_arrive(stream, side),
             Event::Sent { stream, side } => self.on_sent(stream, side),
             Event::Dial { process, core, peer, peer_core } => {
@@ -380,6 +394,7 @@ impl World {
         self.network.heal(&mut self.queue);
         for node in 0..self.options.servers {
             self.nodes[usize::from(node)].disk.heal();
+            self.make_room(node, None);
             // One that never stood still and was never down has nothing to show: all start again.
             if self.nodes[usize::from(node)].is_running() && self.draw.chance(1, 2) {
                 self.kill(node);
@@ -477,6 +492,8 @@ fn event_bytes(event: &Event) -> [u8; 4] {
         Event::Fault { .. } => 12,
         Event::Heal { .. } => 13,
         Event::Look => 14,
+        Event::Snapshot { .. } => 16,
+        Event::Room { node } => 17 | u32::from(*node) << 8,
         Event::Read { .. } => 15,
     };
     kind.to_le_bytes()
@@ -487,6 +504,8 @@ const LOOK_US: u64 = 20_000;
 const FINISH_LOOK_US: u64 = 50_000;
 const FINISH_US_MAX: u64 = 30_000_000;
 const START_US_SPREAD: u64 = 200_000;
+/// What waits for room looks again after so long.
+const ROOM_US: u64 = 20_000;
 /// A connect to a host that does not answer is given up after so long.
 const CONNECT_US_MAX: u64 = 300_000;
 /// Faults may hold the clients up for long, but not for ever.

@@ -10,13 +10,15 @@
 //!   is never truncated.
 //! - *Leadership1*, *Leadership2*: an epoch is established by one server, ever.
 //! - *LeaderLogCompleteness*: an established leader's log holds everything committed.
+//! - *SnapshotCommitted*: a snapshot, taken or installed or begun with, is of a committed point.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use pigeonhole_core::base::id::{ChainHash, Sequence, ShardId, Zxid};
+use pigeonhole_core::base::id::{ChainHash, DiskId, Sequence, ServerId, ShardId, Zxid};
 use pigeonhole_core::control::Control;
 use pigeonhole_core::durable::{Append, LogMark, Record};
-use pigeonhole_core::entry::Entry;
+use pigeonhole_core::entry::{Entry, EntryKind};
+use pigeonhole_core::zab::admission;
 use pigeonhole_core::zab::log::Restored;
 
 use crate::queue::Moment;
@@ -49,6 +51,8 @@ pub struct Committed {
 /// One node's log of one shard, as its appends say.
 #[derive(Default)]
 struct Mirror {
+    /// Committed, and in a snapshot: what comes before the entries.
+    base: (Zxid, ChainHash),
     entries: Vec<Entry>,
     committed: Zxid,
     next: Sequence,
@@ -87,8 +91,14 @@ impl Agreement {
             Record::Control(control) => mirror.control(node, control),
         };
         mirror.in_flight.push_back((append.sequence, mirror.end, truncates));
-        if let Record::Control(Control::Truncate { zxid, .. }) = append.record {
-            self.check_truncation(node, append.shard, Zxid(zxid));
+        match append.record {
+            Record::Control(Control::Truncate { zxid, .. }) => {
+                self.check_truncation(node, append.shard, Zxid(zxid));
+            }
+            Record::Control(
+                Control::Install { zxid, hash, .. } | Control::SnapshotTaken { zxid, hash, .. },
+            ) => self.check_snapshot(node, append.shard, Zxid(zxid), ChainHash(hash)),
+            Record::Control(_) | Record::Entry(_) => {}
         }
     }
 
@@ -145,9 +155,8 @@ impl Agreement {
             return;
         };
         let mirror = &self.mirrors[&(node, shard)];
-        assert_eq!(
-            mirror.find(last.entry.zxid()),
-            Some(last.entry.hash()),
+        assert!(
+            mirror.holds(last.entry.zxid(), last.entry.hash()),
             "LeaderLogCompleteness: n{node} leads epoch {epoch} without {}",
             last.entry.zxid()
         );
@@ -156,6 +165,7 @@ impl Agreement {
     /// A node has been started with what its disk held.
     pub fn on_restart(&mut self, node: u8, restored: &Restored, sometimes: &mut Sometimes) {
         let shard = restored.shard;
+        self.check_snapshot(node, shard, restored.base.zxid, restored.base.hash);
         let fresh = Mirror::of(restored);
         let mirror = self.mirrors.entry((node, shard)).or_default();
         let (was, is) = (mirror.durable, fresh.end);
@@ -169,16 +179,16 @@ impl Agreement {
         let truncating = mirror.in_flight.iter().any(|&(_, _, truncates)| truncates);
         if !truncating {
             assert!(
-                was.tail == Zxid::ZERO || fresh.find(was.tail) == Some(was.hash),
+                was.tail == Zxid::ZERO || fresh.holds(was.tail, was.hash),
                 "MemoryEqualsDisk: n{node} had {was:?} on its disk and starts with {is:?}"
             );
         }
         let history = self.shards.entry(shard).or_default();
         let kept = history.entries.partition_point(|one| one.entry.zxid() <= was.tail);
         if let Some(last) = history.entries[..kept].last() {
-            let had = mirror.find(last.entry.zxid()) == Some(last.entry.hash());
+            let (zxid, hash) = (last.entry.zxid(), last.entry.hash());
             assert!(
-                !had || fresh.find(last.entry.zxid()) == Some(last.entry.hash()),
+                !mirror.holds(zxid, hash) || fresh.holds(zxid, hash),
                 "CommittedLogDurability: n{node} has lost {}",
                 last.entry.zxid()
             );
@@ -195,6 +205,22 @@ impl Agreement {
     /// A node's disk is gone: nothing of it counts any more.
     pub fn on_disk_lost(&mut self, node: u8) {
         self.mirrors.retain(|&(of, _), _| of != node);
+    }
+
+    /// A node could not read what its disk held of a shard, and knows that.
+    pub fn on_shard_lost(&mut self, node: u8, shard: ShardId) {
+        self.mirrors.remove(&(node, shard));
+    }
+
+    /// Whether the newest committed entry that names a disk of the server names this one.
+    pub fn is_admitted(&self, shard: ShardId, server: ServerId, disk: DiskId) -> bool {
+        let entries = self.shards.get(&shard).map_or(&[][..], |history| &history.entries);
+        let admissions = entries.iter().rev().map(|one| &one.entry);
+        let mut admissions = admissions.filter(|it| it.kind() == EntryKind::Admission);
+        let named = admissions.find_map(|entry| {
+            admission::named(entry).into_iter().find(|&(named, _)| named == server)
+        });
+        named == Some((server, disk))
     }
 
     /// What is durable on a node, and the longest log that ever was.
@@ -247,12 +273,21 @@ impl Agreement {
         let holders = self.mirrors.iter().filter(|((_, of), mirror)| {
             *of == shard
                 && mirror.durable.tail >= entry.zxid()
-                && mirror.find(entry.zxid()) == Some(entry.hash())
+                && mirror.holds(entry.zxid(), entry.hash())
         });
         let holders = holders.count();
         assert!(
             holders > self.voters / 2,
             "CommittedLogDurability: n{node} commits {entry:?}, durable on {holders} nodes"
+        );
+    }
+
+    fn check_snapshot(&self, node: u8, shard: ShardId, zxid: Zxid, hash: ChainHash) {
+        let entries = self.shards.get(&shard).map_or(&[][..], |history| &history.entries);
+        let place = entries.binary_search_by_key(&zxid, |one| one.entry.zxid());
+        assert!(
+            zxid == Zxid::ZERO || place.is_ok_and(|place| entries[place].entry.hash() == hash),
+            "SnapshotCommitted: n{node} has one at {zxid} in shard {shard}"
         );
     }
 
@@ -265,6 +300,7 @@ impl Agreement {
 impl Mirror {
     fn of(restored: &Restored) -> Self {
         let mut mirror = Self {
+            base: (restored.base.zxid, restored.base.hash),
             committed: restored.committed,
             next: restored.next_sequence,
             end: Place {
@@ -313,6 +349,8 @@ impl Mirror {
                 return true;
             }
             Control::Install { zxid, hash, .. } => {
+                assert!(zxid >= self.committed.0, "n{node} installs {zxid}, below its commit");
+                self.base = (Zxid(zxid), ChainHash(hash));
                 self.entries.clear();
                 self.end.tail = Zxid(zxid);
                 self.end.hash = ChainHash(hash);
@@ -324,8 +362,14 @@ impl Mirror {
         false
     }
 
-    fn find(&self, zxid: Zxid) -> Option<ChainHash> {
-        let index = self.entries.binary_search_by_key(&zxid, Entry::zxid).ok()?;
-        Some(self.entries[index].hash())
+    /// Whether an entry is in this log, or in the snapshot before it: that is of a committed point,
+    /// so that it holds every committed entry before.
+    fn holds(&self, zxid: Zxid, hash: ChainHash) -> bool {
+        let (base, base_hash) = self.base;
+        if zxid <= base {
+            return zxid < base || hash == base_hash;
+        }
+        let found = self.entries.binary_search_by_key(&zxid, Entry::zxid);
+        found.is_ok_and(|index| self.entries[index].hash() == hash)
     }
 }

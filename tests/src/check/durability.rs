@@ -5,7 +5,8 @@
 
 use pigeonhole_core::base::id::{ShardId, Zxid};
 use pigeonhole_core::peer::message::ArchivedPeerMessage;
-use pigeonhole_storage::recover::{RecoverConfig, recover};
+use pigeonhole_storage::recover::{RecoverConfig, RecoveredShard, recover};
+use pigeonhole_storage::snapshot::SnapshotName;
 
 use crate::check::Checks;
 use crate::disk::Disk;
@@ -72,7 +73,12 @@ pub fn on_message(
         let files = disk.crash_now();
         let found = recover(RecoverConfig::default(), &files, shards)
             .unwrap_or_else(|why| panic!("AckImpliesDurable: a crash now is fatal: {why:?}"));
-        let checkpoint = found.shards[&shard].checkpoint;
+        let RecoveredShard { checkpoint, base, .. } = &found.shards[&shard];
+        let file = SnapshotName::new(shard, base).file_name();
+        assert!(
+            base.zxid == 0 || disk.directory.outlives_power(&file),
+            "AckImpliesDurable: n{node} would start from {file}, which a crash would take"
+        );
         assert!(
             checkpoint.accepted_epoch >= claim.accepted
                 && checkpoint.current_epoch >= claim.current

@@ -8,6 +8,8 @@ pub mod state;
 pub mod txn;
 pub mod watch;
 
+use std::collections::BTreeSet;
+
 use pigeonhole_core::base::id::ShardId;
 
 use crate::check::agreement::Agreement;
@@ -17,6 +19,8 @@ use crate::sometimes::Sometimes;
 pub struct Checks {
     pub agreement: Agreement,
     pub states: States,
+    /// Learners that are being sent the state.
+    pub transfers: BTreeSet<(u8, ShardId)>,
     pub sometimes: Sometimes,
     /// Acknowledgements after which the disk is looked at as if the power had gone: every
     /// so-many-th.
@@ -29,6 +33,7 @@ impl Checks {
         Self {
             agreement: Agreement::new(voters),
             states: States::default(),
+            transfers: BTreeSet::new(),
             sometimes: Sometimes::default(),
             crash_check_every,
             acknowledgements: 0,

@@ -1,5 +1,6 @@
 //! What a client hears: replies in the order of its requests, and events of its watches.
 
+use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::Zxid;
 use pigeonhole_core::op::{EventType, Request, SetWatches};
 use pigeonhole_core::wire::client::{self as wire, ReplyHeader};
@@ -64,6 +65,9 @@ impl Client {
         let result = speech::read_answer(&ask, header, body);
         if result.is_err() && ask.is_write() {
             around.checks.sometimes.hit(State::WriteRefused);
+            if result == Err(ErrorCode::SystemError.wire()) {
+                around.checks.sometimes.hit(State::RefusedForRoom);
+            }
         }
         if matches!(&result, Ok(Answer::Multi(parts)) if parts.iter().any(Part::is_error)) {
             around.checks.sometimes.hit(State::MultiFailed);

@@ -4,7 +4,7 @@ use pigeonhole_core::base::id::{CoreId, LinkId, ShardId};
 use pigeonhole_core::effect::Effect;
 use pigeonhole_core::zab::{Event as ZabEvent, Plan};
 
-use crate::node::{Around, server_id};
+use crate::node::{Around, node_of, server_id};
 use crate::process::{Heard, Process};
 use crate::sometimes::State;
 
@@ -25,6 +25,7 @@ impl Process {
                 checks.agreement.on_committed(node, shard, zxid, at, &mut checks.sometimes);
                 self.core(id).wal.note_committed(shard, zxid);
             }
+            Effect::Snapshot(job) => self.make_snapshot(job, around),
             Effect::Mail { to, mail } => {
                 self.hand_over(to, Heard::Mail { from: id, mail }, around);
             }
@@ -80,6 +81,16 @@ impl Process {
             ZabEvent::Plan { plan: Plan::Truncate, .. } => {
                 checks.sometimes.hit(State::PlanTruncate);
             }
+            ZabEvent::Plan { plan: Plan::Snapshot, learner, .. } => {
+                checks.sometimes.hit(State::PlanSnapshot);
+                if !checks.transfers.insert((node_of(learner), shard)) {
+                    checks.sometimes.hit(State::TransferInterrupted);
+                }
+            }
+            ZabEvent::Installed { .. } => {
+                checks.sometimes.hit(State::Installed);
+                checks.transfers.remove(&(node, shard));
+            }
             ZabEvent::Truncated { .. } => checks.sometimes.hit(State::Truncated),
             ZabEvent::LearnerAhead { .. } => checks.sometimes.hit(State::LearnerAhead),
             ZabEvent::Looking { .. } if checks.agreement.has_pending(node, shard) => {
@@ -87,6 +98,9 @@ impl Process {
             }
             ZabEvent::TruncationRefused { to, committed } => {
                 panic!("n{node} was told to truncate to {to}, and {committed} is committed");
+            }
+            ZabEvent::SnapshotRefused { at, committed } => {
+                panic!("n{node} was offered a snapshot at {at}, and {committed} is committed");
             }
             _ => {}
         }

@@ -20,6 +20,9 @@ impl World {
             c if c == Fault::PowerCutAll as u8 => self.cut_power_all(),
             c if c == Fault::Pause as u8 => self.pause(),
             c if c == Fault::SlowReader as u8 => self.slow_reader(),
+            c if c == Fault::LoseDisk as u8 => self.lose_disk(),
+            c if c == Fault::Rot as u8 => self.damage_snapshots(),
+            c if c == Fault::FillDisk as u8 => self.fill_disk(),
             _ => {
                 let node = self.draw.index(self.nodes.len());
                 let hours = i64::try_from(self.draw.below(48)).expect("it is small") - 24;
@@ -93,6 +96,58 @@ impl World {
         let node = *self.draw.pick(&running);
         how(self, node);
         self.restart_later(node);
+    }
+
+    /// One disk at a time: what a majority has promised must be somewhere.
+    fn lose_disk(&mut self) {
+        if let Some(node) = self.bring_down_for_good() {
+            let (nodes, mut around) = self.split();
+            nodes[usize::from(node)].lose_disk(&mut around);
+            self.restart_later(node);
+        }
+    }
+
+    fn damage_snapshots(&mut self) {
+        if let Some(node) = self.bring_down_for_good() {
+            let all = self.draw.chance(1, 2);
+            self.nodes[usize::from(node)].damage_snapshots(all);
+            self.restart_later(node);
+        }
+    }
+
+    /// Kills a node that will have forgotten something, unless another one has not recovered yet
+    /// from that.
+    fn bring_down_for_good(&mut self) -> Option<u8> {
+        if let Some(node) = self.ailing {
+            let node = &self.nodes[usize::from(node)];
+            if !node.is_sound(&self.checks.agreement) {
+                return None;
+            }
+            self.checks.sometimes.hit(State::DiskAdmitted);
+            self.ailing = None;
+        }
+        if self.options.servers < 3 {
+            return None;
+        }
+        let node = u8::try_from(self.draw.index(self.nodes.len())).expect("few nodes");
+        self.kill(node);
+        self.ailing = Some(node);
+        Some(node)
+    }
+
+    fn fill_disk(&mut self) {
+        let node = u8::try_from(self.draw.index(self.nodes.len())).expect("few nodes");
+        let room = self.draw.below(self.options.disk.low_bytes);
+        self.make_room(node, Some(room));
+        let length = 1 + self.draw.tail(self.options.faults.repair_us);
+        self.queue.push_in(length, Event::Room { node });
+    }
+
+    pub(super) fn make_room(&mut self, node: u8, room: Option<u64>) {
+        let (nodes, mut around) = self.split();
+        let node = &mut nodes[usize::from(node)];
+        node.disk.limit_room(room);
+        node.submit(&mut around);
     }
 
     fn cut_power_all(&mut self) {
