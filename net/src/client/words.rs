@@ -169,12 +169,12 @@ impl Scene<'_> {
         }
         put("log_sync_micros_last", &figures.log.sync_micros_last)?;
         put("log_backlog_bytes", &figures.log.backlog_bytes)?;
-        for limit in Limit::ALL {
-            put(&format!("limit_{}_met", limit.name()), &figures.limits_met.count(limit))?;
-        }
         put("turn_micros_max", &figures.log.turn_micros_max)?;
         for (shard, zxid) in &figures.log.snapshots {
             put(&format!("shard_{shard}_snapshot_zxid"), &format_args!("0x{:x}", zxid.0))?;
+        }
+        for limit in Limit::ALL {
+            put(&format!("limit_{}_met", limit.name()), &figures.limits_met.count(limit))?;
         }
         figures.shards.iter().try_for_each(|shard| put_shard(shard, &mut put))
     }
