@@ -103,6 +103,8 @@ pub(super) struct Slot {
 
 /// An event that waits for a reply.
 pub(super) struct HeldEvent {
+    /// The question that left the watch, if it is one on a point's children.
+    pub(super) watch: Option<Ticket>,
     pub(super) shard: ShardId,
     pub(super) zxid: Zxid,
     pub(super) event: EventType,
@@ -361,7 +363,7 @@ impl Connection {
 }
 
 impl SlotState {
-    fn was_executed_in(&self, wanted: ShardId) -> bool {
+    pub(super) fn was_executed_in(&self, wanted: ShardId) -> bool {
         match self {
             Self::Waiting { .. } => false,
             Self::Open { gather, .. } => gather

@@ -6,6 +6,7 @@ use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, SessionId, ShardId, Zxid};
 use crate::base::time::Instant;
 use crate::gateway::connection::{Done, Executed, HeldEvent, Kind, Slot, SlotState, Stage};
+use crate::gateway::points::Passage;
 use crate::gateway::{Gateway, Purpose, Replicas, Wish};
 use crate::mail::{Mail, Outcome, Ticket};
 use crate::op::EventType;
@@ -298,14 +299,21 @@ impl Gateway {
         if connection.stage == Stage::Closing {
             return;
         }
-        if map.count() > 1 && !self.lets_pass(id, shard, event, path) {
-            return;
-        }
+        let passage = match map.count() {
+            1 => Passage::Free,
+            _ => self.passage(id, shard, event, path),
+        };
+        let watch = match passage {
+            Passage::Free => None,
+            Passage::For(ticket) => Some(ticket),
+            Passage::Swallowed => return,
+        };
         let Some(connection) = self.find(id) else {
             return;
         };
         if let Some(slot) = connection.last_executed(shard) {
             slot.events.push(HeldEvent {
+                watch,
                 shard,
                 zxid,
                 event,
