@@ -4,8 +4,7 @@
 //!   `failover` kills leaders.
 //! - `client` and `client/wire` speak ZooKeeper's protocol, `streams` drives many connections on
 //!   one io_uring, `cluster` starts and stops servers, `floor` is what the machine could do at
-//! best,
-//!   `process` asks the kernel for CPU and memory.
+//!   best, `process` asks the kernel for CPU and memory.
 
 mod client;
 mod cluster;

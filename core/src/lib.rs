@@ -10,6 +10,7 @@ pub mod control;
 pub mod durable;
 pub mod effect;
 pub mod entry;
+pub mod formation;
 pub mod gateway;
 pub mod links;
 pub mod mail;

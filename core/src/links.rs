@@ -55,7 +55,7 @@ impl Links {
             carried: Vec::new(),
             output: Vec::new(),
             heard: now,
-            ping_at: now + self.heartbeat,
+            ping_at: next_ping(now, self.heartbeat),
             is_closing: false,
         };
         self.links.insert((id.peer, id.core), link);
@@ -102,6 +102,7 @@ impl Links {
                             Err(_) => break Err("a message that cannot be read"),
                         },
                         Ok(Frame::Hello(_)) => break Err("a second hello"),
+                        Ok(Frame::Formation(_)) => break Err("it has no cluster"),
                         Err(_) => break Err("a frame that cannot be read"),
                     }
                 }
@@ -158,7 +159,7 @@ impl Links {
                 link.is_closing = true;
                 on_silence(link.id);
             } else if link.ping_at <= now {
-                link.ping_at = now + heartbeat;
+                link.ping_at = next_ping(now, heartbeat);
                 if link.output.is_empty() {
                     codec::encode_ping(&mut link.output);
                 }
@@ -185,6 +186,11 @@ impl Links {
             .get_mut(&(id.peer, id.core))
             .filter(|link| link.id == id)
     }
+}
+
+/// Pings of all links are due at the same moments, so that an idle core wakes up once for all.
+fn next_ping(now: Instant, heartbeat: Duration) -> Instant {
+    Instant((now.0 / heartbeat.0 + 1) * heartbeat.0)
 }
 
 /// The core of a node with so many cores that a shard lives on.

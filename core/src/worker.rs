@@ -588,6 +588,7 @@ fn replica_config(config: &WorkerConfig, shard: ShardId) -> ReplicaConfig {
         periods: config.periods,
         core: config.core,
         incarnation: config.incarnation,
+        counter_handover: crate::base::limits::COUNTER_HANDOVER,
         seed,
     }
 }

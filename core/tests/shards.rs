@@ -2,11 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod ensemble;
+mod nodes;
 
 use std::collections::BTreeSet;
 
-use ensemble::{Ensemble, Handle, Heard, OPEN, brief, children, create, ephemeral, plain};
+use nodes::{Ensemble, Handle, Heard, OPEN, brief, children, create, ephemeral, plain};
 use pigeonhole_core::base::id::{ShardId, Zxid};
 use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::op::{

@@ -1,7 +1,7 @@
 //! From a configuration to running cores: recover, bind, start; and back to rest.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -25,7 +25,6 @@ use pigeonhole_storage::scan::Ending;
 use pigeonhole_storage::wal::{Wal, WalConfig};
 
 use crate::client::admin::Facts;
-use crate::client::listener;
 use crate::config::{HostPort, ServerConfig};
 use crate::control::{Control, LogDirectory, News};
 use crate::engine::clock::Clock;
@@ -33,9 +32,10 @@ use crate::engine::mailbox::House;
 use crate::engine::place;
 use crate::engine::{self, Milestone, Seed};
 use crate::exit::{self, Failure};
-use crate::home::{self, Home, WhenEmpty};
+use crate::home::{self, Home};
 use crate::os::{self, MappedFile};
 use crate::peer::greeting::Identity;
+use crate::ports::Ports;
 use crate::ring::{self, LogBuffers, PROBE_BYTES, Ring, RingConfig, RingReport, SyncProbe};
 
 /// What all nodes of a process share.
@@ -75,30 +75,24 @@ impl Process {
         })
     }
 
-    /// Recovers a server's data and starts its cores.
+    /// Recovers a member's data and starts its cores. The ports are bound unless they are given.
     pub(crate) fn start(
         &mut self,
         config: ServerConfig,
-        when_empty: WhenEmpty,
+        mut home: Home,
+        ports: Option<Ports>,
     ) -> Result<Node, Failure> {
-        for warning in &config.warnings {
-            tracing::warn!("{warning}");
-        }
-        let mut home = Home::open(&config, when_empty)?;
         let session_base_ms = home.take_session_base(self.clock.now().wall_ms)?;
         let recovered = recover_log(&home, &config)?;
         let probe = self.probe(&home)?;
-        let client_port = bind(&config.client_address, config.client_listen_backlog)?;
-        let peer_port = match peer_address(&config) {
-            Some(address) => Some(bind(&address, None)?),
-            None => None,
-        };
+        // Whoever comes before there is somebody to answer is better refused than kept waiting.
+        let ports = ports.map_or_else(|| Ports::bind(&config), Ok)?;
         let summary = format!(
             "server {} of cluster {} serves clients on {}: {probe}, cores {}, open files {}",
             config.id, home.meta.cluster, config.client_address, config.cores, self.open_files_max
         );
         let plan = Plan::new(config, &home, session_base_ms, recovered)?;
-        plan.start(self, home, probe, (client_port, peer_port), summary)
+        plan.start(self, home, probe, ports, summary)
     }
 
     /// Times the ways to make a write durable, once for each device.
@@ -260,7 +254,7 @@ impl Plan {
         process: &Process,
         home: Home,
         probe: SyncProbe,
-        (client_port, mut peer_port): (OwnedFd, Option<OwnedFd>),
+        ports: Ports,
         summary: String,
     ) -> Result<Node, Failure> {
         let cores = self.identity.cores;
@@ -271,7 +265,7 @@ impl Plan {
             open_files_max: process.open_files_max,
             started: process.clock.now().instant,
         });
-        let mut client_port = Some(client_port);
+        let (mut client_port, mut peer_port) = (Some(ports.client), ports.peer);
         let mut threads = Vec::new();
         for core in (0..cores).map(CoreId) {
             let seed = Seed {
@@ -453,27 +447,6 @@ fn probe_directory(home: &Home) -> Result<SyncProbe, Failure> {
         text: format!("{}: {failure}", path.display()),
     })?;
     Ok(probe)
-}
-
-fn bind(address: &HostPort, backlog: Option<u32>) -> Result<OwnedFd, Failure> {
-    let cannot = |why: &dyn std::fmt::Display| {
-        Failure::environment(format_args!("cannot listen on {address}: {why}"))
-    };
-    let resolved = address.resolve().map_err(|error| cannot(&error))?;
-    let first = resolved
-        .first()
-        .ok_or_else(|| cannot(&"the name has no address"))?;
-    listener::bind(*first, backlog).map_err(|error| cannot(&error))
-}
-
-/// Where peers reach this server, if it has any.
-fn peer_address(config: &ServerConfig) -> Option<HostPort> {
-    let own = config.own_server().filter(|_| config.servers.len() > 1)?;
-    let mut address = own.peer.clone();
-    if config.quorum_listen_on_all_ips {
-        "0.0.0.0".clone_into(&mut address.host);
-    }
-    Some(address)
 }
 
 fn periods(config: &ServerConfig) -> Periods {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pigeonhole_core::base::id::{ClusterId, DiskId, ServerId};
+use pigeonhole_core::peer::formation::Standing;
 use pigeonhole_storage::disk::SegmentId;
 use pigeonhole_storage::meta::{Formation, META_FILE_NAME, Meta};
 
@@ -35,8 +36,8 @@ pub(crate) struct Home {
 /// What to do with a directory without data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WhenEmpty {
-    /// An empty directory is never taken for an empty cluster: somebody has to say so.
-    Refuse,
+    /// An empty directory is never taken for an empty cluster: all voters have to find out.
+    Form,
     /// Make it a member of this cluster.
     Format(ClusterId),
 }
@@ -48,30 +49,61 @@ impl Home {
         let directory = config.data_dir.clone();
         let meta = match read_meta(&directory)? {
             Some(meta) => meta,
-            None => {
-                check_strangers(&directory, &log)?;
-                let WhenEmpty::Format(cluster) = when_empty else {
-                    return Err(not_formatted(config));
-                };
-                let meta = new_meta(config, cluster)?;
-                write_meta(&directory, &meta)?;
-                meta
-            }
+            None => new_meta(config, ClusterId::default())?,
         };
-        check(&meta, config)?;
-        Ok(Self {
+        let mut home = Self {
             meta,
             log,
             directory,
             _locks: locks,
-        })
+        };
+        if home.standing() == Standing::Empty {
+            check_strangers(&home.directory, &home.log)?;
+        } else {
+            check(&home.meta, config)?;
+        }
+        if let WhenEmpty::Format(cluster) = when_empty
+            && !home.is_formed()
+        {
+            home.set_standing(Standing::Formed(cluster))?;
+        }
+        Ok(home)
+    }
+
+    /// How far the directory has come in becoming a member's.
+    pub(crate) fn standing(&self) -> Standing {
+        match (self.meta.state, self.meta.cluster) {
+            (Formation::Forming, ClusterId(0)) => Standing::Empty,
+            (Formation::Forming, cluster) => Standing::Forming(cluster),
+            (Formation::Formed, cluster) => Standing::Formed(cluster),
+        }
+    }
+
+    pub(crate) fn is_formed(&self) -> bool {
+        matches!(self.standing(), Standing::Formed(_))
+    }
+
+    /// Makes the directory say so, for good.
+    pub(crate) fn set_standing(&mut self, standing: Standing) -> Result<(), Failure> {
+        assert!(!self.is_formed(), "a member remains one");
+        let cluster = standing.cluster();
+        assert_ne!(cluster, ClusterId::default(), "zero is nobody's cluster");
+        self.meta.cluster = cluster;
+        self.meta.state = if matches!(standing, Standing::Formed(_)) {
+            Formation::Formed
+        } else {
+            Formation::Forming
+        };
+        write_meta(&self.directory, &self.meta)
     }
 
     /// Makes an empty directory a member of a cluster; a directory with data is left as it is.
     pub(crate) fn format(config: &ServerConfig, cluster: ClusterId) -> Result<(), Failure> {
         let (_locks, log) = claim(config)?;
         let directory = &config.data_dir;
-        if let Some(meta) = read_meta(directory)? {
+        if let Some(meta) = read_meta(directory)?
+            && meta.state == Formation::Formed
+        {
             return Err(Failure::data(format_args!(
                 "{} is formatted already, for cluster {}: remove it first if its data may go",
                 directory.display(),
@@ -79,12 +111,17 @@ impl Home {
             )));
         }
         check_strangers(directory, &log)?;
-        write_meta(directory, &new_meta(config, cluster)?)
+        let meta = Meta {
+            state: Formation::Formed,
+            ..new_meta(config, cluster)?
+        };
+        write_meta(directory, &meta)
     }
 
     /// Takes the milliseconds from which this boot counts its session ids: no earlier boot has
     /// used them, even if the clock was put back.
     pub(crate) fn take_session_base(&mut self, wall_ms: i64) -> Result<u64, Failure> {
+        assert!(self.is_formed(), "only members have clients");
         let clock = u64::try_from(wall_ms).unwrap_or(0);
         self.meta.session_base_ms = clock.max(self.meta.session_base_ms + 1);
         write_meta(&self.directory, &self.meta)?;
@@ -208,27 +245,11 @@ fn check_strangers(directory: &Path, log: &LogDirectory) -> Result<(), Failure> 
     Ok(())
 }
 
-fn not_formatted(config: &ServerConfig) -> Failure {
-    let others: Vec<String> = config
-        .servers
-        .iter()
-        .filter(|server| server.id != config.id)
-        .map(|server| format!("server {}", server.id))
-        .collect();
-    Failure::data(format_args!(
-        "this server's data directory is not formatted: run `pigeonhole format <zoo.cfg>` on one \
-         server, and `pigeonhole format <zoo.cfg> --cluster HEX` with the id that it prints on \
-         the others ({}) before {} is started",
-        others.join(", "),
-        config.data_dir.display()
-    ))
-}
-
+/// A directory that is not a member's yet, and nobody's if the cluster is zero.
 fn new_meta(config: &ServerConfig, cluster: ClusterId) -> Result<Meta, Failure> {
-    assert_ne!(cluster, ClusterId::default(), "zero is nobody's cluster");
     Ok(Meta {
         cluster,
-        state: Formation::Formed,
+        state: Formation::Forming,
         server: ServerId(config.id),
         disk: DiskId(random()?),
         shards: config.shards,

@@ -5,7 +5,9 @@
 //! | `program` | the command line's verbs, the log, the signals, the exit codes |
 //! | `config` | `zoo.cfg` and the command line, checked |
 //! | `boot` | recover, bind, start the cores of a server; stop them |
+//! | `ports` | where clients and peers connect |
 //! | `local` | a cluster in one process |
+//! | `founding` | a server without a cluster: waiting, forming, becoming a member |
 //! | `home` | the data directory: lock and identity |
 //! | `check` | the offline verification of a data directory |
 //! | `engine` | one core: its loop, its letters, its place |
@@ -28,12 +30,14 @@ mod control;
 mod engine;
 mod exit;
 mod file;
+mod founding;
 mod home;
 mod local;
 mod notify;
 pub mod os;
 mod patience;
 mod peer;
+mod ports;
 mod program;
 pub mod ring;
 mod sync_choice;

@@ -7,7 +7,7 @@ use pigeonhole_core::base::id::ClusterId;
 use crate::boot::{Node, Process};
 use crate::config::{LocalCluster, ServerConfig};
 use crate::exit::Failure;
-use crate::home::{self, WhenEmpty, log_path, segments_in};
+use crate::home::{self, Home, WhenEmpty, log_path, segments_in};
 
 /// Starts every replica, and says where to connect.
 pub(crate) fn start(cluster: &LocalCluster) -> Result<(Process, Vec<Node>), Failure> {
@@ -16,7 +16,8 @@ pub(crate) fn start(cluster: &LocalCluster) -> Result<(Process, Vec<Node>), Fail
     let mut process = Process::prepare(configs.len())?;
     let mut nodes = Vec::new();
     for config in configs.clone() {
-        nodes.push(process.start(config, WhenEmpty::Format(nonce))?);
+        let home = Home::open(&config, WhenEmpty::Format(nonce))?;
+        nodes.push(process.start(config, home, None)?);
     }
     for node in &mut nodes {
         node.wait_until_started()?;

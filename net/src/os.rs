@@ -13,6 +13,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 /// How a listening socket is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ListenOptions {
@@ -228,6 +231,14 @@ pub fn hold_termination() -> io::Result<()> {
     }
 }
 
+/// Whether operations on a socket wait, of everyone who has a descriptor of it.
+pub fn set_blocking(socket: &impl AsFd, blocking: bool) -> io::Result<()> {
+    let mut non_blocking = libc::c_int::from(!blocking);
+    let descriptor = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is borrowed, and the kernel reads one integer.
+    check(unsafe { libc::ioctl(descriptor, libc::FIONBIO, &raw mut non_blocking) }).map(drop)
+}
+
 /// Sleeps until the process is asked to end, and says by which signal.
 pub fn wait_for_termination() -> io::Result<i32> {
     let signals = termination_signals();
@@ -239,6 +250,18 @@ pub fn wait_for_termination() -> io::Result<i32> {
     } else {
         Err(io::Error::from_raw_os_error(error))
     }
+}
+
+/// Becomes readable when a held signal to end waits to be taken with [`wait_for_termination`].
+pub(crate) fn watch_termination() -> io::Result<AsyncFd<OwnedFd>> {
+    let signals = termination_signals();
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    // SAFETY: the set is initialized, and a new descriptor is asked for.
+    let descriptor = check(unsafe { libc::signalfd(-1, &raw const signals, flags) })?;
+    // SAFETY: the kernel has just given this descriptor to nobody else.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    // SAFETY: an `OwnedFd` stays open, and the same, for as long as it is.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
 }
 
 /// Asks this process to end, as SIGTERM from outside would.

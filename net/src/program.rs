@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::boot::{Node, Process, STOP_TIME_MAX};
 use crate::config::{Command, LocalCluster, ServerConfig};
 use crate::exit::{self, Failure};
+use crate::founding::{self, Outcome};
 use crate::home::{self, Home, WhenEmpty};
 use crate::{check, local, notify, os};
 
@@ -80,10 +81,22 @@ fn serve(file: &Path, overrides: &[(String, String)]) -> Result<(), Failure> {
             .map_or_else(home::random, |cluster| Ok(cluster.to_u128()))?;
         WhenEmpty::Format(ClusterId(cluster.max(1)))
     } else {
-        WhenEmpty::Refuse
+        WhenEmpty::Form
     };
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let mut process = Process::prepare(1)?;
-    let mut node = process.start(config, when_empty)?;
+    let mut home = Home::open(&config, when_empty)?;
+    let ports = if home.is_formed() {
+        None
+    } else {
+        match founding::found(&config, &mut home)? {
+            Outcome::Founded(ports) => Some(ports),
+            Outcome::Stopped => return Ok(()),
+        }
+    };
+    let mut node = process.start(config, home, ports)?;
     node.wait_until_started()?;
     run(vec![node])
 }

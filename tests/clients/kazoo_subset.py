@@ -505,7 +505,8 @@ def digest_access_is_kept(world):
         lambda: client.set_acls(path, [make_acl("world", "anyone", all=True)]),
     ):
         raises(exceptions.NoAuthError, refused)
-    assert client.exists(path) is not None, "existence is not protected"
+    # Existence is protected since ZooKeeper 3.9; a new znode at the path shows it either way.
+    raises(exceptions.NodeExistsError, client.create, path)
     assert owner.get(path)[0] == b"mine"
     client.add_auth("digest", "owner:wrong")
     raises(exceptions.NoAuthError, client.get, path)

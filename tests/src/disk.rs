@@ -179,6 +179,11 @@ impl Disk {
         self.in_flight.values().filter(write).count()
     }
 
+    /// From now on every operation takes so long.
+    pub fn slow(&mut self, microseconds: u64) {
+        self.options.latency_min_us = microseconds;
+    }
+
     pub fn heal(&mut self) {
         self.options.spike_rate = 0;
     }

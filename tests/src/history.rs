@@ -168,6 +168,12 @@ impl Ask {
     }
 }
 
+impl Part {
+    pub fn is_error(&self) -> bool {
+        matches!(self, Self::Error(_))
+    }
+}
+
 impl History {
     pub fn invoke(&mut self, operation: Operation) -> usize {
         self.open += 1;

@@ -11,6 +11,7 @@
 //! - [`check`]: what must hold
 //! - [`model`]: ZooKeeper's data model, written a second time
 //! - [`sometimes`]: what must happen now and then
+//! - [`say`]: messages and answers in a few words
 //! - [`script`]: stories with golden transcripts
 //! - [`trace`]: what happened, as text and as a hash
 
@@ -26,6 +27,7 @@ pub mod network;
 pub mod node;
 pub mod process;
 pub mod queue;
+pub mod say;
 pub mod script;
 pub mod seeds;
 pub mod sometimes;

@@ -63,6 +63,14 @@ pub struct Network {
     next_stream: u64,
     /// Directions in which nothing arrives.
     cuts: BTreeSet<(Host, Host)>,
+    /// Messages that a story waits for.
+    holds: Vec<Hold>,
+}
+
+struct Hold {
+    from: u8,
+    to: u8,
+    kind: String,
 }
 
 struct Stream {
@@ -90,6 +98,8 @@ struct Pipe {
     full: bool,
     /// Nothing is sent any more.
     closed: bool,
+    /// So many items may still arrive.
+    gate: Option<usize>,
 }
 
 struct Item {
@@ -115,6 +125,7 @@ impl Network {
             streams: BTreeMap::new(),
             next_stream: 1,
             cuts: BTreeSet::new(),
+            holds: Vec::new(),
         }
     }
 
@@ -224,10 +235,11 @@ impl Network {
         let cut = self.cuts.contains(&path);
         let pipe = stream.pipe(side);
         pipe.scheduled = false;
-        if cut || pipe.paused || pipe.stalled {
+        if cut || pipe.paused || pipe.stalled || pipe.gate == Some(0) {
             return None;
         }
         let item = pipe.items.pop_front()?;
+        pipe.gate = pipe.gate.map(|gate| gate - 1);
         pipe.bytes -= item.bytes.as_ref().map_or(0, Vec::len);
         pipe.schedule(id, side, queue);
         if pipe.full && pipe.bytes <= self.options.window_bytes {
@@ -332,6 +344,65 @@ impl Network {
         found
     }
 
+    /// From the next message of this kind on, nothing that `from` sends arrives at `to`.
+    pub fn hold(&mut self, from: u8, to: u8, kind: &str) {
+        self.holds.push(Hold {
+            from,
+            to,
+            kind: kind.to_owned(),
+        });
+    }
+
+    pub fn has_holds(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
+    /// Whether a message of this kind is to be held; it is asked once for each.
+    pub fn is_held(&mut self, from: u8, to: u8, kind: &str) -> bool {
+        let wanted = |hold: &Hold| (hold.from, hold.to, hold.kind.as_str()) == (from, to, kind);
+        let place = self.holds.iter().position(wanted);
+        place.map(|place| self.holds.remove(place)).is_some()
+    }
+
+    /// Nothing that is sent from now on arrives at the side opposite of `from`.
+    pub fn close_gate(&mut self, id: StreamId, from: Side) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let pipe = stream.pipe(from.other());
+            pipe.gate = pipe.gate.or(Some(pipe.items.len()));
+        }
+    }
+
+    /// What was held arrives, and nothing is held any more.
+    pub fn release(&mut self, queue: &mut Queue) {
+        self.holds.clear();
+        for stream in self.streams.values_mut() {
+            stream.to_dialer.gate = None;
+            stream.to_acceptor.gate = None;
+        }
+        self.resume(queue);
+    }
+
+    /// The streams between two nodes break; what is held is lost, and all else arrives.
+    pub fn lose(&mut self, one: u8, other: u8, queue: &mut Queue) {
+        let ends = [Host::Node(one), Host::Node(other)];
+        for (id, side) in self.streams_of(ends[0]) {
+            if self.host(id, side.other()) != Some(ends[1]) {
+                continue;
+            }
+            let delay = self.delay();
+            let stream = self.streams.get_mut(&id).expect("it was listed");
+            for side in [Side::Dialer, Side::Acceptor] {
+                let pipe = stream.pipe(side);
+                if let Some(gate) = pipe.gate.take() {
+                    pipe.items.truncate(gate);
+                }
+                pipe.push(queue.now() + delay, None);
+                pipe.closed = true;
+                pipe.schedule(id, side, queue);
+            }
+        }
+    }
+
     /// A host that had lost its power answers again: it knows none of its old streams.
     pub fn reappear(&mut self, host: Host, queue: &mut Queue) {
         let delay = self.delay();
@@ -399,7 +470,7 @@ impl Pipe {
     }
 
     fn schedule(&mut self, id: StreamId, side: Side, queue: &mut Queue) {
-        if self.scheduled || self.paused || self.stalled {
+        if self.scheduled || self.paused || self.stalled || self.gate == Some(0) {
             return;
         }
         if let Some(first) = self.items.front() {
@@ -431,6 +502,7 @@ impl Pipe {
     /// The reader is gone.
     fn discard(&mut self) {
         self.items.clear();
+        self.gate = None;
         self.bytes = 0;
         self.closed = true;
     }

@@ -1,5 +1,8 @@
 //! One node: a disk that outlives everything, and a process that runs on it now and then.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use pigeonhole_core::base::id::{ChainHash, ClusterId, DiskId, ServerId, ShardId, Zxid};
 use pigeonhole_core::base::time::Periods;
 use pigeonhole_core::shard::ShardMap;
@@ -141,6 +144,9 @@ impl Node {
 
     /// The host loses its power.
     pub fn cut_power(&mut self, around: &mut Around<'_>) {
+        if !self.powered {
+            return;
+        }
         self.powered = false;
         let torn = self.disk.torn_writes();
         let operations = self.disk.cut_power();
@@ -242,13 +248,48 @@ impl Node {
         }
         self.buffers_made += 1;
         let bytes = usize::try_from(self.cluster.segment_bytes).expect("a segment is small");
-        // The boundary to the disk speaks of memory that outlives the process, as registered
-        // buffers do. A node uses its own again; a world leaks a few.
-        let bytes = vec![0; bytes].leak();
         LogBuffer {
             id: self.buffers_made,
-            bytes,
+            bytes: take_memory(bytes),
         }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            self.buffers.extend(process.into_buffers());
+        }
+        for operation in self.disk.kill() {
+            if let DiskOp::Write { buffer, .. } = operation {
+                self.buffers.push(buffer);
+            }
+        }
+        POOL.with_borrow_mut(|pool| {
+            for buffer in self.buffers.drain(..) {
+                pool.entry(buffer.bytes.len())
+                    .or_default()
+                    .push(buffer.bytes);
+            }
+        });
+    }
+}
+
+thread_local! {
+    /// The boundary to the disk speaks of memory that outlives the process, as registered buffers
+    /// do. Worlds of one thread use the same again.
+    static POOL: RefCell<BTreeMap<usize, Vec<&'static mut [u8]>>> =
+        const { RefCell::new(BTreeMap::new()) };
+}
+
+fn take_memory(bytes: usize) -> &'static mut [u8] {
+    let pooled = POOL.with_borrow_mut(|pool| pool.get_mut(&bytes).and_then(Vec::pop));
+    match pooled {
+        Some(memory) => {
+            memory.fill(0);
+            memory
+        }
+        None => vec![0; bytes].leak(),
     }
 }
 

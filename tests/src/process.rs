@@ -4,6 +4,9 @@
 //! log, and sends what is ready. How many inputs a turn takes is drawn, so that every cut between
 //! turns happens somewhere.
 
+mod out;
+mod perform;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,26 +14,23 @@ use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, LinkId, ServerId, ShardId};
 use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
 use pigeonhole_core::base::time::Now;
-use pigeonhole_core::effect::{Effect, Effects, Input};
+use pigeonhole_core::effect::{Effects, Input};
 use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::mail::Mail;
-use pigeonhole_core::peer::codec::{self, Frame};
 use pigeonhole_core::report::Report;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State as ShardState;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
-use pigeonhole_core::zab::{Event as ZabEvent, Plan};
 use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer};
 use pigeonhole_storage::recover::Recovered;
 use pigeonhole_storage::wal::{Released, Wal, WalConfig};
 
-use crate::check::durability;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::draw::Draw;
 use crate::links::{Links, Met};
 use crate::network::{Arrival, Host, Port, Side, StreamId};
-use crate::node::{Around, Cluster, node_of, restored, server_id};
+use crate::node::{Around, Cluster, restored, server_id};
 use crate::queue::{self, Event, Moment};
 use crate::sometimes::State;
 
@@ -520,208 +520,6 @@ impl Process {
         self.core(id).effects = effects;
     }
 
-    fn perform(&mut self, id: CoreId, effect: Effect, around: &mut Around<'_>) {
-        let (node, at) = (self.config.index, around.queue.now());
-        match effect {
-            Effect::Append(append) => {
-                around.checks.agreement.on_append(node, &append, at);
-                around.trace.line(at, || {
-                    format!(
-                        "{:?} appends {:?} {:?}",
-                        server_id(node),
-                        append.shard,
-                        append.record
-                    )
-                });
-                around.trace.fold(append.sequence.0, &[]);
-                self.core(id).wal.append(append);
-            }
-            Effect::Committed { shard, zxid } => {
-                let checks = &mut *around.checks;
-                checks
-                    .agreement
-                    .on_committed(node, shard, zxid, at, &mut checks.sometimes);
-                self.core(id).wal.note_committed(shard, zxid);
-            }
-            Effect::Mail { to, mail } => {
-                self.hand_over(to, Heard::Mail { from: id, mail }, around);
-            }
-            Effect::ClientOutput { connection } => {
-                self.core(id).client_outputs.insert(connection);
-            }
-            Effect::ClientPause { connection, paused } => {
-                if let Some(socket) = self.core(id).clients.get(&connection) {
-                    let (stream, side) = (socket.stream, socket.side);
-                    around.network.pause(stream, side, paused, around.queue);
-                }
-            }
-            Effect::ClientClose { connection } | Effect::Admin { connection, .. } => {
-                let core = self.core(id);
-                if let Some(socket) = core.clients.get_mut(&connection) {
-                    socket.closing = true;
-                    core.client_outputs.insert(connection);
-                }
-            }
-            Effect::LinkOutput { link } => {
-                self.core(id).link_outputs.insert(link);
-            }
-            Effect::LinkClose { link, why } => self.close_link(id, link, why, around),
-            Effect::Event { shard, event } => self.note(shard, event, around),
-        }
-    }
-
-    fn close_link(&mut self, id: CoreId, link: LinkId, why: &'static str, around: &mut Around<'_>) {
-        around.checks.sometimes.hit(State::LinkDropped);
-        around.trace.line(around.queue.now(), || {
-            format!(
-                "{:?} drops its link to {:?}: {why}",
-                server_id(self.config.index),
-                link.peer
-            )
-        });
-        let Some(socket) = self.core(id).links.remove(&link) else {
-            return;
-        };
-        around
-            .network
-            .close(socket.stream, socket.side, around.queue);
-        let delay = self.retry_delay();
-        self.links.on_lost(socket.stream, delay, around);
-        self.hand_over(id, Heard::LinkDown { link }, around);
-    }
-
-    fn note(&mut self, shard: ShardId, event: ZabEvent, around: &mut Around<'_>) {
-        let node = self.config.index;
-        around.trace.line(around.queue.now(), || {
-            format!("{:?} {shard:?} {event:?}", server_id(node))
-        });
-        let checks = &mut *around.checks;
-        match event {
-            ZabEvent::Established { epoch, .. } => {
-                checks
-                    .agreement
-                    .on_established(node, shard, epoch.0, &mut checks.sometimes);
-            }
-            ZabEvent::Plan {
-                plan: Plan::Diff, ..
-            } => checks.sometimes.hit(State::PlanDiff),
-            ZabEvent::Plan {
-                plan: Plan::Truncate,
-                ..
-            } => {
-                checks.sometimes.hit(State::PlanTruncate);
-            }
-            ZabEvent::Truncated { .. } => checks.sometimes.hit(State::Truncated),
-            ZabEvent::LearnerAhead { .. } => checks.sometimes.hit(State::LearnerAhead),
-            ZabEvent::Looking { .. } => {
-                if checks.agreement.has_pending(node, shard) {
-                    checks.sometimes.hit(State::ProposalsLeftBehind);
-                }
-            }
-            ZabEvent::TruncationRefused { to, committed } => {
-                panic!("n{node} was told to truncate to {to}, and {committed} is committed");
-            }
-            _ => {}
-        }
-    }
-
-    /// Sends what the worker has ready, as far as there is room.
-    fn flush(&mut self, id: CoreId, disk: &Disk, around: &mut Around<'_>) {
-        for link in std::mem::take(&mut self.core(id).link_outputs) {
-            self.flush_link(id, link, disk, around);
-        }
-        for connection in std::mem::take(&mut self.core(id).client_outputs) {
-            self.flush_client(id, connection, around);
-        }
-    }
-
-    fn flush_link(&mut self, id: CoreId, link: LinkId, disk: &Disk, around: &mut Around<'_>) {
-        let core = &mut self.cores[usize::from(id.0)];
-        let Some(socket) = core.links.get_mut(&link) else {
-            return;
-        };
-        if socket.sending {
-            return;
-        }
-        let Some(output) = core.worker.link_output(link) else {
-            return;
-        };
-        let bytes = std::mem::take(output);
-        if bytes.is_empty() {
-            return;
-        }
-        socket.sending = true;
-        let (stream, side) = (socket.stream, socket.side);
-        let shards: Vec<ShardId> = ShardMap::new(self.config.cluster.shards).shards().collect();
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            let length = codec::frame_bytes(rest)
-                .ok()
-                .flatten()
-                .expect("whole frames leave");
-            let (frame, behind) = rest.split_at(length);
-            rest = behind;
-            self.watch_frame(link, frame, disk, &shards, around);
-        }
-        let done = around.network.send(stream, side, bytes, around.queue);
-        if let Some(socket) = self.core(id).links.get_mut(&link) {
-            socket.sending = !done;
-        }
-    }
-
-    fn watch_frame(
-        &self,
-        link: LinkId,
-        frame: &[u8],
-        disk: &Disk,
-        shards: &[ShardId],
-        around: &mut Around<'_>,
-    ) {
-        let Ok(Frame::Message { shard, message }) = codec::decode(frame) else {
-            return;
-        };
-        durability::on_message(
-            around.checks,
-            self.config.index,
-            shard,
-            message,
-            disk,
-            shards,
-        );
-        around.trace.line(around.queue.now(), || {
-            let me = server_id(self.config.index);
-            let text = crate::script::say(message);
-            format!("{me:?} -> {:?} {shard:?} {text}", link.peer)
-        });
-    }
-
-    fn flush_client(&mut self, id: CoreId, connection: ConnectionId, around: &mut Around<'_>) {
-        let core = &mut self.cores[usize::from(id.0)];
-        let Some(socket) = core.clients.get_mut(&connection) else {
-            return;
-        };
-        if socket.sending {
-            return;
-        }
-        let (stream, side) = (socket.stream, socket.side);
-        let bytes = core
-            .worker
-            .client_output(connection)
-            .map(std::mem::take)
-            .unwrap_or_default();
-        if !bytes.is_empty() {
-            socket.sending = !around.network.send(stream, side, bytes, around.queue);
-            if socket.sending {
-                return;
-            }
-            core.inbox.push_back(Heard::ClientSent { connection });
-        }
-        if socket.closing {
-            around.network.close(stream, side, around.queue);
-            self.drop_client(connection, around);
-        }
-    }
-
     fn drop_client(&mut self, connection: ConnectionId, around: &mut Around<'_>) {
         let id = connection.core;
         if let Some(socket) = self.core(id).clients.remove(&connection) {
@@ -827,11 +625,6 @@ impl Process {
     fn core_ids(&self) -> Vec<CoreId> {
         (0..self.config.cores).map(CoreId).collect()
     }
-}
-
-/// The node at the other end of a link, for whoever draws pictures.
-pub fn peer_node(link: LinkId) -> u8 {
-    node_of(link.peer)
 }
 
 const RETRY_US_MIN: u64 = 5_000;

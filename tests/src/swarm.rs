@@ -99,8 +99,8 @@ impl Options {
             seed,
             servers,
             cores_max,
-            shards: 1,
-            segment_bytes: 65536 << draw.below(5),
+            shards: *draw.pick(&[1, 1, 1, 2, 8]),
+            segment_bytes: 65536 << draw.below(3),
             periods: periods(&mut draw),
             network: NetworkOptions {
                 delay_min_us: draw.log_uniform(10, 2000),

@@ -1,5 +1,7 @@
 //! What a run does, line by line: kept as a hash always, and as text for whoever asks.
 
+use std::collections::BTreeSet;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::queue::Moment;
@@ -10,6 +12,8 @@ pub struct Trace {
     hash: u64,
     events: u64,
     lines: Vec<String>,
+    /// What servers have said since anything else happened.
+    said: BTreeSet<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -41,6 +45,18 @@ impl Trace {
         }
     }
 
+    /// A message between servers. What is said again and again is told once in a story.
+    pub fn message(&mut self, at: Moment, text: impl FnOnce() -> String) {
+        if self.mode == Mode::Keep {
+            let text = text();
+            if self.said.insert(text.clone()) {
+                self.lines.push(text);
+            }
+        } else {
+            self.line(at, text);
+        }
+    }
+
     /// An event that two runs of one seed must share.
     pub fn fold(&mut self, number: u64, bytes: &[u8]) {
         self.events += 1;
@@ -56,7 +72,9 @@ impl Trace {
         self.events
     }
 
+    /// What has been kept since the last time.
     pub fn take_lines(&mut self) -> Vec<String> {
+        self.said.clear();
         std::mem::take(&mut self.lines)
     }
 }

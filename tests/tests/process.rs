@@ -108,12 +108,8 @@ fn a_wrong_configuration_is_refused_with_its_line() {
 }
 
 #[test]
-fn an_ensemble_without_data_waits_to_be_formatted() {
+fn an_ensemble_that_was_formatted_serves_without_forming() {
     let servers = Server::ensemble("format", 3);
-    let (status, said) = run(servers[0].command(&["serve", &servers[0].config_text()]));
-    assert_eq!(status.code(), Some(3), "{said}");
-    assert!(said.contains("pigeonhole format"), "{said}");
-
     let (status, printed) = run(servers[0].command(&["format", &servers[0].config_text()]));
     assert_eq!(status.code(), Some(0), "{printed}");
     let cluster = printed.trim().to_owned();

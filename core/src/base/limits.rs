@@ -1,7 +1,7 @@
 //! Every bound of the system, with its reason, and what ties the bounds to each other.
 
 /// ZooKeeper's `jute.maxbuffer` default: the largest client frame.
-pub const FRAME_BYTES_MAX: usize = 0xf_ffff + 1024;
+pub const FRAME_BYTES_MAX: usize = 0xf_ffff;
 /// A connection's first frame is a ConnectRequest of 44 or 45 bytes; more is not a client.
 pub const CONNECT_BYTES_MAX: usize = 1024;
 /// Longer paths cost every replica memory and every look-up time; ZooKeeper has no bound.
@@ -59,6 +59,8 @@ pub const HISTORY_ENTRIES: usize = 16_384;
 pub const HISTORY_BYTES: usize = 32 << 20;
 /// A leader hands its shard over, while idle, before its 32-bit counter runs out.
 pub const COUNTER_HANDOVER: u32 = 0xf000_0000;
+/// So many proposals later it does so even if it never was idle: those in flight fit in between.
+pub const COUNTER_HANDOVER_DELAY: u32 = 0x0f00_0000;
 
 /// The largest frame between two servers: a chunk of a snapshot or a batch of proposals.
 pub const PEER_FRAME_BYTES_MAX: usize = 8 << 20;
@@ -103,4 +105,5 @@ const _: () = assert!(PEER_FRAME_BYTES_MAX >= PROPOSE_BYTES_TARGET + RECORD_BYTE
 const _: () = assert!(PURGE_BYTES_MAX + PURGE_PATHS_MAX * 64 < RECORD_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES >= 8 * LOG_BUFFER_BYTES as u64);
 const _: () = assert!(PROPOSAL_BYTES_OUTSTANDING_MAX > RECORD_BYTES_MAX);
+const _: () = assert!(COUNTER_HANDOVER < u32::MAX - COUNTER_HANDOVER_DELAY);
 const _: () = assert!(REQUESTS_PER_TURN_MAX <= REQUESTS_PER_CONNECTION_MAX);

@@ -14,6 +14,7 @@ use rkyv::rancor;
 use crate::base::bytes::{Put, length_u32};
 use crate::base::id::ShardId;
 use crate::base::limits::PEER_FRAME_BYTES_MAX;
+use crate::peer::formation::{FORMATION_BYTES, FormationMessage};
 use crate::peer::hello::Hello;
 use crate::peer::message::{ArchivedPeerMessage, PeerMessage};
 
@@ -23,6 +24,7 @@ const LINK_ITSELF: u16 = 0xffff;
 const KIND_MESSAGE: u16 = 0;
 const KIND_HELLO: u16 = 1;
 const KIND_PING: u16 = 2;
+const KIND_FORMATION: u16 = 3;
 
 /// Bytes that no peer of this version sends; the link is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +41,7 @@ pub enum Frame<'a> {
     },
     Hello(&'a [u8]),
     Ping,
+    Formation(FormationMessage),
 }
 
 pub fn encode_message(shard: ShardId, message: &PeerMessage, out: &mut Vec<u8>) {
@@ -56,6 +59,11 @@ pub fn encode_hello(hello: &Hello, out: &mut Vec<u8>) {
 
 pub fn encode_ping(out: &mut Vec<u8>) {
     put_header(out, 0, LINK_ITSELF, KIND_PING);
+}
+
+pub fn encode_formation(message: &FormationMessage, out: &mut Vec<u8>) {
+    put_header(out, FORMATION_BYTES, LINK_ITSELF, KIND_FORMATION);
+    message.encode(out);
 }
 
 /// How many bytes the frame at the front of `bytes` has; `None` while its length is incomplete.
@@ -90,6 +98,9 @@ pub fn decode(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
         }
         KIND_HELLO => Ok(Frame::Hello(body)),
         KIND_PING if body.is_empty() => Ok(Frame::Ping),
+        KIND_FORMATION => FormationMessage::decode(body)
+            .map(Frame::Formation)
+            .map_err(|_| FrameError::Malformed),
         _ => Err(FrameError::Malformed),
     }
 }

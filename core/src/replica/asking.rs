@@ -1,8 +1,11 @@
 //! This node's questions on their way: to the leader, here or elsewhere, and back.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use crate::base::error::ErrorCode;
 use crate::base::id::{CoreId, Generation, SessionId, Zxid};
+use crate::base::limits::{FORWARDS_WAITING_MAX, RECORD_BYTES_MAX};
 use crate::base::time::Now;
 use crate::mail::{Outcome, Ticket, Writer};
 use crate::peer::message::{Forward, PeerMessage, WriteAsk};
@@ -37,6 +40,14 @@ impl Asked {
         }
     }
 
+    /// The client session that wrote.
+    fn session(&self) -> Option<SessionId> {
+        match &self.question {
+            Question::Write { asker, .. } if asker.session != SessionId(0) => Some(asker.session),
+            Question::Write { .. } | Question::Barrier | Question::Recall { .. } => None,
+        }
+    }
+
     pub(super) fn barrier() -> Self {
         Self {
             question: Question::Barrier,
@@ -57,6 +68,19 @@ impl Asked {
 }
 
 impl Replica {
+    /// What a write is answered that is not even asked.
+    pub(super) fn refuses(&self, ticket: Ticket, ask: &WriteAsk) -> Option<Outcome> {
+        if let WriteAsk::Client { body, .. } = ask
+            && body.len() > RECORD_BYTES_MAX
+        {
+            // Nothing so large can be logged, nor sent to a leader.
+            return Some(Outcome::refused(ErrorCode::BadArguments));
+        }
+        // What another shard asks is bounded by its sessions, and would be asked again at once.
+        let is_full = self.unsent.len() >= FORWARDS_WAITING_MAX && ticket.replica().is_none();
+        is_full.then_some(Outcome::Unknown)
+    }
+
     /// Gives a question to the leader, or puts it behind those that wait for one.
     pub(super) fn send_asked(
         &mut self,
@@ -131,20 +155,39 @@ impl Replica {
             return;
         };
         if core::mem::take(&mut asked.is_sent) {
-            let behind = self.unsent.partition_point(|&waiting| waiting < key);
-            self.unsent.insert(behind, key);
+            // Only the order of one core's questions means anything.
+            let is_before = |waiting: &(CoreId, Ticket)| waiting.0 == key.0 && waiting.1 < key.1;
+            let behind = self.unsent.iter().rposition(is_before);
+            self.unsent.insert(behind.map_or(0, |last| last + 1), key);
         }
     }
 
     /// Outcomes that only the old leader could tell are unknown now.
     pub(super) fn give_up_sent(&mut self, deeds: &mut Vec<Deed>) {
-        let sent: Vec<_> = self
+        let mut lost: Vec<_> = self
             .asked
             .iter()
             .filter(|(_, asked)| asked.is_sent)
             .map(|(&key, _)| key)
             .collect();
-        for (core, ticket) in sent {
+        let mut given_up = BTreeSet::new();
+        for key in &lost {
+            if let Some(session) = self.asked.get(key).and_then(Asked::session) {
+                given_up.insert(session);
+            }
+        }
+        // What such a session asked before and is to be asked again would overtake what is given
+        // up, if that was logged.
+        let asked = &self.asked;
+        self.unsent.retain(|key| {
+            let session = asked.get(key).and_then(Asked::session);
+            let is_lost = session.is_some_and(|session| given_up.contains(&session));
+            if is_lost {
+                lost.push(*key);
+            }
+            !is_lost
+        });
+        for (core, ticket) in lost {
             self.asked.remove(&(core, ticket));
             let applied = self.state.applied();
             self.answer(core, ticket, applied, Outcome::Unknown, deeds);
@@ -157,7 +200,7 @@ impl Replica {
             return;
         }
         let outcome = Outcome::Reply {
-            code: crate::base::error::ErrorCode::Ok,
+            code: ErrorCode::Ok,
             body: Vec::new(),
         };
         self.answer_after(zxid, key.0, key.1, outcome, deeds);

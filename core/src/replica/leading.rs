@@ -7,7 +7,9 @@ use crate::auth::Identities;
 use crate::base::bytes::Reader;
 use crate::base::error::ErrorCode;
 use crate::base::id::{CoreId, Generation, ServerId, SessionId, ShardId, Zxid};
-use crate::base::limits::{PROPOSAL_BYTES_OUTSTANDING_MAX, PROPOSALS_OUTSTANDING_MAX};
+use crate::base::limits::{
+    COUNTER_HANDOVER_DELAY, PROPOSAL_BYTES_OUTSTANDING_MAX, PROPOSALS_OUTSTANDING_MAX,
+};
 use crate::base::time::{Duration, Instant, Now};
 use crate::entry::EntryKind;
 use crate::mail::{Outcome, Ticket};
@@ -93,6 +95,11 @@ impl Reign {
         }
     }
 
+    /// Nobody waits for this leader.
+    fn is_idle(&self) -> bool {
+        self.outstanding.is_empty() && self.backlog.is_empty() && self.unconfirmed.is_empty()
+    }
+
     fn is_full(&self) -> bool {
         self.outstanding.len() >= PROPOSALS_OUTSTANDING_MAX
             || self.outstanding_bytes >= PROPOSAL_BYTES_OUTSTANDING_MAX
@@ -111,6 +118,17 @@ impl Replica {
         self.reign = Some(reign);
         self.resume_closing(now, deeds);
         self.carry_all(deeds);
+    }
+
+    /// A new epoch counts from the beginning again, so a leader makes way for one in time: while
+    /// nobody waits for it, or else at the last moment.
+    pub(super) fn must_hand_over(&self) -> bool {
+        let Some(reign) = &self.reign else {
+            return false;
+        };
+        let limit = self.config.counter_handover;
+        let next = self.zab.next_zxid().counter();
+        next >= limit && (reign.is_idle() || next - limit >= COUNTER_HANDOVER_DELAY)
     }
 
     /// A write has come to its leader.

@@ -67,6 +67,9 @@ pub struct ReplicaConfig {
     pub core: CoreId,
     /// Drawn at random by each process; marks the origins that it knows.
     pub incarnation: u64,
+    /// From this counter on, a leader hands over as soon as it is idle
+    /// ([`COUNTER_HANDOVER`](crate::base::limits::COUNTER_HANDOVER)).
+    pub counter_handover: u32,
     pub seed: u64,
 }
 
@@ -208,6 +211,10 @@ impl Replica {
     /// Proposals, commits and quorum rounds of this turn leave now.
     pub fn on_turn_end(&mut self, now: Now, deeds: &mut Vec<Deed>) {
         self.zab.on_turn_end(&mut self.actions);
+        if self.must_hand_over() {
+            let why = "the counter of zxids is about to run out";
+            self.zab.step_down(now.instant, why, &mut self.actions);
+        }
         self.settle(now, deeds);
     }
 
@@ -216,6 +223,10 @@ impl Replica {
         let Ask { core, ticket, what } = ask;
         match what {
             What::Write { asker, ask } => {
+                if let Some(outcome) = self.refuses(ticket, &ask) {
+                    self.answer(core, ticket, self.state.applied(), outcome, deeds);
+                    return;
+                }
                 self.asked.insert((core, ticket), Asked::write(asker, ask));
                 self.send_asked(now, core, ticket, deeds);
             }
@@ -235,6 +246,12 @@ impl Replica {
                 op_code,
                 body,
             } => {
+                if self.leaderless_for(now.instant) > self.config.periods.sync_limit {
+                    // Nobody knows how old this replica's state is by now.
+                    let zxid = self.state.applied();
+                    self.answer(core, ticket, zxid, Outcome::Unknown, deeds);
+                    return;
+                }
                 self.on_read(core, ticket, &reader, op_code, &body, deeds);
             }
             What::Forget { connection } => self.watches.connection_closed(connection),

@@ -408,7 +408,8 @@ fn read_acl<'a>(reader: &mut Reader<'a>) -> Result<UncheckedAcl<'a>, JuteError> 
     for _ in 0..count {
         let permissions = reader.i32_be()?.cast_unsigned();
         let (scheme, id) = (reader.buffer()?, reader.buffer()?);
-        let text = |bytes: Option<&'a [u8]>| bytes.and_then(|bytes| str::from_utf8(bytes).ok());
+        // Clients send an empty id as null, kazoo for one; whether a scheme takes it is judged later.
+        let text = |bytes: Option<&'a [u8]>| str::from_utf8(bytes.unwrap_or_default()).ok();
         match (text(scheme), text(id)) {
             (Some(scheme), Some(id)) => acl.entries.push(Acl {
                 permissions,

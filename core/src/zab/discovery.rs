@@ -18,12 +18,22 @@ use crate::zab::{Action, Event, Phase, Zab};
 const EPOCH_ENDS_SENT_MAX: usize = 64;
 
 impl Zab {
-    /// A follower asks its leader, again and again until it is answered.
+    /// A follower asks its leader to let it join, from the beginning.
     pub(super) fn ask_to_join(&mut self, now: Instant, out: &mut Vec<Action>) {
         let Phase::Following(follower) = &mut self.phase else {
             return;
         };
         self.attempt += 1;
+        follower.give_up_at = Some(now + self.periods.silence + self.periods.silence);
+        self.ask_again(now, out);
+    }
+
+    /// Repeats the question until it is answered. It stays the same attempt: on a slow link, the
+    /// answer to the first arrives after the second has left.
+    pub(super) fn ask_again(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let Phase::Following(follower) = &mut self.phase else {
+            return;
+        };
         let attempt = self.attempt;
         follower.stage = Stage::Asking {
             attempt,
@@ -133,11 +143,12 @@ impl Zab {
         leader.admit(from, Learner::new(attempt, accepted, is_voter));
         match leader.reign() {
             Reign::Gathering => self.propose_epoch_when_quorum(now, out),
-            Reign::Proposing { .. } => {}
             _ if accepted > leader.epoch() => {
                 let why = "a learner has promised itself to a higher epoch";
                 self.look(now, why, out);
             }
+            // Told when the own acceptance is durable.
+            Reign::Proposing { durable: false } => {}
             _ => leader.send_leader_info(from, out),
         }
     }

@@ -105,7 +105,13 @@ impl Zab {
         match vote.state {
             PeerState::Looking => self.on_looking_vote(now, from, vote, out),
             PeerState::Leading => self.on_leading_vote(now, from, vote, out),
-            PeerState::Following | PeerState::Observing => {}
+            PeerState::Following | PeerState::Observing => {
+                if let Phase::Following(follower) = &self.phase
+                    && follower.leader() == from
+                {
+                    self.look(now, "the leader follows another", out);
+                }
+            }
         }
     }
 
@@ -163,13 +169,16 @@ impl Zab {
             voting.proposal = own;
         }
         voting.proposal = voting.proposal.max(candidate);
-        voting.votes.insert(from, candidate);
+        let is_news = voting.votes.insert(from, candidate) != Some(candidate);
         if !self.membership.observers.contains(&self.membership.me) {
             voting.votes.insert(self.membership.me, voting.proposal);
         }
         if voting.proposal != before || vote.round > round {
             voting.settled_at = None;
             self.broadcast_vote(out);
+        } else if is_news {
+            // It may have been busy with something else when this server's vote came.
+            self.reply_vote(from, out);
         }
         self.count_votes(now, out);
     }

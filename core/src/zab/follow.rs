@@ -61,7 +61,7 @@ impl Zab {
                 attempt: self.attempt,
                 repeat_at: now,
             },
-            give_up_at: Some(now + self.periods.silence + self.periods.silence),
+            give_up_at: None,
         });
         self.ask_to_join(now, out);
     }
@@ -81,7 +81,7 @@ impl Zab {
         if let Stage::Asking { repeat_at, .. } = follower.stage
             && repeat_at <= now
         {
-            self.ask_to_join(now, out);
+            self.ask_again(now, out);
         }
     }
 

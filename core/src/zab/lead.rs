@@ -292,6 +292,14 @@ impl Leader {
             committed_zxid: committed.0,
         };
         out.push(Action::Send { to, message });
+        if self.confirmed_round < self.begun_round {
+            // The question may have been lost with its former link.
+            let message = PeerMessage::Confirm {
+                epoch: self.epoch.0,
+                round: self.begun_round,
+            };
+            out.push(Action::Send { to, message });
+        }
     }
 
     /// Sends what was appended since the last time to every learner that is in step.
@@ -435,7 +443,8 @@ impl Zab {
                 self.on_ack(now, from, Zxid(zxid), out);
             }
             PeerMessage::ConfirmAck { epoch, round } if Epoch(epoch) == own_epoch => {
-                if let Some(learner) = leader.learner(from) {
+                let begun = leader.begun_round;
+                if let Some(learner) = leader.learner(from).filter(|_| round <= begun) {
                     learner.confirmed_round = learner.confirmed_round.max(round);
                     leader.count_confirmations();
                 }

@@ -63,6 +63,9 @@ pub struct Log {
     /// Where the log stands after each record that is not yet durable, oldest first.
     in_flight: VecDeque<(Sequence, Position)>,
     durable: Position,
+    /// The truncation that is not durable yet, and where it ends: what the disk holds beyond is
+    /// void, and says nothing about the entries that replace it.
+    cut: Option<(Sequence, Zxid)>,
     /// The last entry of each epoch in the log, ascending, the tail's epoch included.
     epoch_ends: Vec<Mark>,
 }
@@ -88,6 +91,7 @@ impl Log {
             next_sequence: restored.next_sequence,
             in_flight: VecDeque::new(),
             durable: Position::default(),
+            cut: None,
             epoch_ends: Vec::new(),
         };
         if restored.base.zxid != Zxid::ZERO {
@@ -170,7 +174,10 @@ impl Log {
             zxid: to.zxid.0,
             hash: to.hash.0,
         };
-        (self.take_sequence(), Record::Control(control))
+        let sequence = self.take_sequence();
+        let end = self.cut.map_or(to.zxid, |(_, end)| end.min(to.zxid));
+        self.cut = Some((sequence, end));
+        (sequence, Record::Control(control))
     }
 
     /// Replaces the whole history by the snapshot at `at`.
@@ -216,6 +223,9 @@ impl Log {
             }
             self.durable = position;
             self.in_flight.pop_front();
+        }
+        if self.cut.is_some_and(|(cut, _)| cut <= sequence) {
+            self.cut = None;
         }
     }
 
@@ -268,6 +278,12 @@ impl Log {
     /// The end of what a crash of this process would leave.
     pub fn durable(&self) -> Position {
         self.durable
+    }
+
+    /// The last entry of this log that is durable.
+    pub fn durable_zxid(&self) -> Zxid {
+        let durable = self.durable.tail.zxid;
+        self.cut.map_or(durable, |(_, end)| durable.min(end))
     }
 
     /// Whether everything appended is durable.

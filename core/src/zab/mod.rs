@@ -219,7 +219,12 @@ impl Zab {
             Phase::Following(follower) if follower.leader() == peer => {
                 self.ask_to_join(now, out);
             }
-            Phase::Following(_) | Phase::Leading(_) => {}
+            Phase::Following(_) => {}
+            Phase::Leading(leader) => {
+                // The link may have replaced another whose end nobody has noticed.
+                leader.forget(peer);
+                self.check_quorum(now, out);
+            }
         }
     }
 
@@ -322,7 +327,7 @@ impl Zab {
 
     /// The zxid up to which entries may be applied here: committed, and durable on this disk.
     pub fn applicable(&self) -> Zxid {
-        self.log.committed().min(self.log.durable().tail.zxid)
+        self.log.committed().min(self.log.durable_zxid())
     }
 
     pub fn state(&self) -> PeerState {

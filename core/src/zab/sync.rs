@@ -193,6 +193,11 @@ impl Zab {
         if learner.stage != LearnerStage::Synchronizing {
             return;
         }
+        if zxid > self.log.tail().zxid {
+            let why = "an acknowledgement of what was never proposed";
+            out.push(Action::Disconnect { peer: from, why });
+            return;
+        }
         learner.stage = LearnerStage::Entered;
         learner.acked = learner.acked.max(zxid);
         match reign {

@@ -1,568 +1,29 @@
-//! Nodes of several cores and shards on perfect disks, joined by queues that a seed interleaves.
-
-#![allow(dead_code, reason = "every test binary uses its own part")]
+//! Several workers in memory: links that delay and break, disks that lag and forget, crashes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
-    ClusterId, ConnectionId, CoreId, DiskId, Epoch, LinkId, Sequence, ServerId, SessionId, ShardId,
-    Zxid,
+    ClusterId, ConnectionId, CoreId, DiskId, Epoch, LinkId, Sequence, ServerId, ShardId, Zxid,
 };
 use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
 use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
-use pigeonhole_core::durable::{Durable, LogMark, Rider};
+use pigeonhole_core::control::Control;
+use pigeonhole_core::durable::{Append, Durable, LogMark, Record};
 use pigeonhole_core::effect::{Effect, Effects, Input};
+use pigeonhole_core::entry::Entry;
 use pigeonhole_core::gateway::ClientLimits;
-use pigeonhole_core::links::core_of;
-use pigeonhole_core::mail::Mail;
-use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, EventType, Request, permission};
-use pigeonhole_core::replica::Replica;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
-use pigeonhole_core::wire::client;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
+use pigeonhole_core::zab::Event;
 use pigeonhole_core::zab::log::{Mark, Restored};
 
-/// One core of one node.
-type Place = (usize, u8);
+pub(crate) const WALL_MS: i64 = 1_700_000_000_000;
 
-/// What is on its way from one core to another, or from a disk to its core.
-enum Parcel {
-    Link(LinkId, Vec<u8>),
-    Mail(Mail),
-    Durable(LogMark, Vec<Rider>),
-}
-
-pub(crate) struct Ensemble {
-    pub(crate) map: ShardMap,
-    pub(crate) now: Now,
-    cores: u8,
-    workers: BTreeMap<Place, Worker>,
-    /// In order between any two places; a seed chooses which moves next.
-    queues: BTreeMap<(Place, Place), VecDeque<Parcel>>,
-    clients: BTreeMap<(usize, ConnectionId), Client>,
-    effects: Effects,
-    chance: Prng,
-    next_slot: u32,
-}
-
-#[derive(Default)]
-struct Client {
-    received: Vec<u8>,
-    is_closed: bool,
-}
-
-/// A client's end of its connection.
-#[derive(Clone, Copy)]
-pub(crate) struct Handle {
-    pub(crate) node: usize,
-    pub(crate) connection: ConnectionId,
-    pub(crate) session: SessionId,
-    pub(crate) password: [u8; 16],
-}
-
-/// What a client hears, in order.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Heard {
-    Reply {
-        xid: i32,
-        zxid: u64,
-        error: i32,
-        body: Vec<u8>,
-    },
-    Event {
-        zxid: u64,
-        kind: EventType,
-        path: String,
-    },
-}
-
-pub(crate) const TIMEOUT_MS: i32 = 10_000;
-
-impl Ensemble {
-    pub(crate) fn new(nodes: usize, cores: u8, shards: u16, seed: u64) -> Self {
-        let mut ensemble = Self {
-            map: ShardMap::new(shards),
-            now: Now {
-                instant: Instant(1_000_000),
-                wall_ms: 1_700_000_000_000,
-            },
-            cores,
-            workers: BTreeMap::new(),
-            queues: BTreeMap::new(),
-            clients: BTreeMap::new(),
-            effects: Effects::new(),
-            chance: Prng::new(seed),
-            next_slot: 0,
-        };
-        let places: Vec<Place> = (0..nodes)
-            .flat_map(|node| (0..cores).map(move |core| (node, core)))
-            .collect();
-        for &place in &places {
-            let worker = ensemble.start(place, nodes);
-            ensemble.workers.insert(place, worker);
-            ensemble.perform(place);
-        }
-        for &from in &places {
-            for &to in places.iter().filter(|to| to.0 != from.0) {
-                let up = Input::LinkUp {
-                    link: link(to),
-                    peer_cores: cores,
-                };
-                ensemble.step(from, up);
-            }
-        }
-        ensemble.run();
-        if nodes > 1 {
-            ensemble.advance(3000);
-        }
-        ensemble
-    }
-
-    fn start(&mut self, (node, core): Place, nodes: usize) -> Worker {
-        let config = WorkerConfig {
-            server: server(node),
-            core: CoreId(core),
-            cores: self.cores,
-            shards: self.map,
-            voters: (0..nodes).map(server).collect(),
-            observers: vec![],
-            cluster: ClusterId(7),
-            disk: DiskId(1 + node as u128),
-            incarnation: 99 + node as u64,
-            periods: periods(),
-            session_base_ms: 1_700_000_000_000,
-            client: ClientLimits {
-                frame_bytes_max: FRAME_BYTES_MAX,
-                connections_per_address_max: 0,
-                connections_max: 10_000,
-            },
-            auth: AuthSettings::default(),
-            seed: 1,
-        };
-        let here = self
-            .map
-            .shards()
-            .filter(|&shard| core_of(shard, self.cores) == CoreId(core));
-        let restored = here.map(|shard| {
-            let restored = Restored {
-                shard,
-                next_sequence: Sequence(1),
-                accepted_epoch: Epoch(0),
-                current_epoch: Epoch(0),
-                committed: Zxid::ZERO,
-                base: Mark::default(),
-                entries: vec![],
-            };
-            (State::new(shard, self.map), restored)
-        });
-        Worker::new(config, restored.collect(), self.now, &mut self.effects)
-    }
-
-    fn step(&mut self, place: Place, input: Input<'_>) {
-        let Some(worker) = self.workers.get_mut(&place) else {
-            return;
-        };
-        worker.step(self.now, input, &mut self.effects);
-        worker.step(self.now, Input::TurnEnd, &mut self.effects);
-        self.perform(place);
-    }
-
-    fn perform(&mut self, place: Place) {
-        let effects: Vec<Effect> = self.effects.drain().collect();
-        for effect in effects {
-            match effect {
-                Effect::Append(append) => {
-                    let mark = LogMark {
-                        shard: append.shard,
-                        sequence: append.sequence,
-                    };
-                    self.put(place, place, Parcel::Durable(mark, append.riders));
-                }
-                Effect::Mail { to, mail } => {
-                    self.put(place, (place.0, to.0), Parcel::Mail(mail));
-                }
-                Effect::ClientOutput { connection } => self.receive(place, connection),
-                Effect::ClientClose { connection } => {
-                    self.receive(place, connection);
-                    let client = self.clients.entry((place.0, connection)).or_default();
-                    client.is_closed = true;
-                    self.step(place, Input::ClientClosed { connection });
-                }
-                Effect::LinkOutput { link } => self.send_over(place, link),
-                Effect::LinkClose { why, .. } => panic!("no link is closed: {why}"),
-                _ => {}
-            }
-        }
-    }
-
-    fn receive(&mut self, place: Place, connection: ConnectionId) {
-        let worker = self.workers.get_mut(&place).expect("it has just spoken");
-        if let Some(output) = worker.client_output(connection) {
-            let client = self.clients.entry((place.0, connection)).or_default();
-            client.received.append(output);
-        }
-    }
-
-    fn send_over(&mut self, place: Place, out: LinkId) {
-        let worker = self.workers.get_mut(&place).expect("it has just spoken");
-        let Some(output) = worker.link_output(out) else {
-            return;
-        };
-        let bytes = core::mem::take(output);
-        let to = (usize::from(out.peer.0) - 1, out.core.0);
-        if !bytes.is_empty() {
-            self.put(place, to, Parcel::Link(link(place), bytes));
-        }
-    }
-
-    fn put(&mut self, from: Place, to: Place, parcel: Parcel) {
-        if self.workers.contains_key(&to) {
-            self.queues.entry((from, to)).or_default().push_back(parcel);
-        }
-    }
-
-    /// Lets one thing happen; false if nothing is left to happen.
-    pub(crate) fn run_one(&mut self) -> bool {
-        self.queues.retain(|_, queue| !queue.is_empty());
-        if self.queues.is_empty() {
-            return false;
-        }
-        let chosen = self.chance.below(self.queues.len() as u64);
-        let chosen = usize::try_from(chosen).expect("it is below a count");
-        let (&(_, to), queue) = self.queues.iter_mut().nth(chosen).expect("it was counted");
-        match queue.pop_front().expect("empty ones are gone") {
-            Parcel::Link(link, bytes) => {
-                let bytes = &bytes;
-                self.step(to, Input::LinkBytes { link, bytes });
-            }
-            Parcel::Mail(mail) => {
-                let from = CoreId(0);
-                self.step(to, Input::Mail { from, mail });
-            }
-            Parcel::Durable(mark, riders) => {
-                for rider in riders {
-                    let worker = self.workers.get_mut(&to).expect("its disk lives with it");
-                    if let Some(output) = worker.link_output(rider.link) {
-                        output.extend_from_slice(&rider.frame);
-                        self.send_over(to, rider.link);
-                    }
-                }
-                self.step(to, Input::Durable(Durable::attest(mark)));
-            }
-        }
-        true
-    }
-
-    pub(crate) fn run(&mut self) {
-        while self.run_one() {}
-    }
-
-    pub(crate) fn advance(&mut self, milliseconds: u64) {
-        let end = self.now.instant + Duration::from_ms(milliseconds);
-        loop {
-            self.run();
-            let now = self.now.instant;
-            let due = |worker: &Worker| worker.deadline(now).filter(|&at| at <= end);
-            let next = self
-                .workers
-                .iter()
-                .filter_map(|(&place, worker)| Some((due(worker)?, place)))
-                .min();
-            let Some((at, place)) = next else {
-                break;
-            };
-            self.now.instant = at.max(now);
-            self.step(place, Input::Time);
-        }
-        self.now.instant = end;
-    }
-
-    /// The node stops, with everything that was on its way from it and to it.
-    pub(crate) fn kill(&mut self, node: usize) {
-        self.workers.retain(|place, _| place.0 != node);
-        self.queues
-            .retain(|(from, to), _| from.0 != node && to.0 != node);
-        let left: Vec<Place> = self.workers.keys().copied().collect();
-        for place in left {
-            for core in 0..self.cores {
-                let link = link((node, core));
-                self.step(place, Input::LinkDown { link });
-            }
-        }
-    }
-
-    pub(crate) fn open(&mut self, node: usize, core: u8) -> Handle {
-        let connection = ConnectionId {
-            core: CoreId(core),
-            slot: self.next_slot,
-            generation: 1,
-        };
-        self.next_slot += 1;
-        let mut entropy = [7; 16];
-        entropy[..4].copy_from_slice(&connection.slot.to_le_bytes());
-        let opened = Input::ClientOpened {
-            connection,
-            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            entropy,
-        };
-        self.step((node, core), opened);
-        Handle {
-            node,
-            connection,
-            session: SessionId(0),
-            password: [0; 16],
-        }
-    }
-
-    pub(crate) fn connect(&mut self, node: usize, core: u8) -> Handle {
-        let begun = Handle {
-            session: SessionId(0),
-            ..self.open(node, core)
-        };
-        self.establish(begun, 0)
-    }
-
-    /// The client of `before` comes back after it has read headers up to `last_zxid_seen`.
-    pub(crate) fn reconnect(
-        &mut self,
-        before: Handle,
-        node: usize,
-        core: u8,
-        last_zxid_seen: u64,
-    ) -> Handle {
-        let begun = Handle {
-            session: before.session,
-            password: before.password,
-            ..self.open(node, core)
-        };
-        self.establish(begun, last_zxid_seen)
-    }
-
-    fn establish(&mut self, mut handle: Handle, last_zxid_seen: u64) -> Handle {
-        let request = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: Zxid(last_zxid_seen),
-            timeout_ms: TIMEOUT_MS,
-            session: handle.session,
-            password: &handle.password,
-            read_only: Some(false),
-        };
-        let mut bytes = vec![];
-        client::put_connect(&mut bytes, &request);
-        self.post(handle, &bytes);
-        self.run();
-        let frames = self.frames(handle);
-        let response = client::parse_connect(&frames[0]).expect("a connect response");
-        assert_eq!(response.timeout_ms, TIMEOUT_MS);
-        handle.session = response.session;
-        handle.password = response.password;
-        handle
-    }
-
-    /// The connection breaks.
-    pub(crate) fn cut(&mut self, handle: Handle) {
-        let connection = handle.connection;
-        let place = (handle.node, connection.core.0);
-        self.step(place, Input::ClientClosed { connection });
-    }
-
-    /// Sends bytes and lets nothing else happen.
-    pub(crate) fn post(&mut self, handle: Handle, bytes: &[u8]) {
-        let connection = handle.connection;
-        let place = (handle.node, connection.core.0);
-        self.step(place, Input::ClientBytes { connection, bytes });
-    }
-
-    pub(crate) fn ask(&mut self, handle: Handle, xid: i32, request: &Request<'_>) {
-        let mut bytes = vec![];
-        client::put_request(&mut bytes, xid, request);
-        self.post(handle, &bytes);
-    }
-
-    /// Sends requests with xids from 1 in one piece, and returns everything heard until all is
-    /// quiet.
-    pub(crate) fn send(&mut self, handle: Handle, requests: &[Request<'_>]) -> Vec<Heard> {
-        let mut bytes = vec![];
-        for (xid, request) in (1..).zip(requests) {
-            client::put_request(&mut bytes, xid, request);
-        }
-        self.post(handle, &bytes);
-        self.run();
-        self.heard(handle)
-    }
-
-    /// One request and the body of its successful reply; events before it are dropped.
-    pub(crate) fn get(&mut self, handle: Handle, request: &Request<'_>) -> Vec<u8> {
-        let heard = self.send(handle, std::slice::from_ref(request));
-        match heard.into_iter().find(|heard| heard.xid().is_some()) {
-            Some(Heard::Reply { error: 0, body, .. }) => body,
-            other => panic!("{request:?} gives {other:?}"),
-        }
-    }
-
-    pub(crate) fn error_of(&mut self, handle: Handle, request: &Request<'_>) -> i32 {
-        let heard = self.send(handle, std::slice::from_ref(request));
-        let reply = heard.into_iter().find(|heard| heard.xid().is_some());
-        let Some(Heard::Reply { error, .. }) = reply else {
-            panic!("{request:?} has no reply")
-        };
-        error
-    }
-
-    pub(crate) fn heard(&mut self, handle: Handle) -> Vec<Heard> {
-        self.frames(handle)
-            .iter()
-            .map(|frame| Heard::of(frame))
-            .collect()
-    }
-
-    pub(crate) fn is_closed(&self, handle: Handle) -> bool {
-        let client = self.clients.get(&(handle.node, handle.connection));
-        client.is_some_and(|client| client.is_closed)
-    }
-
-    pub(crate) fn replicas(&self) -> impl Iterator<Item = &Replica> {
-        self.workers.values().flat_map(Worker::replicas)
-    }
-
-    pub(crate) fn replica(&self, node: usize, shard: ShardId) -> &Replica {
-        let place = (node, core_of(shard, self.cores).0);
-        let worker = self.workers.get(&place).expect("the node lives");
-        let mut replicas = worker.replicas();
-        let found = replicas.find(|replica| replica.shard() == shard);
-        found.expect("the core has the shard")
-    }
-
-    /// The node that leads the shard.
-    pub(crate) fn leader(&self, shard: ShardId) -> usize {
-        let mut places = self.workers.keys().map(|place| place.0);
-        let leads = |&node: &usize| self.replica(node, shard).zab().is_established_leader();
-        places.find(leads).expect("every shard has a leader")
-    }
-
-    pub(crate) fn ephemerals_count(&self, node: usize) -> usize {
-        let shards = self.map.shards();
-        shards
-            .map(|shard| {
-                let state = self.replica(node, shard).state();
-                state.sessions().ephemerals_count()
-            })
-            .sum()
-    }
-
-    fn frames(&mut self, handle: Handle) -> Vec<Vec<u8>> {
-        let client = self
-            .clients
-            .entry((handle.node, handle.connection))
-            .or_default();
-        let received = core::mem::take(&mut client.received);
-        let mut frames = vec![];
-        let mut rest = received.as_slice();
-        while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-            let (frame, behind) = behind.split_at(u32::from_be_bytes(*length) as usize);
-            frames.push(frame.to_vec());
-            rest = behind;
-        }
-        frames
-    }
-}
-
-impl Heard {
-    fn of(frame: &[u8]) -> Self {
-        let (header, body) = client::parse_header(frame).expect("a header");
-        if header.xid == -1 {
-            let event = client::parse_event(body).expect("an event");
-            return Self::Event {
-                zxid: header.zxid.0,
-                kind: event.kind,
-                path: event.path.to_string(),
-            };
-        }
-        Self::Reply {
-            xid: header.xid,
-            zxid: header.zxid.0,
-            error: header.error,
-            body: body.to_vec(),
-        }
-    }
-
-    pub(crate) fn xid(&self) -> Option<i32> {
-        match self {
-            Self::Reply { xid, .. } => Some(*xid),
-            Self::Event { .. } => None,
-        }
-    }
-
-    pub(crate) fn zxid(&self) -> u64 {
-        match self {
-            Self::Reply { zxid, .. } | Self::Event { zxid, .. } => *zxid,
-        }
-    }
-
-    /// For tables: the xid of a reply, or the event.
-    pub(crate) fn brief(&self) -> String {
-        match self {
-            Self::Reply { xid, error: 0, .. } => format!("{xid}"),
-            Self::Reply { xid, error, .. } => format!("{xid}:{error}"),
-            Self::Event { kind, path, .. } => format!("{kind:?} {path}"),
-        }
-    }
-}
-
-pub(crate) fn brief(heard: &[Heard]) -> Vec<String> {
-    heard.iter().map(Heard::brief).collect()
-}
-
-pub(crate) fn create<'a>(path: &'a str, mode: CreateMode) -> Request<'a> {
-    Request::Create {
-        path,
-        data: b"",
-        acl: vec![OPEN],
-        mode,
-        with_stat: false,
-    }
-}
-
-pub(crate) fn plain(path: &str) -> Request<'_> {
-    create(path, CreateMode::Persistent)
-}
-
-pub(crate) fn ephemeral(path: &str) -> Request<'_> {
-    create(path, CreateMode::Ephemeral)
-}
-
-pub(crate) fn children(path: &str, watch: bool) -> Request<'_> {
-    Request::GetChildren {
-        path,
-        watch,
-        with_stat: true,
-    }
-}
-
-pub(crate) const OPEN: Acl<'static> = Acl {
-    permissions: permission::ALL,
-    scheme: "world",
-    id: "anyone",
-};
-
-fn server(node: usize) -> ServerId {
-    ServerId(u8::try_from(node + 1).expect("there are few nodes"))
-}
-
-/// How anybody names its link to a place.
-fn link((node, core): Place) -> LinkId {
-    LinkId {
-        peer: server(node),
-        core: CoreId(core),
-        incarnation: 1,
-    }
-}
-
-fn periods() -> Periods {
+pub(crate) fn periods() -> Periods {
     Periods {
         heartbeat: Duration::from_ms(50),
         silence: Duration::from_ms(400),
@@ -574,4 +35,488 @@ fn periods() -> Periods {
         session_timeout_min: Duration::from_ms(4000),
         session_timeout_max: Duration::from_ms(40_000),
     }
+}
+
+/// What a node's log holds, in order.
+enum Item {
+    Append(Append),
+    Committed(ShardId, Zxid),
+}
+
+/// Something on its way to a node, in order for each peer.
+pub(crate) enum Arrival {
+    Up(LinkId),
+    Bytes(LinkId, Vec<u8>),
+    Down(LinkId),
+}
+
+pub(crate) struct Node {
+    pub(crate) worker: Option<Worker>,
+    effects: Effects,
+    items: Vec<Item>,
+    durable: usize,
+    boot: u64,
+    /// A turn has begun and not ended.
+    pub(crate) is_dirty: bool,
+}
+
+/// What the cluster has to say to whoever plays the clients.
+pub(crate) enum News {
+    Output(ConnectionId, Vec<u8>),
+    Closed(ConnectionId),
+}
+
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) now: Instant,
+    pub(crate) prng: Prng,
+    map: ShardMap,
+    /// By receiver and sender.
+    pub(crate) arrivals: BTreeMap<(usize, usize), VecDeque<Arrival>>,
+    /// The open link of each node to each peer, as that node names it.
+    links: BTreeMap<(usize, usize), LinkId>,
+    incarnation: u32,
+    pub(crate) news: VecDeque<(usize, News)>,
+    pub(crate) events: Vec<(usize, ShardId, Event)>,
+    digests: BTreeMap<(ShardId, Zxid), u128>,
+    leaders: BTreeMap<(ShardId, Epoch), usize>,
+    /// What each replica had applied when its disk was last looked at.
+    checked: BTreeMap<(usize, ShardId), Zxid>,
+}
+
+pub(crate) fn server(node: usize) -> ServerId {
+    ServerId(u8::try_from(node + 1).unwrap())
+}
+
+fn node_of(server: ServerId) -> usize {
+    usize::from(server.0) - 1
+}
+
+impl Cluster {
+    pub(crate) fn new(count: usize, shards: u16, seed: u64) -> Self {
+        let mut cluster = Self {
+            nodes: vec![],
+            now: Instant(1_000_000),
+            prng: Prng::new(seed),
+            map: ShardMap::new(shards),
+            arrivals: BTreeMap::new(),
+            links: BTreeMap::new(),
+            incarnation: 0,
+            news: VecDeque::new(),
+            events: vec![],
+            digests: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            checked: BTreeMap::new(),
+        };
+        for _ in 0..count {
+            cluster.nodes.push(Node {
+                worker: None,
+                effects: Effects::new(),
+                items: vec![],
+                durable: 0,
+                boot: 0,
+                is_dirty: false,
+            });
+        }
+        cluster
+    }
+
+    pub(crate) fn start(&mut self, node: usize) {
+        let count = self.nodes.len();
+        let it = &mut self.nodes[node];
+        assert!(it.worker.is_none());
+        it.boot += 1;
+        let config = WorkerConfig {
+            server: server(node),
+            core: CoreId(0),
+            cores: 1,
+            shards: self.map,
+            voters: (0..count).map(server).collect(),
+            observers: vec![],
+            cluster: ClusterId(7),
+            disk: DiskId(1 + node as u128),
+            incarnation: it.boot * 1000 + node as u64,
+            periods: periods(),
+            session_base_ms: 1_700_000_000_000 + it.boot * 1_000_000,
+            client: ClientLimits {
+                frame_bytes_max: FRAME_BYTES_MAX,
+                connections_per_address_max: 0,
+                connections_max: 1000,
+            },
+            auth: AuthSettings::default(),
+            seed: self.prng.next_u64(),
+        };
+        let map = self.map;
+        let restored = map
+            .shards()
+            .map(|shard| (State::new(shard, map), restore(shard, &it.items)))
+            .collect();
+        it.durable = it.items.len();
+        let now = wall(self.now);
+        let worker = Worker::new(config, restored, now, &mut it.effects);
+        it.worker = Some(worker);
+        self.settle(node);
+    }
+
+    /// The process dies; of what was not durable some prefix may have reached the disk.
+    pub(crate) fn crash(&mut self, node: usize) {
+        let it = &mut self.nodes[node];
+        it.worker = None;
+        it.effects = Effects::new();
+        let pending = it.items.len() - it.durable;
+        let kept = if self.prng.chance(1, 2) {
+            0
+        } else {
+            usize::try_from(self.prng.below(u64::try_from(pending).unwrap() + 1)).unwrap()
+        };
+        it.items.truncate(it.durable + kept);
+        for peer in 0..self.nodes.len() {
+            self.break_link(node, peer);
+            self.arrivals.remove(&(node, peer));
+        }
+    }
+
+    pub(crate) fn is_up(&self, node: usize) -> bool {
+        self.nodes[node].worker.is_some()
+    }
+
+    /// Whether the node leads some shard.
+    pub(crate) fn leads(&self, node: usize) -> bool {
+        let worker = self.nodes[node].worker.as_ref();
+        worker.is_some_and(|worker| worker.replicas().any(|it| it.zab().is_established_leader()))
+    }
+
+    pub(crate) fn is_linked(&self, one: usize, other: usize) -> bool {
+        self.links.contains_key(&(one, other))
+    }
+
+    pub(crate) fn connect(&mut self, one: usize, other: usize) {
+        if one == other || !self.is_up(one) || !self.is_up(other) || self.is_linked(one, other) {
+            return;
+        }
+        for (here, there) in [(one, other), (other, one)] {
+            self.incarnation += 1;
+            let link = LinkId {
+                peer: server(there),
+                core: CoreId(0),
+                incarnation: self.incarnation,
+            };
+            self.links.insert((here, there), link);
+            let queue = self.arrivals.entry((here, there)).or_default();
+            // A server may accept a new link before it notices that the old one is dead.
+            let before = matches!(queue.back(), Some(Arrival::Down(_))) && self.prng.chance(1, 2);
+            let at = queue.len() - usize::from(before);
+            queue.insert(at, Arrival::Up(link));
+        }
+    }
+
+    pub(crate) fn connect_all(&mut self) {
+        for one in 0..self.nodes.len() {
+            for other in 0..one {
+                self.connect(one, other);
+            }
+        }
+    }
+
+    /// Resets the link; some of what is on its way is lost.
+    pub(crate) fn break_link(&mut self, one: usize, other: usize) {
+        for (here, there) in [(one, other), (other, one)] {
+            let Some(link) = self.links.remove(&(here, there)) else {
+                continue;
+            };
+            if !self.is_up(here) {
+                continue;
+            }
+            let queue = self.arrivals.entry((here, there)).or_default();
+            while matches!(queue.back(), Some(Arrival::Bytes(..))) && self.prng.chance(3, 4) {
+                queue.pop_back();
+            }
+            queue.push_back(Arrival::Down(link));
+        }
+    }
+
+    /// Hands over what has come first from this peer.
+    pub(crate) fn deliver(&mut self, node: usize, from: usize) -> bool {
+        let Some(arrival) = self
+            .arrivals
+            .get_mut(&(node, from))
+            .and_then(VecDeque::pop_front)
+        else {
+            return false;
+        };
+        match arrival {
+            Arrival::Up(link) => {
+                let peer_cores = 1;
+                self.step(node, Input::LinkUp { link, peer_cores });
+            }
+            Arrival::Bytes(link, bytes) => {
+                let bytes = bytes.as_slice();
+                self.step(node, Input::LinkBytes { link, bytes });
+            }
+            Arrival::Down(link) => self.step(node, Input::LinkDown { link }),
+        }
+        true
+    }
+
+    /// Completes a sync that covers `count` of what is waiting for one.
+    pub(crate) fn sync(&mut self, node: usize, count: usize) {
+        let it = &mut self.nodes[node];
+        let end = (it.durable + count).min(it.items.len());
+        let mut marks: BTreeMap<ShardId, Sequence> = BTreeMap::new();
+        let mut riders = vec![];
+        for item in &it.items[it.durable..end] {
+            if let Item::Append(append) = item {
+                marks.insert(append.shard, append.sequence);
+                for rider in &append.riders {
+                    if rider.cumulative {
+                        riders.retain(|&(shard, link, cumulative, _)| {
+                            !(cumulative && shard == append.shard && link == rider.link)
+                        });
+                    }
+                    let frame = rider.frame.clone();
+                    riders.push((append.shard, rider.link, rider.cumulative, frame));
+                }
+            }
+        }
+        it.durable = end;
+        let worker = it.worker.as_mut().expect("only a process that lives syncs");
+        for (_, link, _, frame) in riders {
+            if let Some(output) = worker.link_output(link) {
+                output.extend_from_slice(&frame);
+                it.effects.push(Effect::LinkOutput { link });
+            }
+        }
+        for (shard, sequence) in marks {
+            let mark = Durable::attest(LogMark { shard, sequence });
+            self.step(node, Input::Durable(mark));
+        }
+        self.settle(node);
+    }
+
+    pub(crate) fn pending(&self, node: usize) -> usize {
+        self.nodes[node].items.len() - self.nodes[node].durable
+    }
+
+    pub(crate) fn step(&mut self, node: usize, input: Input<'_>) {
+        let it = &mut self.nodes[node];
+        let Some(worker) = it.worker.as_mut() else {
+            return;
+        };
+        it.is_dirty = !matches!(input, Input::TurnEnd);
+        worker.step(wall(self.now), input, &mut it.effects);
+        self.settle(node);
+    }
+
+    /// Lets time pass, and those act whose deadline has come.
+    pub(crate) fn advance(&mut self, micros: u64) {
+        self.now.0 += micros;
+        for node in 0..self.nodes.len() {
+            let due = self.nodes[node]
+                .worker
+                .as_ref()
+                .and_then(|worker| worker.deadline(self.now));
+            if due.is_some_and(|at| at <= self.now) {
+                self.step(node, Input::Time);
+                self.step(node, Input::TurnEnd);
+            }
+        }
+    }
+
+    /// Carries out what a worker asked for.
+    fn settle(&mut self, node: usize) {
+        loop {
+            let effects: Vec<Effect> = self.nodes[node].effects.drain().collect();
+            if effects.is_empty() {
+                break;
+            }
+            for effect in effects {
+                self.carry_out(node, effect);
+            }
+        }
+        self.check(node);
+    }
+
+    fn carry_out(&mut self, node: usize, effect: Effect) {
+        let it = &mut self.nodes[node];
+        match effect {
+            Effect::Append(append) => it.items.push(Item::Append(append)),
+            Effect::Committed { shard, zxid } => it.items.push(Item::Committed(shard, zxid)),
+            Effect::LinkOutput { link } => {
+                let output = it
+                    .worker
+                    .as_mut()
+                    .and_then(|worker| worker.link_output(link))
+                    .map(std::mem::take)
+                    .unwrap_or_default();
+                let peer = node_of(link.peer);
+                if output.is_empty() || self.links.get(&(node, peer)) != Some(&link) {
+                    return;
+                }
+                let there = self.links[&(peer, node)];
+                let queue = self.arrivals.entry((peer, node)).or_default();
+                queue.push_back(Arrival::Bytes(there, output));
+            }
+            Effect::LinkClose { link, .. } => {
+                let peer = node_of(link.peer);
+                if self.links.get(&(node, peer)) == Some(&link) {
+                    self.break_link(node, peer);
+                }
+            }
+            Effect::ClientOutput { connection } => self.take_output(node, connection),
+            Effect::ClientClose { connection } => {
+                self.take_output(node, connection);
+                self.news.push_back((node, News::Closed(connection)));
+                self.step(node, Input::ClientClosed { connection });
+            }
+            Effect::Event { shard, event } => {
+                if let Event::Established { epoch, .. } = event {
+                    let before = self.leaders.insert((shard, epoch), node);
+                    assert!(before.is_none(), "Leadership2: {epoch:?} of {shard:?}");
+                }
+                self.events.push((node, shard, event));
+            }
+            Effect::Mail { .. } | Effect::ClientPause { .. } | Effect::Admin { .. } => {}
+        }
+    }
+
+    fn take_output(&mut self, node: usize, connection: ConnectionId) {
+        let it = &mut self.nodes[node];
+        let output = it
+            .worker
+            .as_mut()
+            .and_then(|worker| worker.client_output(connection))
+            .map(std::mem::take)
+            .unwrap_or_default();
+        if output.is_empty() {
+            return;
+        }
+        self.news
+            .push_back((node, News::Output(connection, output)));
+        let unsent_bytes = 0;
+        self.step(
+            node,
+            Input::ClientSent {
+                connection,
+                unsent_bytes,
+            },
+        );
+    }
+
+    /// StateDigest: whoever has applied the same has the same.
+    fn check(&mut self, node: usize) {
+        let Some(worker) = &self.nodes[node].worker else {
+            return;
+        };
+        for replica in worker.replicas() {
+            let state = replica.state();
+            let digest = state.tree().digest();
+            let known = self
+                .digests
+                .entry((replica.shard(), state.applied()))
+                .or_insert(digest);
+            assert_eq!(
+                *known,
+                digest,
+                "StateDigest: node {node} {:?} at {:?}",
+                replica.shard(),
+                state.applied()
+            );
+            let applied = state.applied();
+            let checked = self.checked.entry((node, replica.shard())).or_default();
+            if *checked != applied {
+                *checked = applied;
+                let it = &self.nodes[node];
+                let disk = restore(replica.shard(), &it.items[..it.durable]);
+                assert!(
+                    disk.entries.iter().any(|entry| entry.zxid() == applied),
+                    "node {node} has applied {applied:?}, which is not on its disk"
+                );
+            }
+        }
+    }
+
+    pub(crate) fn open_client(&mut self, node: usize, connection: ConnectionId, entropy: [u8; 16]) {
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        self.step(
+            node,
+            Input::ClientOpened {
+                connection,
+                address,
+                entropy,
+            },
+        );
+    }
+
+    /// Runs without faults and in a fair order for so long.
+    pub(crate) fn run(&mut self, milliseconds: u64) {
+        let end = self.now.0 + milliseconds * 1000;
+        while self.now.0 < end {
+            self.advance(200);
+            for node in 0..self.nodes.len() {
+                for from in 0..self.nodes.len() {
+                    while self.deliver(node, from) {}
+                }
+                if !self.is_up(node) {
+                    continue;
+                }
+                self.step(node, Input::TurnEnd);
+                let pending = self.pending(node);
+                if pending > 0 {
+                    self.sync(node, pending);
+                    self.step(node, Input::TurnEnd);
+                }
+            }
+        }
+    }
+}
+
+fn wall(now: Instant) -> Now {
+    Now {
+        instant: now,
+        wall_ms: WALL_MS + i64::try_from(now.0 / 1000).unwrap(),
+    }
+}
+
+/// What recovery would make of the log.
+fn restore(shard: ShardId, items: &[Item]) -> Restored {
+    let mut restored = Restored {
+        shard,
+        next_sequence: Sequence(1),
+        accepted_epoch: Epoch(0),
+        current_epoch: Epoch(0),
+        committed: Zxid::ZERO,
+        base: Mark::default(),
+        entries: vec![],
+    };
+    let mut entries: Vec<Entry> = vec![];
+    for item in items {
+        match item {
+            Item::Committed(of, zxid) if *of == shard => restored.committed = *zxid,
+            Item::Append(append) if append.shard == shard => {
+                assert_eq!(append.sequence, restored.next_sequence);
+                restored.next_sequence = append.sequence.next();
+                match &append.record {
+                    Record::Entry(entry) => entries.push(entry.clone()),
+                    Record::Control(Control::AcceptedEpoch { epoch }) => {
+                        restored.accepted_epoch = Epoch(*epoch);
+                    }
+                    Record::Control(Control::CurrentEpoch { epoch }) => {
+                        restored.current_epoch = Epoch(*epoch);
+                    }
+                    Record::Control(Control::Truncate { zxid, .. }) => {
+                        entries.retain(|entry| entry.zxid() <= Zxid(*zxid));
+                    }
+                    Record::Control(_) => {}
+                }
+            }
+            _ => {}
+        }
+    }
+    let tail = entries.last().map_or(Zxid::ZERO, Entry::zxid);
+    assert!(
+        restored.committed <= tail,
+        "what is known to be committed was in the log before"
+    );
+    restored.entries = entries;
+    restored
 }

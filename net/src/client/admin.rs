@@ -155,18 +155,8 @@ impl Admin {
         now: Now,
         collect: impl FnOnce(bool) -> Figures,
     ) -> Reply {
-        let text = String::from_utf8_lossy(&word);
-        if !words::KNOWN.contains(&&word) {
-            return Reply::Words(Vec::new());
-        }
-        if !self.facts.config.four_letter_words.allows(&text) {
-            let refusal = format!("{text} is not executed because it is not in the whitelist.\n");
-            return Reply::Words(refusal.into_bytes());
-        }
-        match &word {
-            b"ruok" => return Reply::Words(b"imok".to_vec()),
-            b"envi" => return Reply::Words(words::envi().into_bytes()),
-            _ => {}
+        if let Some(text) = words::without_figures(&word, &self.facts.config.four_letter_words) {
+            return Reply::Words(text.into_bytes());
         }
         let reset = match &word {
             b"crst" => Some((true, b"Connection stats reset.\n".to_vec())),

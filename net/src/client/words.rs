@@ -12,10 +12,10 @@ use pigeonhole_core::report::ShardReport;
 use crate::client::admin::{Facts, Figures};
 use crate::client::connection::ConnectionLine;
 use crate::client::java::{Brief, JavaAddress, LatencyMs, Sets};
-use crate::config::Role;
+use crate::config::{Role, Whitelist};
 
 /// The words that this server knows; what it does not know is closed without a word.
-pub(crate) const KNOWN: [&[u8; 4]; 15] = [
+const KNOWN: [&[u8; 4]; 15] = [
     b"ruok", b"srvr", b"stat", b"mntr", b"isro", b"conf", b"cons", b"crst", b"srst", b"dump",
     b"envi", b"wchs", b"wchp", b"wchc", b"dirs",
 ];
@@ -23,9 +23,30 @@ pub(crate) const KNOWN: [&[u8; 4]; 15] = [
 /// Clients look at the version to know what they may send, so it begins as ZooKeeper's.
 pub(crate) const VERSION: &str = concat!("3.8.0-pigeonhole-", env!("CARGO_PKG_VERSION"));
 
+/// What a server answers to nearly everything while it has no cluster or no leader.
+pub(crate) const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
+
 /// Whether a word shows connections, sessions or watches one by one.
 pub(crate) fn is_detailed(word: &[u8; 4]) -> bool {
     [b"stat", b"cons", b"dump", b"wchs", b"wchp", b"wchc"].contains(&word)
+}
+
+/// The answer to a word that needs no figures, because it shows none or may not be asked.
+pub(crate) fn without_figures(word: &[u8; 4], allowed: &Whitelist) -> Option<String> {
+    let text = String::from_utf8_lossy(word);
+    if !KNOWN.contains(&word) {
+        return Some(String::new());
+    }
+    if !allowed.allows(&text) {
+        return Some(format!(
+            "{text} is not executed because it is not in the whitelist.\n"
+        ));
+    }
+    match word {
+        b"ruok" => Some("imok".to_owned()),
+        b"envi" => Some(envi()),
+        _ => None,
+    }
 }
 
 /// The answer to a word that shows figures.
@@ -39,7 +60,7 @@ pub(crate) fn answer(word: &[u8; 4], facts: &Facts, figures: &Figures, now: Now)
         return if scene.serves() { "rw" } else { "null" }.to_owned();
     }
     if !scene.serves() {
-        return "This ZooKeeper instance is not currently serving requests\n".to_owned();
+        return NOT_SERVING.to_owned();
     }
     let mut out = String::new();
     let written = match word {
@@ -59,7 +80,7 @@ pub(crate) fn answer(word: &[u8; 4], facts: &Facts, figures: &Figures, now: Now)
     out
 }
 
-pub(crate) fn envi() -> String {
+fn envi() -> String {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let read = |path: &str| {
         std::fs::read_to_string(path)

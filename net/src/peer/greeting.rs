@@ -89,12 +89,9 @@ impl Identity {
         }
     }
 
-    fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
-        let refusal = if hello.cluster != self.cluster || hello.formation != self.formation {
-            HelloError::OtherCluster {
-                theirs: hello.cluster,
-            }
-        } else if hello.shards != self.shards {
+    /// Judges whether a peer belongs to this ensemble, whatever cluster it has a disk of.
+    pub(crate) fn judge_place(&self, hello: &Hello) -> Result<(), Refusal> {
+        let refusal = if hello.shards != self.shards {
             HelloError::OtherShardCount {
                 theirs: hello.shards,
             }
@@ -104,14 +101,25 @@ impl Identity {
             HelloError::UnknownServer {
                 claimed: hello.from,
             }
-        } else if hello.to_core.0 >= self.cores {
-            HelloError::NoSuchCore {
-                wanted: hello.to_core,
-            }
         } else {
             return Ok(());
         };
         Err(Refusal::Hello(refusal))
+    }
+
+    fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
+        if hello.cluster != self.cluster || hello.formation != self.formation {
+            return Err(Refusal::Hello(HelloError::OtherCluster {
+                theirs: hello.cluster,
+            }));
+        }
+        self.judge_place(hello)?;
+        if hello.to_core.0 >= self.cores {
+            return Err(Refusal::Hello(HelloError::NoSuchCore {
+                wanted: hello.to_core,
+            }));
+        }
+        Ok(())
     }
 }
 
@@ -146,7 +154,7 @@ impl std::fmt::Display for Refusal {
                  {PROTOCOL_VERSION_MAX}"
             ),
             Self::Hello(HelloError::OtherCluster { theirs }) if theirs.0 == 0 => {
-                out.write_str("its data directory is not formatted")
+                out.write_str("its data directory is empty, so it may have lost what it promised")
             }
             Self::Hello(HelloError::OtherCluster { theirs }) => {
                 write!(out, "it belongs to cluster {theirs}")

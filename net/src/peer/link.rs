@@ -89,6 +89,9 @@ enum Stage {
     Up {
         id: LinkId,
     },
+    /// It is refused, and told who refuses it: a member that has not heard of its cluster learns
+    /// of it this way, and its operator what the matter is.
+    Parting,
     Gone,
 }
 
@@ -213,7 +216,7 @@ impl Links {
                 self.greet(slot, now, news);
             }
             Stage::Leaving { .. } => link.early.extend_from_slice(bytes),
-            Stage::Connecting { .. } | Stage::Gone => {}
+            Stage::Connecting { .. } | Stage::Parting | Stage::Gone => {}
         }
         if !armed {
             self.stir(slot);
@@ -259,7 +262,7 @@ impl Links {
             buffer.clear();
             link.spare = buffer;
         }
-        if failed {
+        if failed || matches!(link.stage, Stage::Parting) {
             self.end(slot, now, news);
         } else {
             self.stir(slot);
@@ -350,8 +353,9 @@ impl Links {
                 Some((peer, core)) => self.identity.judge_dialed(&hello, peer, core),
                 None => self.identity.judge_dialer(&hello),
             }
-            .map(|()| (hello, length)),
-            Err(refusal) => Err(refusal),
+            .map(|()| (hello, length))
+            .map_err(|refusal| (refusal, Some(hello))),
+            Err(refusal) => Err((refusal, None)),
         };
         match outcome {
             Ok((hello, length)) => {
@@ -365,16 +369,32 @@ impl Links {
                     self.stir(slot);
                 }
             }
-            Err(refusal) => {
+            Err((refusal, hello)) => {
                 let who = match dialed {
                     Some((peer, _)) => format!("server {peer}"),
                     None => os::peer_address(&link.stream)
                         .map_or_else(|_| "a stranger".to_owned(), |from| from.ip().to_string()),
                 };
                 self.complaints.refuse(&who, refusal, now);
-                self.lose(slot, now);
+                match hello.filter(|hello| self.identity.judge_place(hello).is_ok()) {
+                    Some(hello) if dialed.is_none() => self.part_politely(slot, &hello),
+                    _ => {
+                        self.lose(slot, now);
+                    }
+                }
             }
         }
+    }
+
+    /// Answers a refused hello with the own one; the link ends when that is sent.
+    fn part_politely(&mut self, slot: u32, hello: &Hello) {
+        let greeting = self
+            .identity
+            .greeting(self.core, hello.from, hello.from_core);
+        let link = self.link(slot);
+        link.stage = Stage::Parting;
+        link.greeting = greeting;
+        self.stir(slot);
     }
 
     fn establish(
@@ -545,7 +565,7 @@ impl Link {
         }
         let up = match self.stage {
             Stage::Up { id } => Some(id),
-            Stage::Greeting { .. } => None,
+            Stage::Greeting { .. } | Stage::Parting => None,
             Stage::Connecting { .. } | Stage::Leaving { .. } | Stage::Gone => return,
         };
         let mut buffer = std::mem::take(&mut self.greeting);

@@ -7,8 +7,7 @@
 //! - *EpochMonotone*: accepted and current epochs never fall, and accepted is never the lower one.
 //! - *PrefixConsistency*: what two nodes commit under one zxid is the same entry.
 //! - *CommittedLogDurability*: what is committed is on the disks of a majority of the voters, and
-//! is
-//!   never truncated.
+//!   is never truncated.
 //! - *Leadership1*, *Leadership2*: an epoch is established by one server, ever.
 //! - *LeaderLogCompleteness*: an established leader's log holds everything committed.
 

@@ -10,19 +10,20 @@
 //! - Writes acknowledged before another was sent come before it.
 //! - A read shows the model's state at its zxid; sync shows every write acknowledged before it.
 //! - A refusal is what the model says at some state between the newest that the session had seen
-//! and
-//!   the reply's.
+//!   and the reply's.
 //! - Ephemerals live as long as their session, and no session expires early.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{SessionId, ShardId, Zxid};
 use pigeonhole_core::entry::EntryKind;
 use pigeonhole_core::txn::{ArchivedOperation, ArchivedTxn, Txn};
 
 use crate::check::agreement::{Agreement, Committed};
-use crate::history::{Answer, Ask, History, Operation, Outcome, Part};
+use crate::check::txn::{
+    comparable, describe, is_clients, is_models, is_read, is_refusal, is_same,
+};
+use crate::history::{Ask, History, Operation, Outcome};
 use crate::model::{Context, Model};
 use crate::queue::Moment;
 use crate::sometimes::{Sometimes, State};
@@ -201,16 +202,30 @@ impl<'a> Replay<'a> {
             );
             return index;
         }
+        let (history, model) = (self.history, &self.model);
         let candidates = self.unknown.entry(session).or_default();
-        let place = candidates
-            .iter()
-            .position(|&index| is_same(&self.history.operations[index].ask, txn))
-            .unwrap_or_else(|| {
-                panic!(
-                    "{zxid} of {session} was sent by nobody, or twice: {}",
-                    describe(txn)
-                )
-            });
+        // Deletes of one path may differ in the version that they expect only.
+        let fits = |&index: &usize| {
+            let ask = &history.operations[index].ask;
+            let context = Context {
+                session,
+                zxid,
+                time_ms: 0,
+            };
+            let accepted = || {
+                model
+                    .clone()
+                    .write(ask, context)
+                    .is_ok_and(|it| !is_refusal(&it))
+            };
+            is_same(ask, txn) && accepted()
+        };
+        let place = candidates.iter().position(fits).unwrap_or_else(|| {
+            panic!(
+                "{zxid} of {session} was sent by nobody, or twice: {}",
+                describe(txn)
+            )
+        });
         sometimes.hit(State::UnknownHappened);
         candidates.remove(place)
     }
@@ -380,124 +395,4 @@ fn syncs(history: &History) {
             }
         }
     }
-}
-
-fn is_read(ask: &Ask) -> bool {
-    matches!(
-        ask,
-        Ask::Get { .. } | Ask::Exists { .. } | Ask::Children { .. }
-    )
-}
-
-/// A multi is refused in its body.
-fn is_refusal(answer: &Answer) -> bool {
-    let Answer::Multi(parts) = answer else {
-        return false;
-    };
-    parts.iter().any(|part| matches!(part, Part::Error(_)))
-}
-
-/// Errors that come from the tree, rather than from the session or the server.
-fn is_models(code: i32) -> bool {
-    matches!(
-        ErrorCode::from_wire(code),
-        Some(
-            ErrorCode::NoNode
-                | ErrorCode::NodeExists
-                | ErrorCode::BadVersion
-                | ErrorCode::NotEmpty
-                | ErrorCode::NoChildrenForEphemerals
-        )
-    )
-}
-
-/// A create inside a multi is answered without its stat.
-fn comparable(answer: &Answer) -> Answer {
-    let Answer::Multi(parts) = answer else {
-        return answer.clone();
-    };
-    let bare = |part: &Part| match part {
-        Part::Created { path, .. } => Part::Created {
-            path: path.clone(),
-            stat: None,
-        },
-        other => other.clone(),
-    };
-    Answer::Multi(parts.iter().map(bare).collect())
-}
-
-fn is_clients(operation: &ArchivedOperation) -> bool {
-    matches!(
-        operation,
-        ArchivedOperation::Create { .. }
-            | ArchivedOperation::Delete { .. }
-            | ArchivedOperation::SetData { .. }
-            | ArchivedOperation::SetAcl { .. }
-            | ArchivedOperation::Check
-    )
-}
-
-/// Whether a transaction is what a request asks for.
-fn is_same(ask: &Ask, txn: &ArchivedTxn) -> bool {
-    let operations: Vec<&ArchivedOperation> = txn
-        .operations
-        .iter()
-        .filter(|operation| is_clients(operation))
-        .collect();
-    let asks = match ask {
-        Ask::Multi(asks) => asks.as_slice(),
-        one => std::slice::from_ref(one),
-    };
-    asks.len() == operations.len()
-        && asks
-            .iter()
-            .zip(operations)
-            .all(|(ask, operation)| is_same_part(ask, operation))
-}
-
-fn is_same_part(ask: &Ask, operation: &ArchivedOperation) -> bool {
-    match (ask, operation) {
-        (
-            Ask::Create { path, data, mode },
-            ArchivedOperation::Create {
-                path: made,
-                data: held,
-                ..
-            },
-        ) => {
-            let named = if mode.is_sequential() {
-                made.starts_with(path.as_str())
-            } else {
-                made.as_str() == path
-            };
-            named && held.as_slice() == data.as_slice()
-        }
-        (
-            Ask::Set { path, data, .. },
-            ArchivedOperation::SetData {
-                path: set,
-                data: held,
-                ..
-            },
-        ) => set.as_str() == path && held.as_slice() == data.as_slice(),
-        (Ask::Delete { path, .. }, ArchivedOperation::Delete { path: gone }) => {
-            gone.as_str() == path
-        }
-        (Ask::Check { .. }, ArchivedOperation::Check) => true,
-        _ => false,
-    }
-}
-
-fn describe(txn: &ArchivedTxn) -> String {
-    let name = |operation: &ArchivedOperation| match operation {
-        ArchivedOperation::Create { path, .. } => format!("create {path}"),
-        ArchivedOperation::Delete { path } => format!("delete {path}"),
-        ArchivedOperation::SetData { path, .. } => format!("set {path}"),
-        _ => "other".to_owned(),
-    };
-    txn.operations
-        .iter()
-        .map(name)
-        .collect::<Vec<_>>()
-        .join(", ")
 }

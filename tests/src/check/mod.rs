@@ -3,7 +3,9 @@
 pub mod agreement;
 pub mod client;
 pub mod durability;
+pub mod sharded;
 pub mod state;
+pub mod txn;
 pub mod watch;
 
 use pigeonhole_core::base::id::ShardId;

@@ -1,0 +1,427 @@
+//! One server's protocol, message by message: joining, founding an epoch, losing touch.
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use pigeonhole_core::base::id::{DiskId, Epoch, Sequence, ServerId, ShardId, Zxid};
+use pigeonhole_core::base::time::{Duration, Instant, Periods};
+use pigeonhole_core::durable::{Durable, LogMark};
+use pigeonhole_core::entry::{Entry, EntryKind};
+use pigeonhole_core::peer::message::{EpochEnd, PeerMessage, PeerState, Vote};
+use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_core::zab::{Action, Membership, Zab};
+
+const SHARD: ShardId = ShardId(0);
+
+/// A server whose disk is as fast as the test wants it.
+struct One {
+    zab: Zab,
+    now: Instant,
+    appended: Option<Sequence>,
+}
+
+/// What it said, to whom.
+type Said = Vec<(ServerId, PeerMessage)>;
+
+impl One {
+    fn new(me: u8, voters: u8, entries: Vec<Entry>, committed: Zxid) -> Self {
+        let membership = Membership {
+            me: ServerId(me),
+            shard: SHARD,
+            voters: (1..=voters).rev().map(ServerId).collect(),
+            observers: vec![],
+            disk: DiskId(1),
+        };
+        let epoch = entries.last().map_or(Epoch(0), |it| it.zxid().epoch());
+        let restored = Restored {
+            shard: SHARD,
+            next_sequence: Sequence(1),
+            accepted_epoch: epoch,
+            current_epoch: epoch,
+            committed,
+            base: Mark::default(),
+            entries,
+        };
+        let now = Instant(1_000_000);
+        let mut out = vec![];
+        let zab = Zab::new(membership, periods(), restored, 1, now, &mut out);
+        let mut one = Self {
+            zab,
+            now,
+            appended: None,
+        };
+        for peer in (1..=voters).filter(|&peer| peer != me) {
+            one.up(peer);
+        }
+        one
+    }
+
+    /// What the actions say; what is appended stays volatile.
+    fn hear(&mut self, actions: Vec<Action>) -> Said {
+        let mut said = vec![];
+        for action in actions {
+            match action {
+                Action::Append {
+                    sequence, riders, ..
+                } => {
+                    self.appended = Some(sequence);
+                    said.extend(riders);
+                }
+                Action::Send { to, message } => said.push((to, message)),
+                Action::Broadcast { to, message } => {
+                    said.extend(to.into_iter().map(|to| (to, message.clone())));
+                }
+                Action::Disconnect { .. } | Action::Event(_) => {}
+            }
+        }
+        said
+    }
+
+    fn up(&mut self, peer: u8) -> Said {
+        let mut out = vec![];
+        self.zab.on_peer_up(self.now, ServerId(peer), &mut out);
+        self.hear(out)
+    }
+
+    fn tell(&mut self, from: u8, message: PeerMessage) -> Said {
+        let mut out = vec![];
+        self.zab
+            .on_message(self.now, ServerId(from), message, &mut out);
+        self.hear(out)
+    }
+
+    /// Everything appended becomes durable, and what follows from it too.
+    fn sync(&mut self) -> Said {
+        let mut said = vec![];
+        while let Some(sequence) = self.appended.take() {
+            let mark = LogMark {
+                shard: SHARD,
+                sequence,
+            };
+            let mut out = vec![];
+            self.zab
+                .on_durable(self.now, Durable::attest(mark), &mut out);
+            said.extend(self.hear(out));
+        }
+        let mut out = vec![];
+        self.zab.on_turn_end(&mut out);
+        said.extend(self.hear(out));
+        said
+    }
+
+    fn advance(&mut self, milliseconds: u64) -> Said {
+        let end = self.now + Duration::from_ms(milliseconds);
+        let mut said = vec![];
+        while let Some(at) = self.zab.deadline().filter(|&at| at <= end) {
+            self.now = at.max(self.now);
+            let mut out = vec![];
+            self.zab.on_time(self.now, &mut out);
+            said.extend(self.hear(out));
+            said.extend(self.sync());
+        }
+        self.now = end;
+        said
+    }
+
+    /// Follows the highest id, which leads already; gives the attempt.
+    fn follow(&mut self, leader: u8) -> u32 {
+        let vote = Vote {
+            round: 1,
+            state: PeerState::Leading,
+            leader,
+            epoch: 9,
+            zxid: 0,
+            established: true,
+        };
+        let said = self.tell(leader, PeerMessage::Vote(vote));
+        attempt_in(&said).expect("it asks to join")
+    }
+
+    /// Is elected by the votes of all others.
+    fn be_elected(&mut self) {
+        let me = self.zab.membership().me;
+        let others: Vec<ServerId> = self.zab.membership().voters.clone();
+        for other in others.into_iter().filter(|&other| other != me) {
+            self.tell(other.0, PeerMessage::Vote(looking(1, me.0)));
+        }
+        assert_eq!(self.zab.state(), PeerState::Leading);
+    }
+
+    /// Takes `learners` through discovery and synchronization until the epoch is established.
+    fn be_established(&mut self, learners: &[u8]) {
+        self.be_elected();
+        for &learner in learners {
+            self.tell(learner, follower_info(1, 0));
+        }
+        self.sync();
+        for &learner in learners {
+            self.tell(learner, ack_epoch(1, 1));
+        }
+        self.sync();
+        for &learner in learners {
+            self.tell(learner, PeerMessage::AckLeader { epoch: 1, zxid: 0 });
+        }
+        self.sync();
+        let zxid = Zxid::new(Epoch(1), 1).0;
+        for &learner in learners {
+            self.tell(learner, PeerMessage::Ack { epoch: 1, zxid });
+        }
+        self.sync();
+        assert!(self.zab.is_established_leader());
+    }
+}
+
+fn periods() -> Periods {
+    Periods {
+        heartbeat: Duration::from_ms(50),
+        silence: Duration::from_ms(400),
+        vote: Duration::from_ms(200),
+        vote_settle: Duration::from_ms(20),
+        init_limit: Duration::from_ms(10_000),
+        sync_limit: Duration::from_ms(10_000),
+        tick: Duration::from_ms(2000),
+        session_timeout_min: Duration::from_ms(4000),
+        session_timeout_max: Duration::from_ms(40_000),
+    }
+}
+
+fn looking(round: u64, leader: u8) -> Vote {
+    Vote {
+        round,
+        state: PeerState::Looking,
+        leader,
+        epoch: 0,
+        zxid: 0,
+        established: false,
+    }
+}
+
+fn follower_info(attempt: u32, accepted_epoch: u32) -> PeerMessage {
+    PeerMessage::FollowerInfo {
+        attempt,
+        accepted_epoch,
+        disk: 0,
+    }
+}
+
+fn ack_epoch(attempt: u32, epoch: u32) -> PeerMessage {
+    PeerMessage::AckEpoch {
+        attempt,
+        epoch,
+        counted: true,
+        current_epoch: 0,
+        tail: EpochEnd { zxid: 0, hash: 0 },
+        committed_zxid: 0,
+        index: vec![],
+    }
+}
+
+fn attempt_in(said: &Said) -> Option<u32> {
+    said.iter().find_map(|(_, message)| match message {
+        PeerMessage::FollowerInfo { attempt, .. } => Some(*attempt),
+        _ => None,
+    })
+}
+
+fn entry(epoch: u32, counter: u32, previous: Option<&Entry>) -> Entry {
+    let zxid = Zxid::new(Epoch(epoch), counter);
+    let hash = previous.map_or_else(Default::default, Entry::hash);
+    Entry::new(EntryKind::EpochStart, SHARD, zxid, hash, &[])
+}
+
+fn mark(entry: &Entry) -> EpochEnd {
+    EpochEnd {
+        zxid: entry.zxid().0,
+        hash: entry.hash().0,
+    }
+}
+
+#[test]
+fn a_vote_that_is_news_is_answered() {
+    let mut one = One::new(2, 3, vec![], Zxid::ZERO);
+    // Server 1 was following a leader when this server's vote reached it, and has lost it since.
+    let said = one.tell(1, PeerMessage::Vote(looking(1, 1)));
+    let answers = |said: &Said| said.iter().any(|(to, _)| *to == ServerId(1));
+    assert!(answers(&said), "it learns of the better candidate now");
+    let said = one.tell(1, PeerMessage::Vote(looking(1, 1)));
+    assert!(!answers(&said), "and only once");
+}
+
+#[test]
+fn a_slow_link_keeps_no_learner_out() {
+    let mut one = One::new(1, 3, vec![], Zxid::ZERO);
+    let attempt = one.follow(3);
+    let again = one.advance(60);
+    assert!(attempt_in(&again).is_some(), "the question is repeated");
+    let said = one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
+    assert!(
+        said.iter()
+            .any(|(_, message)| matches!(message, PeerMessage::AckEpoch { .. })),
+        "the answer to the first asking is as good as any"
+    );
+}
+
+#[test]
+fn a_learner_that_comes_while_the_epoch_is_proposed_is_told_of_it() {
+    let mut one = One::new(5, 5, vec![], Zxid::ZERO);
+    one.be_elected();
+    one.tell(1, follower_info(1, 0));
+    one.tell(2, follower_info(1, 0));
+    one.sync();
+    let said = one.tell(3, follower_info(1, 0));
+    let expected = PeerMessage::LeaderInfo {
+        attempt: 1,
+        epoch: 1,
+    };
+    assert_eq!(said, vec![(ServerId(3), expected)]);
+}
+
+#[test]
+fn a_learner_promised_to_a_higher_epoch_ends_the_proposal_of_a_lower() {
+    let mut one = One::new(5, 5, vec![], Zxid::ZERO);
+    one.be_elected();
+    one.tell(1, follower_info(1, 0));
+    one.tell(2, follower_info(1, 0));
+    one.sync();
+    one.tell(3, follower_info(1, 7));
+    assert_eq!(one.zab.state(), PeerState::Looking);
+}
+
+#[test]
+fn a_quorum_round_is_asked_again_of_who_comes_back() {
+    let mut one = One::new(3, 3, vec![], Zxid::ZERO);
+    one.be_established(&[1, 2]);
+    let round = one.zab.ask_confirmation();
+    one.sync();
+    // Both questions are lost with their links, one after the other.
+    for learner in [1, 2] {
+        one.tell(learner, follower_info(2, 1));
+        one.tell(learner, ack_epoch(2, 1));
+        let zxid = Zxid::new(Epoch(1), 1).0;
+        let said = one.tell(learner, PeerMessage::AckLeader { epoch: 1, zxid });
+        let question = PeerMessage::Confirm { epoch: 1, round };
+        assert!(said.contains(&(ServerId(learner), question)));
+    }
+    one.tell(1, PeerMessage::ConfirmAck { epoch: 1, round });
+    assert_eq!(one.zab.confirmed_round(), round);
+}
+
+#[test]
+fn what_was_never_asked_is_never_confirmed() {
+    let mut one = One::new(3, 3, vec![], Zxid::ZERO);
+    one.be_established(&[1, 2]);
+    let round = 1000;
+    one.tell(1, PeerMessage::ConfirmAck { epoch: 1, round });
+    one.tell(2, PeerMessage::ConfirmAck { epoch: 1, round });
+    let asked = one.zab.ask_confirmation();
+    one.sync();
+    assert!(one.zab.confirmed_round() < asked);
+}
+
+#[test]
+fn a_leader_forgets_whoever_comes_by_another_link() {
+    let mut one = One::new(3, 3, vec![], Zxid::ZERO);
+    one.be_established(&[1, 2]);
+    one.up(1);
+    assert!(one.zab.is_established_leader(), "a quorum is left");
+    one.up(2);
+    assert_eq!(one.zab.state(), PeerState::Looking);
+}
+
+#[test]
+fn nobody_asks_a_leader_for_ever() {
+    let mut one = One::new(1, 3, vec![], Zxid::ZERO);
+    let attempt = one.follow(3);
+    one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
+    let tail = EpochEnd { zxid: 0, hash: 0 };
+    one.tell(
+        3,
+        PeerMessage::SyncDiff {
+            attempt,
+            epoch: 9,
+            tail,
+        },
+    );
+    one.tell(3, PeerMessage::NewLeader { epoch: 9, tail });
+    let committed_zxid = 0;
+    one.tell(
+        3,
+        PeerMessage::UpToDate {
+            epoch: 9,
+            committed_zxid,
+        },
+    );
+    assert_eq!(one.zab.serving_leader(), Some(ServerId(3)));
+    one.sync();
+    assert!(
+        attempt_in(&one.up(3)).is_some(),
+        "a new link, a new attempt"
+    );
+    one.advance(900);
+    assert_eq!(one.zab.state(), PeerState::Looking);
+}
+
+#[test]
+fn nobody_follows_a_follower() {
+    let mut one = One::new(1, 3, vec![], Zxid::ZERO);
+    one.follow(3);
+    let vote = Vote {
+        state: PeerState::Following,
+        ..looking(1, 2)
+    };
+    one.tell(3, PeerMessage::Vote(vote));
+    assert_eq!(one.zab.state(), PeerState::Looking);
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_never_proposed_commits_nothing() {
+    let mut one = One::new(3, 3, vec![], Zxid::ZERO);
+    one.be_elected();
+    one.tell(1, follower_info(1, 0));
+    one.sync();
+    one.tell(1, ack_epoch(1, 1));
+    one.sync();
+    let zxid = Zxid::new(Epoch(1), 77).0;
+    one.tell(1, PeerMessage::AckLeader { epoch: 1, zxid });
+    one.sync();
+    assert_eq!(one.zab.log().committed(), Zxid::ZERO);
+}
+
+#[test]
+fn a_void_tail_makes_nothing_applicable() {
+    let first = entry(1, 1, None);
+    let second = entry(1, 2, Some(&first));
+    let third = entry(1, 3, Some(&second));
+    let other = entry(2, 1, Some(&first));
+    let mut one = One::new(1, 3, vec![first.clone(), second, third], first.zxid());
+    let attempt = one.follow(3);
+    one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
+    let to = mark(&first);
+    one.tell(
+        3,
+        PeerMessage::SyncTruncate {
+            attempt,
+            epoch: 9,
+            to,
+        },
+    );
+    let committed_zxid = other.zxid().0;
+    one.tell(
+        3,
+        PeerMessage::Propose {
+            epoch: 9,
+            committed_zxid,
+            entries: other.bytes().to_vec(),
+        },
+    );
+    let tail = mark(&other);
+    one.tell(3, PeerMessage::NewLeader { epoch: 9, tail });
+    one.tell(
+        3,
+        PeerMessage::UpToDate {
+            epoch: 9,
+            committed_zxid,
+        },
+    );
+    assert_eq!(one.zab.applicable(), first.zxid(), "the disk knows no more");
+    one.sync();
+    assert_eq!(one.zab.applicable(), other.zxid());
+}

@@ -1,0 +1,350 @@
+//! One replica of one shard: what it asks its leader, and what it answers its own node.
+
+use pigeonhole_core::auth::Identities;
+use pigeonhole_core::base::error::ErrorCode;
+use pigeonhole_core::base::id::{
+    ConnectionId, CoreId, DiskId, Epoch, Generation, Sequence, ServerId, SessionId, ShardId, Zxid,
+};
+use pigeonhole_core::base::limits::{COUNTER_HANDOVER, RECORD_BYTES_MAX};
+use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
+use pigeonhole_core::durable::{Durable, LogMark};
+use pigeonhole_core::mail::{Ask, Mail, Outcome, Reader, Ticket, What, Writer};
+use pigeonhole_core::op::OpCode;
+use pigeonhole_core::peer::message::{EpochEnd, PeerMessage, PeerState, Vote, WriteAsk};
+use pigeonhole_core::replica::{Deed, Replica, ReplicaConfig};
+use pigeonhole_core::shard::ShardMap;
+use pigeonhole_core::state::State;
+use pigeonhole_core::txn::Origin;
+use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_core::zab::{Action, Membership};
+
+const SHARD: ShardId = ShardId(0);
+const INCARNATION: u64 = 99;
+
+struct One {
+    replica: Replica,
+    now: Now,
+    deeds: Vec<Deed>,
+    answers: Vec<(Ticket, Outcome)>,
+    sent: Vec<PeerMessage>,
+}
+
+impl One {
+    fn new(me: u8, voters: u8, counter_handover: u32) -> Self {
+        let map = ShardMap::new(1);
+        let config = ReplicaConfig {
+            membership: Membership {
+                me: ServerId(me),
+                shard: SHARD,
+                voters: (1..=voters).rev().map(ServerId).collect(),
+                observers: vec![],
+                disk: DiskId(1),
+            },
+            map,
+            periods: periods(),
+            core: CoreId(0),
+            incarnation: INCARNATION,
+            counter_handover,
+            seed: 1,
+        };
+        let restored = Restored {
+            shard: SHARD,
+            next_sequence: Sequence(1),
+            accepted_epoch: Epoch(0),
+            current_epoch: Epoch(0),
+            committed: Zxid::ZERO,
+            base: Mark::default(),
+            entries: vec![],
+        };
+        let now = Now {
+            instant: Instant(1_000_000),
+            wall_ms: 1_700_000_000_000,
+        };
+        let mut deeds = vec![];
+        let replica = Replica::new(config, State::new(SHARD, map), restored, now, &mut deeds);
+        let mut one = Self {
+            replica,
+            now,
+            deeds,
+            answers: vec![],
+            sent: vec![],
+        };
+        one.settle();
+        one
+    }
+
+    /// A disk that is always done, until nothing is left to do.
+    fn settle(&mut self) {
+        loop {
+            self.replica.on_turn_end(self.now, &mut self.deeds);
+            let deeds = std::mem::take(&mut self.deeds);
+            let mut sequence = None;
+            for deed in deeds {
+                match deed {
+                    Deed::Zab(Action::Append { sequence: it, .. }) => sequence = Some(it),
+                    Deed::Zab(Action::Send { message, .. }) => self.sent.push(message),
+                    Deed::Mail {
+                        mail:
+                            Mail::Answer {
+                                ticket, outcome, ..
+                            },
+                        ..
+                    } => self.answers.push((ticket, outcome)),
+                    _ => {}
+                }
+            }
+            let Some(sequence) = sequence else { return };
+            let mark = LogMark {
+                shard: SHARD,
+                sequence,
+            };
+            let mark = Durable::attest(mark);
+            self.replica.on_durable(self.now, mark, &mut self.deeds);
+        }
+    }
+
+    fn ask(&mut self, core: u8, ticket: u64, what: What) {
+        let ask = Ask {
+            core: CoreId(core),
+            ticket: Ticket(ticket),
+            what,
+        };
+        self.replica.on_ask(self.now, ask, &mut self.deeds);
+        self.settle();
+    }
+
+    fn tell(&mut self, from: u8, message: PeerMessage) {
+        let from = ServerId(from);
+        self.replica
+            .on_peer_message(self.now, from, message, &mut self.deeds);
+        self.settle();
+    }
+
+    fn origin(core: u8, ticket: u64) -> Origin {
+        Origin {
+            server: 1,
+            core,
+            incarnation: INCARNATION,
+            ticket,
+        }
+    }
+
+    /// Serves under server 3.
+    fn serve(&mut self) {
+        let from = ServerId(3);
+        self.replica.on_peer_up(self.now, from, &mut self.deeds);
+        self.settle();
+        self.serve_in(9);
+    }
+
+    fn serve_in(&mut self, epoch: u32) {
+        self.sent.clear();
+        let vote = Vote {
+            round: u64::from(epoch),
+            state: PeerState::Leading,
+            leader: 3,
+            epoch,
+            zxid: 0,
+            established: true,
+        };
+        self.tell(3, PeerMessage::Vote(vote));
+        let attempt = self
+            .sent
+            .iter()
+            .find_map(|message| match message {
+                PeerMessage::FollowerInfo { attempt, .. } => Some(*attempt),
+                _ => None,
+            })
+            .expect("it asks to join");
+        self.sent.clear();
+        let tail = EpochEnd { zxid: 0, hash: 0 };
+        let committed_zxid = 0;
+        self.tell(3, PeerMessage::LeaderInfo { attempt, epoch });
+        self.tell(
+            3,
+            PeerMessage::SyncDiff {
+                attempt,
+                epoch,
+                tail,
+            },
+        );
+        self.tell(3, PeerMessage::NewLeader { epoch, tail });
+        self.tell(
+            3,
+            PeerMessage::UpToDate {
+                epoch,
+                committed_zxid,
+            },
+        );
+        assert_eq!(self.replica.zab().serving_leader(), Some(ServerId(3)));
+    }
+
+    /// Tickets of the writes that it has sent, in order.
+    fn forwarded(&self) -> Vec<u64> {
+        self.sent
+            .iter()
+            .filter_map(|message| match message {
+                PeerMessage::Forward(forward) => Some(forward.origin.ticket),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+fn periods() -> Periods {
+    Periods {
+        heartbeat: Duration::from_ms(50),
+        silence: Duration::from_ms(400),
+        vote: Duration::from_ms(200),
+        vote_settle: Duration::from_ms(20),
+        init_limit: Duration::from_ms(10_000),
+        sync_limit: Duration::from_ms(10_000),
+        tick: Duration::from_ms(2000),
+        session_timeout_min: Duration::from_ms(4000),
+        session_timeout_max: Duration::from_ms(40_000),
+    }
+}
+
+fn writer(session: u64) -> Writer {
+    Writer {
+        session: SessionId(session),
+        generation: Generation(1),
+        attachment: None,
+        identities: Identities::none(),
+    }
+}
+
+fn session_create(session: u64) -> What {
+    let ask = WriteAsk::SessionCreate {
+        session,
+        password: [1; 16],
+        timeout_ms: 10_000,
+    };
+    let asker = writer(0);
+    What::Write { asker, ask }
+}
+
+fn client_write(session: u64, bytes: usize) -> What {
+    let ask = WriteAsk::Client {
+        op_code: OpCode::SetData.wire(),
+        body: vec![0; bytes],
+    };
+    let asker = writer(session);
+    What::Write { asker, ask }
+}
+
+fn follower_looks() -> PeerMessage {
+    PeerMessage::Vote(Vote {
+        round: 20,
+        state: PeerState::Looking,
+        leader: 3,
+        epoch: 9,
+        zxid: 0,
+        established: false,
+    })
+}
+
+#[test]
+fn a_leader_makes_way_for_a_new_epoch_before_its_counter_runs_out() {
+    let mut one = One::new(1, 1, 10);
+    for ticket in 1..=50 {
+        one.ask(0, ticket, session_create(ticket));
+    }
+    assert_eq!(one.answers.len(), 50);
+    for (ticket, outcome) in &one.answers {
+        assert!(matches!(outcome, Outcome::Session { .. }), "{ticket:?}");
+    }
+    let tail = one.replica.zab().log().tail().zxid;
+    assert!(tail.counter() <= 10, "{tail:?}");
+    assert!(tail.epoch() > Epoch(3), "{tail:?}");
+}
+
+#[test]
+fn what_was_not_proposed_is_asked_again_in_the_order_of_each_core() {
+    let mut one = One::new(1, 3, COUNTER_HANDOVER);
+    one.serve();
+    for (core, ticket) in [(0, 4), (0, 5), (1, 10)] {
+        one.ask(core, ticket, client_write(ticket, 8));
+    }
+    for ticket in [4, 5] {
+        let origin = One::origin(0, ticket);
+        one.tell(3, PeerMessage::NotProposed { origin });
+    }
+    for (core, ticket) in [(1, 20), (0, 50), (0, 51), (0, 52)] {
+        one.ask(core, ticket, client_write(ticket, 8));
+    }
+    let origin = One::origin(1, 10);
+    one.tell(3, PeerMessage::NotProposed { origin });
+    one.tell(3, follower_looks());
+    one.serve_in(10);
+    let forwarded = one.forwarded();
+    let of_core = |wanted: &[u64]| -> Vec<u64> {
+        let mut tickets = forwarded.clone();
+        tickets.retain(|ticket| wanted.contains(ticket));
+        tickets
+    };
+    assert_eq!(of_core(&[5, 50, 51]), [5, 50, 51]);
+    assert_eq!(of_core(&[10, 20]), [10, 20]);
+}
+
+#[test]
+fn what_a_session_asked_does_not_overtake_what_it_asked_later() {
+    let mut one = One::new(1, 3, COUNTER_HANDOVER);
+    one.serve();
+    one.ask(0, 1, client_write(77, 8));
+    one.ask(0, 2, client_write(77, 8));
+    one.ask(0, 3, client_write(88, 8));
+    // The first was not logged; nobody knows about the second.
+    for ticket in [1, 3] {
+        let origin = One::origin(0, ticket);
+        one.tell(3, PeerMessage::NotProposed { origin });
+    }
+    one.tell(3, follower_looks());
+    one.serve_in(10);
+    assert_eq!(one.forwarded(), [3]);
+    let unknown = |ticket| one.answers.contains(&(Ticket(ticket), Outcome::Unknown));
+    assert!(unknown(1) && unknown(2) && !unknown(3));
+}
+
+#[test]
+fn what_cannot_be_logged_is_refused_before_it_is_sent() {
+    let mut one = One::new(1, 3, COUNTER_HANDOVER);
+    one.serve();
+    one.ask(0, 1, client_write(77, RECORD_BYTES_MAX + 1));
+    assert!(one.forwarded().is_empty());
+    let refused = Outcome::refused(ErrorCode::BadArguments);
+    assert_eq!(one.answers, vec![(Ticket(1), refused)]);
+}
+
+#[test]
+fn a_replica_without_a_leader_for_long_serves_no_other_core_either() {
+    let mut one = One::new(1, 3, COUNTER_HANDOVER);
+    one.serve();
+    one.tell(3, follower_looks());
+    let connection = ConnectionId {
+        core: CoreId(1),
+        slot: 0,
+        generation: 0,
+    };
+    let read = || What::Read {
+        reader: Reader {
+            connection,
+            session: SessionId(77),
+            identities: Identities::none(),
+        },
+        op_code: OpCode::GetData.wire(),
+        body: vec![0, 0, 0, 1, b'/', 0],
+    };
+    one.ask(1, 1, read());
+    one.now.instant = one.now.instant + Duration::from_ms(10_001);
+    one.ask(1, 2, read());
+    let outcomes: Vec<_> = one.answers.iter().map(|(_, it)| it.clone()).collect();
+    assert!(matches!(
+        outcomes[0],
+        Outcome::Reply {
+            code: ErrorCode::Ok,
+            ..
+        }
+    ));
+    assert_eq!(outcomes[1], Outcome::Unknown);
+}

@@ -1,0 +1,46 @@
+//! The ports of a server: where clients connect, and where its peers do.
+
+use std::os::fd::OwnedFd;
+
+use crate::client::listener;
+use crate::config::{HostPort, ServerConfig};
+use crate::exit::Failure;
+
+/// Sockets that listen; connections wait until somebody accepts them.
+pub(crate) struct Ports {
+    pub(crate) client: OwnedFd,
+    /// A server that is its own ensemble has none.
+    pub(crate) peer: Option<OwnedFd>,
+}
+
+impl Ports {
+    pub(crate) fn bind(config: &ServerConfig) -> Result<Self, Failure> {
+        let client = bind(&config.client_address, config.client_listen_backlog)?;
+        let peer = match peer_address(config) {
+            Some(address) => Some(bind(&address, None)?),
+            None => None,
+        };
+        Ok(Self { client, peer })
+    }
+}
+
+fn bind(address: &HostPort, backlog: Option<u32>) -> Result<OwnedFd, Failure> {
+    let cannot = |why: &dyn std::fmt::Display| {
+        Failure::environment(format_args!("cannot listen on {address}: {why}"))
+    };
+    let resolved = address.resolve().map_err(|error| cannot(&error))?;
+    let first = resolved
+        .first()
+        .ok_or_else(|| cannot(&"the name has no address"))?;
+    listener::bind(*first, backlog).map_err(|error| cannot(&error))
+}
+
+/// Where peers reach this server, if it has any.
+fn peer_address(config: &ServerConfig) -> Option<HostPort> {
+    let own = config.own_server().filter(|_| config.servers.len() > 1)?;
+    let mut address = own.peer.clone();
+    if config.quorum_listen_on_all_ips {
+        "0.0.0.0".clone_into(&mut address.host);
+    }
+    Some(address)
+}

@@ -1,0 +1,153 @@
+//! What goes wrong in a world.
+
+use crate::network::{Host, Port, Side};
+use crate::queue::Event;
+use crate::sometimes::State;
+use crate::swarm::Fault;
+use crate::world::World;
+
+impl World {
+    pub(super) fn on_fault(&mut self, class: u8) {
+        if self.healing {
+            return;
+        }
+        match class {
+            c if c == Fault::ResetLink as u8 => self.reset(Port::Peer),
+            c if c == Fault::ResetClient as u8 => self.reset(Port::Client),
+            c if c == Fault::Partition as u8 => self.partition(),
+            c if c == Fault::Kill as u8 => self.strike(Self::kill),
+            c if c == Fault::PowerCut as u8 => self.strike(Self::cut_power),
+            c if c == Fault::PowerCutAll as u8 => self.cut_power_all(),
+            c if c == Fault::Pause as u8 => self.pause(),
+            c if c == Fault::SlowReader as u8 => self.slow_reader(),
+            _ => {
+                let node = self.draw.index(self.nodes.len());
+                let hours = i64::try_from(self.draw.below(48)).expect("it is small") - 24;
+                self.nodes[node].clock.jump(hours * 3_600_000);
+            }
+        }
+        self.schedule_fault(usize::from(class));
+    }
+
+    pub(super) fn schedule_fault(&mut self, class: usize) {
+        if let Some(every) = self.options.faults.every[class] {
+            let delay = 1 + self.draw.tail(every);
+            let class = u8::try_from(class).expect("few classes");
+            self.queue.push_in(delay, Event::Fault { class });
+        }
+    }
+
+    fn reset(&mut self, port: Port) {
+        let streams = self.network.streams(port);
+        if !streams.is_empty() {
+            let stream = *self.draw.pick(&streams);
+            self.network.reset(stream, &mut self.queue);
+            self.checks.sometimes.hit(State::LinkReset);
+        }
+    }
+
+    /// Isolates one node, halves the cluster, or cuts one direction.
+    fn partition(&mut self) {
+        self.partition += 1;
+        self.checks.sometimes.hit(State::Partitioned);
+        self.network.heal(&mut self.queue);
+        let mut hosts: Vec<Host> = (0..self.options.servers).map(Host::Node).collect();
+        hosts.extend((0..self.options.load.clients).map(Host::Client));
+        let mut nodes: Vec<u8> = (0..self.options.servers).collect();
+        self.draw.shuffle(&mut nodes);
+        let kind = self.draw.below(4);
+        let apart = match kind {
+            1 => nodes.len() / 2,
+            _ => 1,
+        };
+        let (inside, outside) = nodes.split_at(apart.max(1).min(nodes.len()));
+        for &one in inside {
+            for &other in outside {
+                if kind != 2 {
+                    self.network.cut(Host::Node(one), Host::Node(other));
+                }
+                if kind != 3 {
+                    self.network.cut(Host::Node(other), Host::Node(one));
+                }
+            }
+        }
+        // Clients stay with either side, or reach both.
+        for client in 0..self.options.load.clients {
+            if self.draw.chance(1, 3) {
+                for &one in inside {
+                    self.network.cut(Host::Client(client), Host::Node(one));
+                    self.network.cut(Host::Node(one), Host::Client(client));
+                }
+            }
+        }
+        let length = 1 + self.draw.tail(self.options.faults.repair_us);
+        self.queue.push_in(
+            length,
+            Event::Heal {
+                partition: self.partition,
+            },
+        );
+    }
+
+    fn strike(&mut self, how: fn(&mut Self, u8)) {
+        let running: Vec<u8> = self
+            .nodes
+            .iter()
+            .filter(|node| node.is_running())
+            .map(|node| node.index)
+            .collect();
+        if running.is_empty() {
+            return;
+        }
+        let node = *self.draw.pick(&running);
+        how(self, node);
+        self.restart_later(node);
+    }
+
+    fn cut_power_all(&mut self) {
+        self.checks.sometimes.hit(State::PowerCutAll);
+        for node in 0..self.options.servers {
+            self.cut_power(node);
+            self.restart_later(node);
+        }
+    }
+
+    fn restart_later(&mut self, node: u8) {
+        let length = 1 + self.draw.tail(self.options.faults.repair_us);
+        let down = self.nodes[usize::from(node)].runs();
+        self.queue.push_in(length, Event::Start { node, down });
+    }
+
+    fn pause(&mut self) {
+        let node = self.draw.index(self.nodes.len());
+        let Some(process) = &mut self.nodes[node].process else {
+            return;
+        };
+        if process.paused {
+            return;
+        }
+        process.paused = true;
+        self.checks.sometimes.hit(State::Paused);
+        let process = process.name();
+        let length = 1 + self.draw.tail(PAUSE_US);
+        self.queue.push_in(length, Event::Resume { process });
+    }
+
+    fn slow_reader(&mut self) {
+        let streams = self.network.streams(Port::Client);
+        if streams.is_empty() {
+            return;
+        }
+        let stream = *self.draw.pick(&streams);
+        self.checks.sometimes.hit(State::SlowReader);
+        self.network.slow(
+            stream,
+            Side::Dialer,
+            self.draw.tail(PAUSE_US),
+            &mut self.queue,
+        );
+    }
+}
+
+/// How long a process stands still, or a client reads nothing, on average.
+const PAUSE_US: u64 = 300_000;
