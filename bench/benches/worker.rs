@@ -22,11 +22,7 @@ use pigeonhole_core::wire::client;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::log::{Mark, Restored};
 
-const CONNECTION: ConnectionId = ConnectionId {
-    core: CoreId(0),
-    slot: 0,
-    generation: 1,
-};
+const CONNECTION: ConnectionId = ConnectionId { core: CoreId(0), slot: 0, generation: 1 };
 const DEPTH: u64 = 16;
 const VALUE: [u8; 100] = [b'v'; 100];
 
@@ -54,24 +50,13 @@ impl Alone {
                 (State::new(shard, map), restored)
             })
             .collect();
-        let now = Now {
-            instant: Instant(1_000_000),
-            wall_ms: 1_700_000_000_000,
-        };
+        let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
         let mut effects = Effects::new();
         let worker = Worker::new(config(map), restored, now, &mut effects);
-        let mut alone = Self {
-            worker,
-            effects,
-            now,
-        };
+        let mut alone = Self { worker, effects, now };
         alone.settle();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let opened = Input::ClientOpened {
-            connection: CONNECTION,
-            address,
-            entropy: [7; 16],
-        };
+        let opened = Input::ClientOpened { connection: CONNECTION, address, entropy: [7; 16] };
         alone.worker.step(now, opened, &mut alone.effects);
         let mut bytes = Vec::new();
         let connect = ConnectRequest {
@@ -89,18 +74,16 @@ impl Alone {
 
     fn settle(&mut self) {
         loop {
-            self.worker
-                .step(self.now, Input::TurnEnd, &mut self.effects);
+            self.worker.step(self.now, Input::TurnEnd, &mut self.effects);
             if self.effects.is_empty() {
                 return;
             }
             let mut marks = Vec::new();
             for effect in self.effects.drain() {
                 match effect {
-                    Effect::Append(append) => marks.push(LogMark {
-                        shard: append.shard,
-                        sequence: append.sequence,
-                    }),
+                    Effect::Append(append) => {
+                        marks.push(LogMark { shard: append.shard, sequence: append.sequence })
+                    }
                     Effect::ClientOutput { connection } => {
                         if let Some(output) = self.worker.client_output(connection) {
                             black_box(&output);
@@ -118,10 +101,7 @@ impl Alone {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        let input = Input::ClientBytes {
-            connection: CONNECTION,
-            bytes,
-        };
+        let input = Input::ClientBytes { connection: CONNECTION, bytes };
         self.worker.step(self.now, input, &mut self.effects);
         self.settle();
     }
@@ -166,35 +146,21 @@ fn path(number: u64) -> String {
 
 fn filled() -> Alone {
     let mut alone = Alone::new();
-    let acl = vec![Acl {
-        permissions: permission::ALL,
-        scheme: "world",
-        id: "anyone",
-    }];
+    let acl = vec![Acl { permissions: permission::ALL, scheme: "world", id: "anyone" }];
     let mode = CreateMode::Persistent;
     for top in 0..16 {
         let mut bytes = Vec::new();
         let path = format!("/bench-{top}");
-        let create = Request::Create {
-            path: &path,
-            data: b"",
-            acl: acl.clone(),
-            mode,
-            with_stat: false,
-        };
+        let create =
+            Request::Create { path: &path, data: b"", acl: acl.clone(), mode, with_stat: false };
         client::put_request(&mut bytes, 1, &create);
         alone.send(&bytes);
     }
     for number in 0..1024 {
         let mut bytes = Vec::new();
         let path = path(number);
-        let create = Request::Create {
-            path: &path,
-            data: &VALUE,
-            acl: acl.clone(),
-            mode,
-            with_stat: false,
-        };
+        let create =
+            Request::Create { path: &path, data: &VALUE, acl: acl.clone(), mode, with_stat: false };
         client::put_request(&mut bytes, 1, &create);
         alone.send(&bytes);
     }
@@ -203,11 +169,7 @@ fn filled() -> Alone {
 
 fn pipelines(request: impl Fn(&str) -> Vec<u8>) -> Vec<Vec<u8>> {
     (0..64)
-        .map(|chunk| {
-            (0..DEPTH)
-                .flat_map(|i| request(&path(chunk * DEPTH + i)))
-                .collect()
-        })
+        .map(|chunk| (0..DEPTH).flat_map(|i| request(&path(chunk * DEPTH + i))).collect())
         .collect()
 }
 
@@ -226,11 +188,7 @@ fn worker(criterion: &mut Criterion) {
     });
     let writes = pipelines(|path| {
         let mut bytes = Vec::new();
-        let set = Request::SetData {
-            path,
-            data: &VALUE,
-            version: -1,
-        };
+        let set = Request::SetData { path, data: &VALUE, version: -1 };
         client::put_request(&mut bytes, 1, &set);
         bytes
     });

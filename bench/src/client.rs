@@ -35,12 +35,8 @@ impl Client {
     ) -> Result<Self, BenchError> {
         let stream = TcpStream::connect_timeout(&server, patience).map_err(disconnected)?;
         stream.set_nodelay(true).map_err(disconnected)?;
-        stream
-            .set_read_timeout(Some(patience))
-            .map_err(disconnected)?;
-        stream
-            .set_write_timeout(Some(patience))
-            .map_err(disconnected)?;
+        stream.set_read_timeout(Some(patience)).map_err(disconnected)?;
+        stream.set_write_timeout(Some(patience)).map_err(disconnected)?;
         let mut client = Self {
             stream,
             session,
@@ -67,10 +63,7 @@ impl Client {
     pub(crate) fn sync(&mut self, path: &str) -> Result<(), BenchError> {
         match self.call(|output, xid| wire::sync(output, xid, path))? {
             wire::OK => Ok(()),
-            code => Err(BenchError::Refused {
-                request: "sync",
-                code,
-            }),
+            code => Err(BenchError::Refused { request: "sync", code }),
         }
     }
 
@@ -108,11 +101,7 @@ impl Client {
 
     /// The bare socket, for a caller that goes on without this type. Nothing may be outstanding.
     pub(crate) fn into_stream(self) -> TcpStream {
-        assert_eq!(
-            self.consumed,
-            self.input.len(),
-            "a reply that nobody asked for"
-        );
+        assert_eq!(self.consumed, self.input.len(), "a reply that nobody asked for");
         self.stream
     }
 
@@ -172,9 +161,7 @@ pub(crate) fn four_letter_word(
     patience: Duration,
 ) -> Result<String, BenchError> {
     let mut stream = TcpStream::connect_timeout(&server, patience).map_err(disconnected)?;
-    stream
-        .set_read_timeout(Some(patience))
-        .map_err(disconnected)?;
+    stream.set_read_timeout(Some(patience)).map_err(disconnected)?;
     stream.write_all(word.as_bytes()).map_err(disconnected)?;
     let mut text = String::new();
     stream.read_to_string(&mut text).map_err(disconnected)?;
@@ -194,10 +181,7 @@ pub(crate) fn mode(server: SocketAddr, patience: Duration) -> Result<String, Ben
 fn disconnected(error: std::io::Error) -> BenchError {
     match error.kind() {
         ErrorKind::InvalidInput | ErrorKind::PermissionDenied | ErrorKind::AddrNotAvailable => {
-            BenchError::Io {
-                doing: "talk to a server".to_owned(),
-                source: error,
-            }
+            BenchError::Io { doing: "talk to a server".to_owned(), source: error }
         }
         _ => BenchError::Disconnected(error.to_string()),
     }

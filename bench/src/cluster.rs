@@ -62,10 +62,7 @@ pub(crate) struct ClusterOptions {
     )]
     pub(crate) java_flags: Vec<String>,
     /// ZooKeeper and what it needs, as a class path.
-    #[arg(
-        long,
-        default_value = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar"
-    )]
+    #[arg(long, default_value = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar")]
     pub(crate) zookeeper_class_path: String,
 }
 
@@ -110,9 +107,7 @@ impl Cluster {
                 return Ok(index);
             }
             if Instant::now() > deadline {
-                return Err(BenchError::Invalid(
-                    "no server says that it leads".to_owned(),
-                ));
+                return Err(BenchError::Invalid("no server says that it leads".to_owned()));
             }
             pause(POLL_INTERVAL);
         }

@@ -125,9 +125,7 @@ pub(crate) fn run(options: &CompareOptions) -> Result<(), BenchError> {
     if samples.iter().all(|sample| sample.report.valid) {
         Ok(())
     } else {
-        Err(BenchError::Invalid(
-            "some runs had errors and must not be quoted".to_owned(),
-        ))
+        Err(BenchError::Invalid("some runs had errors and must not be quoted".to_owned()))
     }
 }
 
@@ -140,11 +138,7 @@ fn start(
         if options.only.is_empty() || options.only.contains(&system) {
             eprintln!("starting {name}");
             let cluster = Cluster::start(system, count, &options.cluster, directory)?;
-            contenders.push(Contender {
-                name,
-                system,
-                cluster,
-            });
+            contenders.push(Contender { name, system, cluster });
         }
     }
     Ok(contenders)
@@ -153,10 +147,8 @@ fn start(
 /// Creates the znodes and runs reads and writes until compilers and caches have settled.
 fn exercise(contender: &Contender, options: &CompareOptions) -> Result<(), BenchError> {
     let addresses = contender.cluster.addresses();
-    let keys = load::keys::Keys {
-        subtrees: options.subtrees,
-        keys_per_subtree: options.keys_per_subtree,
-    };
+    let keys =
+        load::keys::Keys { subtrees: options.subtrees, keys_per_subtree: options.keys_per_subtree };
     eprintln!("warming {} up", contender.name);
     if contender.system == System::Floor {
         // These servers know nothing of each other.
@@ -189,24 +181,13 @@ fn sample(
         report.requests_per_second,
         report.all.p50_us,
         report.all.p99_us,
-        report
-            .errors_explained
-            .as_deref()
-            .map_or(String::new(), |why| format!(" INVALID: {why}")),
+        report.errors_explained.as_deref().map_or(String::new(), |why| format!(" INVALID: {why}")),
     );
-    Ok(Sample {
-        workload: workload.name,
-        system: contender.name,
-        round,
-        report,
-    })
+    Ok(Sample { workload: workload.name, system: contender.name, round, report })
 }
 
 fn kernel_release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
 const ZOOKEEPER: &str = "zookeeper";

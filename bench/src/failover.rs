@@ -60,10 +60,7 @@ pub(crate) fn run(options: &FailoverOptions) -> Result<FailoverReport, BenchErro
     for writer in 0..options.writers {
         let code = client.create(&parent_path(writer), b"")?;
         if code != wire::OK {
-            return Err(BenchError::Refused {
-                request: "create of a writer's subtree",
-                code,
-            });
+            return Err(BenchError::Refused { request: "create of a writer's subtree", code });
         }
     }
     client.close()?;
@@ -152,10 +149,7 @@ fn find_lost(
     client.close()?;
     match refused {
         wire::OK => Ok(()),
-        code => Err(BenchError::Refused {
-            request: "exists of an acknowledged znode",
-            code,
-        }),
+        code => Err(BenchError::Refused { request: "exists of an acknowledged znode", code }),
     }
 }
 
@@ -168,11 +162,7 @@ struct Observer {
 
 impl Observer {
     fn new(receiver: Receiver<Ack>, writers: u32) -> Self {
-        Self {
-            receiver,
-            writers,
-            acknowledged: Vec::new(),
-        }
+        Self { receiver, writers, acknowledged: Vec::new() }
     }
 
     /// Waits until every writer has had a write acknowledged that it sent after `since`, and
@@ -205,8 +195,7 @@ impl Observer {
 
     /// Takes what the writers have still sent, until all have ended.
     fn drain(&mut self) {
-        self.acknowledged
-            .extend(self.receiver.iter().map(|ack| (ack.writer, ack.sequence)));
+        self.acknowledged.extend(self.receiver.iter().map(|ack| (ack.writer, ack.sequence)));
     }
 }
 
@@ -218,22 +207,11 @@ impl FailoverReport {
 
 impl fmt::Display for FailoverReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            system,
-            kills,
-            writers,
-            acknowledged,
-            lost,
-            ..
-        } = self;
-        writeln!(
-            f,
-            "{system:?}: {kills} leaders killed under {writers} writers"
-        )?;
-        for (name, latency) in [
-            ("first writer", self.first_writer),
-            ("every writer", self.every_writer),
-        ] {
+        let Self { system, kills, writers, acknowledged, lost, .. } = self;
+        writeln!(f, "{system:?}: {kills} leaders killed under {writers} writers")?;
+        for (name, latency) in
+            [("first writer", self.first_writer), ("every writer", self.every_writer)]
+        {
             let milliseconds = |microseconds: f64| microseconds / 1000.0;
             writeln!(
                 f,

@@ -67,10 +67,7 @@ pub(crate) struct LoadOptions {
 
 impl LoadOptions {
     pub(crate) fn keys(&self) -> Keys {
-        Keys {
-            subtrees: self.subtrees,
-            keys_per_subtree: self.keys_per_subtree,
-        }
+        Keys { subtrees: self.subtrees, keys_per_subtree: self.keys_per_subtree }
     }
 
     fn warm_up(&self) -> Duration {
@@ -130,15 +127,7 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         // The server ends with the test's process.
         std::thread::spawn(move || server::serve(listener).expect("the floor serves"));
-        let fixed = [
-            "load",
-            "--servers",
-            &address,
-            "--subtrees",
-            "2",
-            "--keys-per-subtree",
-            "5",
-        ];
+        let fixed = ["load", "--servers", &address, "--subtrees", "2", "--keys-per-subtree", "5"];
         let brief = ["--seconds", "0.3", "--warm-up", "0.1"];
         let arguments = fixed.iter().chain(&brief).chain(extra);
         <Arguments as clap::Parser>::parse_from(arguments).load

@@ -75,9 +75,7 @@ fn run(command: Command) -> Result<(), BenchError> {
             if report.is_sound() {
                 Ok(())
             } else {
-                Err(BenchError::Invalid(
-                    "acknowledged writes were lost".to_owned(),
-                ))
+                Err(BenchError::Invalid("acknowledged writes were lost".to_owned()))
             }
         }
         Command::FloorServe { port } => floor::server::bind(port).and_then(floor::server::serve),
@@ -88,10 +86,7 @@ fn to_json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("a report can be written as JSON")
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "results are what standard output is for"
-)]
+#[expect(clippy::print_stdout, reason = "results are what standard output is for")]
 fn print(text: &str) {
     println!("{text}");
 }

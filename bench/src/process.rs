@@ -29,14 +29,9 @@ pub(crate) fn process_use(pids: &[u32]) -> Result<ProcessUse, BenchError> {
         let stat = read(&format!("/proc/{pid}/stat"))?;
         let statm = read(&format!("/proc/{pid}/statm"))?;
         let ticks = cpu_ticks(&stat);
-        let pages = statm
-            .split(' ')
-            .nth(1)
-            .and_then(|pages| pages.parse::<u64>().ok());
+        let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
         let (Some(ticks), Some(pages)) = (ticks, pages) else {
-            return Err(BenchError::Invalid(format!(
-                "/proc/{pid} is not in the known form"
-            )));
+            return Err(BenchError::Invalid(format!("/proc/{pid} is not in the known form")));
         };
         total.cpu += Duration::from_secs(ticks) / system_value(libc::_SC_CLK_TCK);
         let resident = pages * u64::from(system_value(libc::_SC_PAGESIZE));
@@ -47,18 +42,12 @@ pub(crate) fn process_use(pids: &[u32]) -> Result<ProcessUse, BenchError> {
 
 /// The CPU that the calling thread has used.
 pub(crate) fn thread_cpu() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec on the stack.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     assert_eq!(result, 0, "every Linux has this clock");
     let nanoseconds = u32::try_from(time.tv_nsec).expect("less than a second");
-    Duration::new(
-        u64::try_from(time.tv_sec).expect("a thread's age"),
-        nanoseconds,
-    )
+    Duration::new(u64::try_from(time.tv_sec).expect("a thread's age"), nanoseconds)
 }
 
 /// How this machine's CPUs have spent their time since it started.
@@ -73,22 +62,10 @@ pub(crate) fn machine_time() -> Result<MachineTime, BenchError> {
         .filter_map(|ticks| ticks.parse().ok())
         .collect();
     // Guest times follow; they are contained in user and nice.
-    let Some(
-        &[
-            user,
-            nice,
-            system,
-            idle,
-            io_wait,
-            interrupt,
-            soft_interrupt,
-            stolen,
-        ],
-    ) = ticks.first_chunk::<8>()
+    let Some(&[user, nice, system, idle, io_wait, interrupt, soft_interrupt, stolen]) =
+        ticks.first_chunk::<8>()
     else {
-        return Err(BenchError::Invalid(
-            "/proc/stat is not in the known form".to_owned(),
-        ));
+        return Err(BenchError::Invalid("/proc/stat is not in the known form".to_owned()));
     };
     let time = |ticks| Duration::from_secs(ticks) / system_value(libc::_SC_CLK_TCK);
     let busy = user + nice + system + interrupt + soft_interrupt;
@@ -103,12 +80,7 @@ pub(crate) fn machine_time() -> Result<MachineTime, BenchError> {
 pub(crate) fn wake_on_time() {
     // SAFETY: this call takes no pointers.
     let result = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) };
-    assert_eq!(
-        result,
-        0,
-        "a thread may set its own timer slack: {}",
-        io::Error::last_os_error()
-    );
+    assert_eq!(result, 0, "a thread may set its own timer slack: {}", io::Error::last_os_error());
 }
 
 fn cpu_ticks(stat: &str) -> Option<u64> {

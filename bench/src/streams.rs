@@ -51,9 +51,7 @@ struct Stream {
 impl Streams {
     /// A ring for about `streams_max` connections; more work, at a cost.
     pub(crate) fn new(streams_max: u32) -> Result<Self, BenchError> {
-        let entries = (streams_max.saturating_mul(2))
-            .clamp(64, 4096)
-            .next_power_of_two();
+        let entries = (streams_max.saturating_mul(2)).clamp(64, 4096).next_power_of_two();
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -61,9 +59,7 @@ impl Streams {
             .setup_submit_all()
             .setup_cqsize(entries * 2)
             .build(entries)
-            .map_err(BenchError::io(
-                "set up an io_uring (kernel 6.1 or newer is needed)",
-            ))?;
+            .map_err(BenchError::io("set up an io_uring (kernel 6.1 or newer is needed)"))?;
         Ok(Self {
             ring,
             listener: None,
@@ -103,10 +99,7 @@ impl Streams {
             self.streams.push(None);
             self.streams.len() - 1
         });
-        assert!(
-            self.streams[index].is_none(),
-            "a free index holds no stream"
-        );
+        assert!(self.streams[index].is_none(), "a free index holds no stream");
         self.streams[index] = Some(stream);
         self.rearm.push(index);
         index
@@ -116,10 +109,7 @@ impl Streams {
     #[inline]
     pub(crate) fn split(&mut self, index: usize) -> (&[u8], &mut Vec<u8>) {
         let stream = stream(&mut self.streams, index);
-        (
-            &stream.input[stream.input_begin..stream.input_end],
-            &mut stream.output,
-        )
+        (&stream.input[stream.input_begin..stream.input_end], &mut stream.output)
     }
 
     /// Forgets the first `count` bytes of the input.
@@ -127,10 +117,7 @@ impl Streams {
     pub(crate) fn consume(&mut self, index: usize, count: usize) {
         let stream = stream(&mut self.streams, index);
         stream.input_begin += count;
-        assert!(
-            stream.input_begin <= stream.input_end,
-            "only what was received is consumed"
-        );
+        assert!(stream.input_begin <= stream.input_end, "only what was received is consumed");
     }
 
     /// Sends the output, unless a send is in flight: then it goes out behind that.
@@ -221,9 +208,7 @@ impl Streams {
         }
         // SAFETY: the kernel has just made this descriptor for us, and nothing else owns it.
         let socket = unsafe { TcpStream::from_raw_fd(completion.result()) };
-        socket
-            .set_nodelay(true)
-            .map_err(BenchError::io("set TCP_NODELAY"))?;
+        socket.set_nodelay(true).map_err(BenchError::io("set TCP_NODELAY"))?;
         let index = self.add(socket);
         events.push(Event::Accepted(index));
         if !cqueue::more(completion.flags())
@@ -290,10 +275,7 @@ impl Streams {
                 return;
             }
             let submitted = self.ring.submit();
-            assert!(
-                submitted.is_ok(),
-                "a full submission queue can be submitted: {submitted:?}"
-            );
+            assert!(submitted.is_ok(), "a full submission queue can be submitted: {submitted:?}");
         }
     }
 }
@@ -308,11 +290,7 @@ impl Drop for Streams {
             unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
         }
         while self.operations_in_flight > 0 {
-            if self
-                .ring
-                .submit_and_wait(1)
-                .is_err_and(|error| !is_retry(&error))
-            {
+            if self.ring.submit_and_wait(1).is_err_and(|error| !is_retry(&error)) {
                 // The kernel may still write to the buffers, so they must never be reused.
                 mem::forget(mem::take(&mut self.streams));
                 return;
@@ -357,9 +335,7 @@ impl Stream {
 
 #[inline]
 fn stream(streams: &mut [Option<Stream>], index: usize) -> &mut Stream {
-    streams[index]
-        .as_mut()
-        .expect("an index is used only between add and release")
+    streams[index].as_mut().expect("an index is used only between add and release")
 }
 
 fn close(stream: &mut Stream, index: usize, events: &mut Vec<Event>) {
@@ -375,10 +351,7 @@ fn token(index: usize, direction: u64) -> u64 {
 
 /// The wait ended without a completion, or before anything could be done: look again.
 fn is_retry(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
-    )
+    matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN))
 }
 
 const RECEIVE: u64 = 0;
@@ -397,9 +370,7 @@ mod tests {
     fn wait_for(streams: &mut Streams, wanted: impl Fn(&Event) -> bool) -> Event {
         let mut events = Vec::new();
         for _ in 0..1000 {
-            streams
-                .wait(Duration::from_millis(10), &mut events)
-                .unwrap();
+            streams.wait(Duration::from_millis(10), &mut events).unwrap();
             if let Some(event) = events.iter().find(|event| wanted(event)) {
                 return *event;
             }

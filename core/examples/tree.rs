@@ -18,11 +18,8 @@ const CHILDREN_PER_PARENT: u32 = 100;
 
 fn main() {
     let parents = znodes_wanted() / CHILDREN_PER_PARENT;
-    let everyone = [AclEntry {
-        permissions: permission::ALL,
-        scheme: "world".into(),
-        id: "anyone".into(),
-    }];
+    let everyone =
+        [AclEntry { permissions: permission::ALL, scheme: "world".into(), id: "anyone".into() }];
     let mut tree = Tree::new();
     let mut new = NewNode {
         data: DATA,
@@ -53,10 +50,7 @@ fn main() {
     let children = parents * CHILDREN_PER_PARENT;
     let resident = resident_bytes() - before;
     println!("{} znodes", tree.len());
-    println!(
-        "memory beyond name and data: {} B a znode",
-        (resident - payload) / tree.len()
-    );
+    println!("memory beyond name and data: {} B a znode", (resident - payload) / tree.len());
     println!("create: mean {:?}, longest {longest:?}", spent / children);
     look_up(&tree, parents);
     new.parent_creations = 2;
@@ -79,9 +73,8 @@ fn look_up(tree: &Tree, parents: u32) {
         assert!(tree.find(black_box(&hot)).is_some());
     }
     println!("find, hot: {:?}", start.elapsed() / 1_000_000);
-    let scattered: Vec<String> = (0..100_000u32)
-        .map(|number| spell(number.wrapping_mul(0x9e37_79b1) % parents))
-        .collect();
+    let scattered: Vec<String> =
+        (0..100_000u32).map(|number| spell(number.wrapping_mul(0x9e37_79b1) % parents)).collect();
     let start = Instant::now();
     for path in &scattered {
         assert!(tree.find(black_box(path)).is_some());
@@ -101,10 +94,7 @@ fn freeze(tree: &mut Tree, new: NewNode<'_>) {
 
 /// To chunks and back.
 fn image(tree: &Tree) {
-    let header = ImageHeader {
-        shard: ShardId(0),
-        zxid: Zxid(1),
-    };
+    let header = ImageHeader { shard: ShardId(0), zxid: Zxid(1) };
     let mut writer = ImageWriter::new(header, tree.freeze(), Vec::new());
     let mut chunks = Vec::new();
     let mut longest = Duration::ZERO;

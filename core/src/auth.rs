@@ -80,10 +80,7 @@ pub fn matches(scheme: &str, identity: &str, expression: &str) -> bool {
 
 impl Identity {
     fn new(scheme: &str, id: impl Into<String>) -> Self {
-        Self {
-            scheme: scheme.to_owned(),
-            id: id.into(),
-        }
+        Self { scheme: scheme.to_owned(), id: id.into() }
     }
 
     fn of_address(address: IpAddr) -> Self {
@@ -159,10 +156,7 @@ impl Identities {
         }
         let mut identities = Vec::with_capacity(count);
         for _ in 0..count {
-            identities.push(Identity {
-                scheme: decode_text(reader)?,
-                id: decode_text(reader)?,
-            });
+            identities.push(Identity { scheme: decode_text(reader)?, id: decode_text(reader)? });
         }
         Ok(Self(identities.into()))
     }
@@ -172,9 +166,7 @@ impl Identities {
 impl core::fmt::Debug for AuthSettings {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let super_digest = self.super_digest.as_ref().map(|_| "…");
-        f.debug_struct("AuthSettings")
-            .field("super_digest", &super_digest)
-            .finish()
+        f.debug_struct("AuthSettings").field("super_digest", &super_digest).finish()
     }
 }
 
@@ -187,9 +179,7 @@ impl From<Truncated> for MalformedIdentities {
 fn decode_text(reader: &mut Reader<'_>) -> Result<String, MalformedIdentities> {
     let length = usize::from(reader.u16_le()?);
     let bytes = reader.bytes(length)?;
-    core::str::from_utf8(bytes)
-        .map(ToOwned::to_owned)
-        .map_err(|_| MalformedIdentities)
+    core::str::from_utf8(bytes).map(ToOwned::to_owned).map_err(|_| MalformedIdentities)
 }
 
 fn length_u16(length: usize) -> u16 {
@@ -259,11 +249,7 @@ impl AddressRange {
 impl Address {
     /// Java's reading, which is laxer than the standard library's: leading zeros are decimal.
     fn parse(text: &str) -> Option<Self> {
-        if text.contains(':') {
-            Self::parse_v6(text)
-        } else {
-            Self::parse_v4(text)
-        }
+        if text.contains(':') { Self::parse_v6(text) } else { Self::parse_v4(text) }
     }
 
     fn parse_v4(text: &str) -> Option<Self> {
@@ -276,9 +262,7 @@ impl Address {
     }
 
     fn parse_v6(text: &str) -> Option<Self> {
-        text.parse()
-            .ok()
-            .map(|address: core::net::Ipv6Addr| Self::V6(address.to_bits()))
+        text.parse().ok().map(|address: core::net::Ipv6Addr| Self::V6(address.to_bits()))
     }
 }
 

@@ -96,11 +96,7 @@ archived_bytes!(Control ArchivedControl, Checkpoint ArchivedCheckpoint, Seal Arc
 impl Checkpoint {
     /// The state of a shard in which nothing has ever happened.
     pub fn empty(shard: ShardId) -> Self {
-        Self {
-            shard: shard.0,
-            next_sequence: 1,
-            ..Self::default()
-        }
+        Self { shard: shard.0, next_sequence: 1, ..Self::default() }
     }
 
     pub fn shard(&self) -> ShardId {

@@ -71,10 +71,7 @@ impl Entry {
         previous: ChainHash,
         payload: &[u8],
     ) -> Self {
-        assert!(
-            payload.len() + ENTRY_HEADER_BYTES <= RECORD_BYTES_MAX,
-            "an entry is bounded"
-        );
+        assert!(payload.len() + ENTRY_HEADER_BYTES <= RECORD_BYTES_MAX, "an entry is bounded");
         let mut bytes = Vec::with_capacity(ENTRY_HEADER_BYTES + payload.len());
         bytes.put_u8(kind as u8);
         bytes.put_u8(ENTRY_VERSION);
@@ -85,10 +82,7 @@ impl Entry {
         assert_eq!(bytes.len(), ENTRY_HEADER_BYTES);
         bytes.put(payload);
         let hash = ChainHash(xxh3_128(&bytes));
-        Self {
-            bytes: bytes.into(),
-            hash,
-        }
+        Self { bytes: bytes.into(), hash }
     }
 
     /// Takes one entry off the front of `reader`, and computes its hash.
@@ -106,10 +100,7 @@ impl Entry {
             return Err(EntryError::TooLong);
         }
         let bytes = reader.bytes(ENTRY_HEADER_BYTES + length)?;
-        Ok(Self {
-            bytes: bytes.into(),
-            hash: ChainHash(xxh3_128(bytes)),
-        })
+        Ok(Self { bytes: bytes.into(), hash: ChainHash(xxh3_128(bytes)) })
     }
 
     pub fn kind(&self) -> EntryKind {
@@ -142,9 +133,7 @@ impl Entry {
     }
 
     fn field<const N: usize>(&self, offset: usize) -> [u8; N] {
-        *self.bytes[offset..]
-            .first_chunk()
-            .expect("a header is complete")
+        *self.bytes[offset..].first_chunk().expect("a header is complete")
     }
 }
 
@@ -169,12 +158,6 @@ impl From<Truncated> for EntryError {
 
 impl core::fmt::Debug for Entry {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(
-            f,
-            "{:?}@{}({})",
-            self.kind(),
-            self.zxid(),
-            self.payload().len()
-        )
+        write!(f, "{:?}@{}({})", self.kind(), self.zxid(), self.payload().len())
     }
 }

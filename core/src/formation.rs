@@ -79,10 +79,7 @@ pub enum Waiting {
     /// These are configured with other voters than this server.
     OtherVoters { servers: Vec<ServerId> },
     /// These are members of a cluster that this server's disk or configuration contradicts.
-    OtherCluster {
-        own: ClusterId,
-        formed: Vec<(ServerId, ClusterId)>,
-    },
+    OtherCluster { own: ClusterId, formed: Vec<(ServerId, ClusterId)> },
     /// These are members of a cluster, and this server's disk is unknown to it: empty because it
     /// is new, or because it has lost everything that it promised.
     DiskUnknown { formed: Vec<(ServerId, ClusterId)> },
@@ -135,10 +132,7 @@ impl Founding {
             config.only.is_none_or(|only| only == config.nonce),
             "a server proposes nothing that it would refuse"
         );
-        assert!(
-            !matches!(standing, Standing::Formed(_)),
-            "this server is a member already"
-        );
+        assert!(!matches!(standing, Standing::Formed(_)), "this server is a member already");
         let voters = config.voters.iter().copied().collect();
         let mut founding = Self {
             config,
@@ -216,15 +210,12 @@ impl Founding {
 
     /// The voters that no link leads to.
     pub fn unreachable(&self) -> impl Iterator<Item = ServerId> {
-        self.other_voters()
-            .filter(|voter| !self.linked.contains_key(voter))
+        self.other_voters().filter(|voter| !self.linked.contains_key(voter))
     }
 
     /// The members that are not empty, and the clusters that they say they belong to.
     pub fn formed(&self) -> impl Iterator<Item = (ServerId, ClusterId)> {
-        self.formed
-            .iter()
-            .map(|(server, cluster)| (*server, *cluster))
+        self.formed.iter().map(|(server, cluster)| (*server, *cluster))
     }
 
     fn on_link_up(&mut self, peer: ServerId, standing: Standing, out: &mut Vec<Output>) {
@@ -245,11 +236,7 @@ impl Founding {
     }
 
     fn on_durable(&mut self, standing: Standing, out: &mut Vec<Output>) {
-        assert_eq!(
-            self.writing.take(),
-            Some(standing),
-            "only what was asked for is written"
-        );
+        assert_eq!(self.writing.take(), Some(standing), "only what was asked for is written");
         self.standing = standing;
         let peers: Vec<_> = self.linked.keys().copied().collect();
         for peer in peers {
@@ -270,10 +257,7 @@ impl Founding {
     }
 
     fn tell(&self, to: ServerId, out: &mut Vec<Output>) {
-        let message = FormationMessage {
-            standing: self.standing,
-            voters: self.voters,
-        };
+        let message = FormationMessage { standing: self.standing, voters: self.voters };
         out.push(Output::Send { to, message });
     }
 
@@ -361,10 +345,7 @@ impl Founding {
 
     fn disagreeing(&self) -> impl Iterator<Item = ServerId> {
         let differs = |peer: &Peer| peer.voters.is_some_and(|voters| voters != self.voters);
-        self.linked
-            .iter()
-            .filter(move |(_, peer)| differs(peer))
-            .map(|(server, _)| *server)
+        self.linked.iter().filter(move |(_, peer)| differs(peer)).map(|(server, _)| *server)
     }
 
     fn refusal(&self) -> Waiting {

@@ -35,16 +35,8 @@ pub type Complaint = &'static str;
 
 impl Links {
     pub fn new(heartbeat: Duration, silence: Duration) -> Self {
-        assert!(
-            heartbeat < silence,
-            "a peer that lives is never silent for so long"
-        );
-        Self {
-            links: BTreeMap::new(),
-            cores: BTreeMap::new(),
-            heartbeat,
-            silence,
-        }
+        assert!(heartbeat < silence, "a peer that lives is never silent for so long");
+        Self { links: BTreeMap::new(), cores: BTreeMap::new(), heartbeat, silence }
     }
 
     pub fn on_up(&mut self, now: Instant, id: LinkId, peer_cores: u8) {
@@ -177,14 +169,11 @@ impl Links {
 
     pub fn deadline(&self) -> Option<Instant> {
         let open = self.links.values().filter(|link| !link.is_closing);
-        open.map(|link| link.ping_at.min(link.heard + self.silence))
-            .min()
+        open.map(|link| link.ping_at.min(link.heard + self.silence)).min()
     }
 
     fn find(&mut self, id: LinkId) -> Option<&mut Link> {
-        self.links
-            .get_mut(&(id.peer, id.core))
-            .filter(|link| link.id == id)
+        self.links.get_mut(&(id.peer, id.core)).filter(|link| link.id == id)
     }
 }
 

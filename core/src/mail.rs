@@ -17,33 +17,15 @@ pub enum Mail {
     /// To the core that has the shard's replica.
     Ask { shard: ShardId, ask: Ask },
     /// To the core that asked.
-    Answer {
-        shard: ShardId,
-        ticket: Ticket,
-        zxid: Zxid,
-        outcome: Outcome,
-    },
+    Answer { shard: ShardId, ticket: Ticket, zxid: Zxid, outcome: Outcome },
     /// To the connection's core: a watch fired.
-    Event {
-        shard: ShardId,
-        connection: ConnectionId,
-        zxid: Zxid,
-        event: EventType,
-        path: String,
-    },
+    Event { shard: ShardId, connection: ConnectionId, zxid: Zxid, event: EventType, path: String },
     /// To every core: a connection of this session with a lower generation is no longer its.
-    Moved {
-        session: SessionId,
-        generation: Generation,
-    },
+    Moved { session: SessionId, generation: Generation },
     /// To every core: the session is over.
     Ended { session: SessionId },
     /// To the core that touched: its sessions of that home are known to be alive, except these.
-    Touched {
-        shard: ShardId,
-        ticket: Ticket,
-        expired: Vec<SessionId>,
-    },
+    Touched { shard: ShardId, ticket: Ticket, expired: Vec<SessionId> },
 }
 
 /// Names a question on the core that asked it; never used twice by a process.
@@ -56,10 +38,7 @@ impl Ticket {
 
     /// The `number`th question of a replica; those of gateways count from 1 without the mark.
     pub fn of_replica(shard: ShardId, number: u64) -> Self {
-        assert!(
-            number < 1 << Self::SHARD_SHIFT,
-            "questions are numbered for thousands of years"
-        );
+        assert!(number < 1 << Self::SHARD_SHIFT, "questions are numbered for thousands of years");
         Self(Self::OF_REPLICA | u64::from(shard.0) << Self::SHARD_SHIFT | number)
     }
 
@@ -85,11 +64,7 @@ pub enum What {
     /// To be logged by the shard's leader, and answered when it is applied here.
     Write { asker: Writer, ask: WriteAsk },
     /// To be executed by this node's replica.
-    Read {
-        reader: Reader,
-        op_code: i32,
-        body: Vec<u8>,
-    },
+    Read { reader: Reader, op_code: i32, body: Vec<u8> },
     /// To be answered when this replica has applied everything acknowledged before now (`sync`,
     /// and the barrier of a session that has moved).
     Barrier,
@@ -99,25 +74,14 @@ pub enum What {
     Identify { reader: Reader },
     /// The children of a partition point have changed in another shard: the connection's watch on
     /// them, which is one, is used up here too.
-    Unwatch {
-        connection: ConnectionId,
-        path: String,
-    },
+    Unwatch { connection: ConnectionId, path: String },
     /// Sessions that were heard from.
     Touch { sessions: Vec<Touched> },
     /// What has the client of this session seen? See [`crate::peer::message::PeerMessage::Recall`].
-    Recall {
-        session: SessionId,
-        generation: Generation,
-        counter: u64,
-    },
+    Recall { session: SessionId, generation: Generation, counter: u64 },
     /// From a home: no session that it attached here before `until` can open here any more, unless
     /// it is one of these living ones, each with the zxid of its attachment.
-    RaiseFloor {
-        home: ShardId,
-        until: Zxid,
-        living: Vec<(SessionId, Zxid)>,
-    },
+    RaiseFloor { home: ShardId, until: Zxid, living: Vec<(SessionId, Zxid)> },
 }
 
 /// On whose behalf something is written.
@@ -161,9 +125,6 @@ pub enum Outcome {
 
 impl Outcome {
     pub fn refused(code: ErrorCode) -> Self {
-        Self::Refused {
-            code,
-            body: Vec::new(),
-        }
+        Self::Refused { code, body: Vec::new() }
     }
 }

@@ -352,9 +352,7 @@ impl Request<'_> {
     /// The number under which the request travels.
     pub const fn op_code(&self) -> OpCode {
         match self {
-            Self::Create {
-                with_stat: false, ..
-            } => OpCode::Create,
+            Self::Create { with_stat: false, .. } => OpCode::Create,
             Self::Create { .. } => OpCode::Create2,
             Self::Delete { .. } => OpCode::Delete,
             Self::Exists { .. } => OpCode::Exists,
@@ -362,9 +360,7 @@ impl Request<'_> {
             Self::SetData { .. } => OpCode::SetData,
             Self::GetAcl { .. } => OpCode::GetAcl,
             Self::SetAcl { .. } => OpCode::SetAcl,
-            Self::GetChildren {
-                with_stat: false, ..
-            } => OpCode::GetChildren,
+            Self::GetChildren { with_stat: false, .. } => OpCode::GetChildren,
             Self::GetChildren { .. } => OpCode::GetChildren2,
             Self::Sync { .. } => OpCode::Sync,
             Self::Ping => OpCode::Ping,

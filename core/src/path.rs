@@ -87,11 +87,7 @@ fn check_slowly(path: &str, sequential: bool) -> Result<(), PathError> {
         let number_follows = sequential && components.peek().is_none();
         check_component(component, number_follows)?;
     }
-    if depth > PATH_DEPTH_MAX {
-        Err(PathError::TooDeep)
-    } else {
-        Ok(())
-    }
+    if depth > PATH_DEPTH_MAX { Err(PathError::TooDeep) } else { Ok(()) }
 }
 
 fn check_component(component: &str, number_follows: bool) -> Result<(), PathError> {
@@ -102,11 +98,7 @@ fn check_component(component: &str, number_follows: bool) -> Result<(), PathErro
             _ => {}
         }
     }
-    if component.chars().any(is_forbidden) {
-        Err(PathError::ForbiddenCharacter)
-    } else {
-        Ok(())
-    }
+    if component.chars().any(is_forbidden) { Err(PathError::ForbiddenCharacter) } else { Ok(()) }
 }
 
 /// The characters that ZooKeeper refuses: controls, surrogates, private use and the specials. What
@@ -189,10 +181,7 @@ mod tests {
             let legal = check(&format!("/a{character}b"), false).is_ok();
             assert_eq!(legal, !refused, "U+{code:04X}");
             if refused {
-                assert!(
-                    check(&format!("/{character}"), true).is_err(),
-                    "U+{code:04X}"
-                );
+                assert!(check(&format!("/{character}"), true).is_err(), "U+{code:04X}");
             }
         }
     }
@@ -201,16 +190,10 @@ mod tests {
     fn bounds_length_and_depth() {
         let longest = format!("/{}", "a".repeat(PATH_BYTES_MAX - 1));
         assert_eq!(check(&longest, false), Ok(()));
-        assert_eq!(
-            check(&format!("{longest}a"), false),
-            Err(PathError::TooLong)
-        );
+        assert_eq!(check(&format!("{longest}a"), false), Err(PathError::TooLong));
         let deepest = "/a".repeat(PATH_DEPTH_MAX);
         assert_eq!(check(&deepest, false), Ok(()));
-        assert_eq!(
-            check(&format!("{deepest}/a"), false),
-            Err(PathError::TooDeep)
-        );
+        assert_eq!(check(&format!("{deepest}/a"), false), Err(PathError::TooDeep));
         assert_eq!(check(&format!("{deepest}/"), true), Err(PathError::TooDeep));
     }
 

@@ -53,11 +53,7 @@ impl ShardReport {
         let log = zab.log();
         let tree = replica.state().tree();
         let shard = replica.shard();
-        let points = if shard == ShardId(0) {
-            0
-        } else {
-            PARTITION_POINTS.len()
-        };
+        let points = if shard == ShardId(0) { 0 } else { PARTITION_POINTS.len() };
         let mut report = Self {
             shard,
             role: zab.state(),

@@ -59,11 +59,7 @@ impl ShardMap {
     /// The shard of a create whose name the leader will complete with a counter.
     pub fn shard_of_sequential(self, prefix: &str) -> ShardId {
         let parent = path::parent(prefix).unwrap_or("/");
-        if is_partition_point(parent) {
-            ShardId(0)
-        } else {
-            self.shard_of(prefix)
-        }
+        if is_partition_point(parent) { ShardId(0) } else { self.shard_of(prefix) }
     }
 
     /// The home shard of a session: where it is created, re-attached, closed and ended.

@@ -86,18 +86,11 @@ impl Worker {
             session_base_ms: config.session_base_ms,
         });
         let links = Links::new(config.periods.heartbeat, config.periods.silence);
-        let mut shards = Shards {
-            replicas: BTreeMap::new(),
-            deeds: Vec::new(),
-            scratch: Vec::new(),
-        };
+        let mut shards =
+            Shards { replicas: BTreeMap::new(), deeds: Vec::new(), scratch: Vec::new() };
         for (state, restored) in restored {
             let shard = restored.shard;
-            assert_eq!(
-                core_of(shard, config.cores),
-                config.core,
-                "a shard has one core"
-            );
+            assert_eq!(core_of(shard, config.cores), config.core, "a shard has one core");
             let replica = Replica::new(
                 replica_config(&config, shard),
                 state,
@@ -108,13 +101,7 @@ impl Worker {
             shards.replicas.insert(shard, replica);
             shards.collect(shard);
         }
-        let mut worker = Self {
-            config,
-            gateway,
-            shards,
-            links,
-            inbox: VecDeque::new(),
-        };
+        let mut worker = Self { config, gateway, shards, links, inbox: VecDeque::new() };
         worker.route(now, effects);
         worker
     }
@@ -122,24 +109,14 @@ impl Worker {
     pub fn step(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) {
         let instant = now.instant;
         match input {
-            Input::ClientOpened {
-                connection,
-                address,
-                entropy,
-            } => {
-                self.gateway
-                    .on_opened(instant, connection, address, entropy);
+            Input::ClientOpened { connection, address, entropy } => {
+                self.gateway.on_opened(instant, connection, address, entropy);
             }
             Input::ClientBytes { connection, bytes } => {
-                self.gateway
-                    .receive(instant, connection, bytes, &mut self.shards);
+                self.gateway.receive(instant, connection, bytes, &mut self.shards);
             }
-            Input::ClientSent {
-                connection,
-                unsent_bytes,
-            } => {
-                self.gateway
-                    .on_sent(instant, connection, unsent_bytes, &mut self.shards);
+            Input::ClientSent { connection, unsent_bytes } => {
+                self.gateway.on_sent(instant, connection, unsent_bytes, &mut self.shards);
             }
             Input::ClientClosed { connection } => self.gateway.on_closed(connection),
             Input::LinkUp { link, peer_cores } => self.on_link_up(now, link, peer_cores),
@@ -147,8 +124,7 @@ impl Worker {
             Input::LinkDown { link } => self.on_link_down(now, link),
             Input::Durable(mark) => {
                 let shard = mark.value().shard;
-                self.shards
-                    .with(shard, |replica, deeds| replica.on_durable(now, mark, deeds));
+                self.shards.with(shard, |replica, deeds| replica.on_durable(now, mark, deeds));
             }
             Input::Mail { from: _, mail } => self.inbox.push_back(mail),
             Input::Time => self.on_time(now, effects),
@@ -162,16 +138,8 @@ impl Worker {
 
     /// When [`Input::Time`] is due, as of `now`.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let replicas = self
-            .shards
-            .replicas
-            .values()
-            .filter_map(Replica::deadline)
-            .min();
-        [replicas, self.links.deadline(), self.gateway.deadline(now)]
-            .into_iter()
-            .flatten()
-            .min()
+        let replicas = self.shards.replicas.values().filter_map(Replica::deadline).min();
+        [replicas, self.links.deadline(), self.gateway.deadline(now)].into_iter().flatten().min()
     }
 
     /// What is ready to be sent to a client. The driver takes it when it sends.
@@ -209,24 +177,16 @@ impl Worker {
         }
         let known = self.config.voters.iter().chain(&self.config.observers);
         if !known.into_iter().any(|&id| id == hello.from) || hello.from == self.config.server {
-            return Err(HelloError::UnknownServer {
-                claimed: hello.from,
-            });
+            return Err(HelloError::UnknownServer { claimed: hello.from });
         }
         if hello.cluster != self.config.cluster {
-            return Err(HelloError::OtherCluster {
-                theirs: hello.cluster,
-            });
+            return Err(HelloError::OtherCluster { theirs: hello.cluster });
         }
         if hello.shards != self.config.shards.count() {
-            return Err(HelloError::OtherShardCount {
-                theirs: hello.shards,
-            });
+            return Err(HelloError::OtherShardCount { theirs: hello.shards });
         }
         if hello.to_core.0 >= self.config.cores {
-            return Err(HelloError::NoSuchCore {
-                wanted: hello.to_core,
-            });
+            return Err(HelloError::NoSuchCore { wanted: hello.to_core });
         }
         Ok(())
     }
@@ -234,10 +194,7 @@ impl Worker {
     /// Figures for four-letter words and tests.
     pub fn report(&self) -> Report {
         let shards = self.shards.replicas.values().map(ShardReport::of).collect();
-        Report {
-            shards,
-            outstanding: self.gateway.outstanding(),
-        }
+        Report { shards, outstanding: self.gateway.outstanding() }
     }
 
     /// Every watch of this core's replicas; the connection may be another core's.
@@ -276,16 +233,12 @@ impl Worker {
 
     fn on_link_up(&mut self, now: Now, link: LinkId, peer_cores: u8) {
         self.links.on_up(now.instant, link, peer_cores);
-        self.tell_replicas(link, |replica, deeds| {
-            replica.on_peer_up(now, link.peer, deeds)
-        });
+        self.tell_replicas(link, |replica, deeds| replica.on_peer_up(now, link.peer, deeds));
     }
 
     fn on_link_down(&mut self, now: Now, link: LinkId) {
         if self.links.on_down(link) {
-            self.tell_replicas(link, |replica, deeds| {
-                replica.on_peer_down(now, link.peer, deeds)
-            });
+            self.tell_replicas(link, |replica, deeds| replica.on_peer_down(now, link.peer, deeds));
         }
     }
 
@@ -305,21 +258,15 @@ impl Worker {
 
     fn on_link_bytes(&mut self, now: Now, link: LinkId, bytes: &[u8], effects: &mut Effects) {
         let mut messages: Vec<(ShardId, PeerMessage)> = Vec::new();
-        let result = self
-            .links
-            .receive(now.instant, link, bytes, |shard, message| {
-                messages.push((shard, message));
-            });
+        let result = self.links.receive(now.instant, link, bytes, |shard, message| {
+            messages.push((shard, message));
+        });
         for (shard, message) in messages {
             let known = self.shards.with(shard, |replica, deeds| {
                 replica.on_peer_message(now, link.peer, message, deeds);
             });
             if !known {
-                self.close_link(
-                    link,
-                    "a message about a shard that is not on this core",
-                    effects,
-                );
+                self.close_link(link, "a message about a shard that is not on this core", effects);
                 return;
             }
             self.route(now, effects);
@@ -354,12 +301,12 @@ impl Worker {
         effects.push(Effect::LinkClose { link, why });
     }
 
-    /// Proposals, commits and quorum rounds leave; so does what their answers let clients go on with.
+    /// Proposals, commits and quorum rounds leave; so does what their answers let clients go on
+    /// with.
     fn end_turn(&mut self, now: Now, effects: &mut Effects) {
         loop {
             self.route(now, effects);
-            self.shards
-                .each(|replica, deeds| replica.on_turn_end(now, deeds));
+            self.shards.each(|replica, deeds| replica.on_turn_end(now, deeds));
             if self.shards.deeds.is_empty() {
                 return;
             }
@@ -400,24 +347,14 @@ impl Worker {
                 });
                 assert!(known, "mail about a shard goes to its core");
             }
-            Mail::Answer {
-                shard,
-                ticket,
-                zxid,
-                outcome,
-            } => match ticket.replica() {
+            Mail::Answer { shard, ticket, zxid, outcome } => match ticket.replica() {
                 Some(asker) => {
                     self.shards.with(asker, |replica, deeds| {
                         replica.on_shard_answer(now, shard, ticket, &outcome, deeds);
                     });
                 }
                 None => {
-                    let mail = Mail::Answer {
-                        shard,
-                        ticket,
-                        zxid,
-                        outcome,
-                    };
+                    let mail = Mail::Answer { shard, ticket, zxid, outcome };
                     self.gateway.on_mail(now.instant, mail);
                 }
             },
@@ -427,18 +364,9 @@ impl Worker {
 
     fn route_deed(&mut self, shard: ShardId, deed: Deed, effects: &mut Effects) {
         match deed {
-            Deed::Zab(Action::Append {
-                sequence,
-                record,
-                riders,
-            }) => {
+            Deed::Zab(Action::Append { sequence, record, riders }) => {
                 let riders = self.address_riders(shard, riders);
-                effects.push(Effect::Append(Append {
-                    shard,
-                    sequence,
-                    record,
-                    riders,
-                }));
+                effects.push(Effect::Append(Append { shard, sequence, record, riders }));
             }
             Deed::Zab(Action::Send { to, message }) => {
                 let mut frame = Vec::new();
@@ -473,11 +401,7 @@ impl Worker {
             let cumulative = matches!(message, PeerMessage::Ack { .. });
             let mut frame = Vec::new();
             codec::encode_message(shard, &message, &mut frame);
-            addressed.push(Rider {
-                link,
-                cumulative,
-                frame,
-            });
+            addressed.push(Rider { link, cumulative, frame });
         }
         addressed
     }
@@ -511,10 +435,7 @@ impl Worker {
             Recipient::Cores => {
                 for core in (0..self.config.cores).map(CoreId) {
                     if core != self.config.core {
-                        effects.push(Effect::Mail {
-                            to: core,
-                            mail: mail.clone(),
-                        });
+                        effects.push(Effect::Mail { to: core, mail: mail.clone() });
                     }
                 }
                 self.config.core
@@ -542,14 +463,12 @@ impl Shards {
     fn each(&mut self, mut act: impl FnMut(&mut Replica, &mut Vec<Deed>)) {
         for (&shard, replica) in &mut self.replicas {
             act(replica, &mut self.scratch);
-            self.deeds
-                .extend(self.scratch.drain(..).map(|deed| (shard, deed)));
+            self.deeds.extend(self.scratch.drain(..).map(|deed| (shard, deed)));
         }
     }
 
     fn collect(&mut self, shard: ShardId) {
-        self.deeds
-            .extend(self.scratch.drain(..).map(|deed| (shard, deed)));
+        self.deeds.extend(self.scratch.drain(..).map(|deed| (shard, deed)));
     }
 }
 
@@ -563,8 +482,7 @@ impl Replicas for Shards {
     ) -> Option<Result<(), ErrorCode>> {
         let replica = self.replicas.get_mut(&shard)?;
         let result = replica.read(reader, request, body, &mut self.scratch);
-        self.deeds
-            .extend(self.scratch.drain(..).map(|deed| (shard, deed)));
+        self.deeds.extend(self.scratch.drain(..).map(|deed| (shard, deed)));
         Some(result)
     }
 

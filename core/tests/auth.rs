@@ -13,10 +13,7 @@ use pigeonhole_core::op::{Acl, CreateMode, Request, permission};
 use pigeonhole_core::state::acl;
 
 fn pairs(identities: &[Identity]) -> Vec<(&str, &str)> {
-    identities
-        .iter()
-        .map(|identity| (identity.scheme.as_str(), identity.id.as_str()))
-        .collect()
+    identities.iter().map(|identity| (identity.scheme.as_str(), identity.id.as_str())).collect()
 }
 
 #[test]
@@ -37,9 +34,8 @@ fn digest_is_user_and_hash_of_user_and_password() {
 
 #[test]
 fn the_super_digest_proves_the_superuser() {
-    let settings = AuthSettings {
-        super_digest: Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=".to_string()),
-    };
+    let settings =
+        AuthSettings { super_digest: Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=".to_string()) };
     let proven = |credential: &[u8]| {
         authenticate("digest", credential, address("10.0.0.7"), &settings).unwrap()
     };
@@ -48,10 +44,7 @@ fn the_super_digest_proves_the_superuser() {
     assert_eq!(pairs(&right)[0], ("super", ""));
     assert_eq!(pairs(&right)[1].0, "digest");
     assert_eq!(pairs(&proven(b"super:wrong")).len(), 1);
-    assert!(
-        !format!("{settings:?}").contains("xQJ"),
-        "a digest is never printed"
-    );
+    assert!(!format!("{settings:?}").contains("xQJ"), "a digest is never printed");
 }
 
 #[test]
@@ -59,15 +52,9 @@ fn other_schemes() {
     let settings = AuthSettings::default();
     let result =
         |scheme, address_text| authenticate(scheme, b"x", address(address_text), &settings);
-    assert_eq!(
-        pairs(&result("ip", "10.0.0.7").unwrap()),
-        [("ip", "10.0.0.7")]
-    );
+    assert_eq!(pairs(&result("ip", "10.0.0.7").unwrap()), [("ip", "10.0.0.7")]);
     // An IPv4 client on a dual-stack socket is an IPv4 client.
-    assert_eq!(
-        pairs(&result("ip", "::ffff:10.0.0.7").unwrap()),
-        [("ip", "10.0.0.7")]
-    );
+    assert_eq!(pairs(&result("ip", "::ffff:10.0.0.7").unwrap()), [("ip", "10.0.0.7")]);
     for unknown in ["world", "auth", "super", "sasl", "x509", "", "Digest"] {
         assert!(result(unknown, "10.0.0.7").is_err(), "{unknown}");
     }
@@ -125,20 +112,14 @@ fn address_ranges() {
         ("2001:db8::1", "2001:0db8:0:0:0:0:0:1", true),
         ("10.0.0.7", "nonsense", false),
     ] {
-        assert_eq!(
-            matches("ip", address, range),
-            inside,
-            "{address} in {range}"
-        );
+        assert_eq!(matches("ip", address, range), inside, "{address} in {range}");
     }
 }
 
 #[test]
 fn identities_collect_once_and_within_bounds() {
-    let identity = |number: usize| Identity {
-        scheme: "digest".to_string(),
-        id: format!("u{number}:h"),
-    };
+    let identity =
+        |number: usize| Identity { scheme: "digest".to_string(), id: format!("u{number}:h") };
     let one = Identities::none().with(vec![identity(1)]).unwrap();
     let same = one.with(vec![identity(1)]).unwrap();
     assert_eq!(one, same);
@@ -151,9 +132,8 @@ fn identities_collect_once_and_within_bounds() {
 
 #[test]
 fn identities_travel_as_these_bytes() {
-    let identities = Client::new(pigeonhole_core::base::id::SessionId(1))
-        .with_auth("super:admin")
-        .identities;
+    let identities =
+        Client::new(pigeonhole_core::base::id::SessionId(1)).with_auth("super:admin").identities;
     let mut bytes = Vec::new();
     identities.encode(&mut bytes);
     let golden = [
@@ -176,9 +156,8 @@ fn identities_travel_as_these_bytes() {
 
 #[test]
 fn who_am_i_tells_names_and_no_digests() {
-    let identities = Client::new(pigeonhole_core::base::id::SessionId(1))
-        .with_auth("super:admin")
-        .identities;
+    let identities =
+        Client::new(pigeonhole_core::base::id::SessionId(1)).with_auth("super:admin").identities;
     let names: Vec<_> = identities.iter().map(Identity::user_name).collect();
     assert_eq!(names, ["10.0.0.7", "", "super"]);
 }
@@ -188,46 +167,30 @@ fn what_a_list_of_a_request_becomes() {
     let client = Client::new(pigeonhole_core::base::id::SessionId(1)).with_auth("bob:secret");
     let bob = client.identities.iter().last().unwrap().id.clone();
     let nobody = Identities::initial(address("10.0.0.7"));
-    let acl = |permissions, scheme, id| Acl {
-        permissions,
-        scheme,
-        id,
-    };
+    let acl = |permissions, scheme, id| Acl { permissions, scheme, id };
     let fixup = |list: &[Acl<'_>]| acl::fixup(list, &client.identities);
 
     assert!(fixup(&[]).is_err(), "an empty list");
     let twice = [acl(31, "world", "anyone"), acl(31, "world", "anyone")];
     assert_eq!(fixup(&twice).unwrap(), [entry(31, "world", "anyone")]);
     let two = [acl(1, "world", "anyone"), acl(2, "world", "anyone")];
-    assert_eq!(
-        fixup(&two).unwrap().len(),
-        2,
-        "other permissions, another entry"
-    );
+    assert_eq!(fixup(&two).unwrap().len(), 2, "other permissions, another entry");
     assert!(fixup(&[acl(31, "world", "somebody")]).is_err());
     // The address is an identity, but not an authenticated one.
-    assert_eq!(
-        fixup(&[acl(3, "auth", "")]).unwrap(),
-        [entry(3, "digest", &bob)]
-    );
+    assert_eq!(fixup(&[acl(3, "auth", "")]).unwrap(), [entry(3, "digest", &bob)]);
     assert!(acl::fixup(&[acl(3, "auth", "")], &nobody).is_err());
     // Duplicates are dropped before `auth` is spelled out.
     let both = [acl(3, "auth", ""), acl(3, "digest", &bob)];
     assert_eq!(fixup(&both).unwrap().len(), 2);
     assert!(fixup(&[acl(31, "digest", "bob")]).is_err());
     assert!(fixup(&[acl(31, "ip", "10.0.0.0/8"), acl(1, "nonsense", "x")]).is_err());
-    let many: Vec<_> = (0..2000)
-        .map(|number| acl(number, "world", "anyone"))
-        .collect();
+    let many: Vec<_> = (0..2000).map(|number| acl(number, "world", "anyone")).collect();
     assert!(fixup(&many).is_err(), "more entries than any list may have");
 }
 
 #[test]
 fn masked_lists_tell_who_but_no_digest() {
-    let list = [
-        entry(31, "digest", "bob:c2VjcmV0"),
-        entry(1, "ip", "10.0.0.7"),
-    ];
+    let list = [entry(31, "digest", "bob:c2VjcmV0"), entry(1, "ip", "10.0.0.7")];
     let expected = [entry(31, "digest", "bob:x"), entry(1, "ip", "10.0.0.7")];
     assert_eq!(acl::masked(&list), expected);
 }
@@ -239,24 +202,12 @@ fn every_operation_needs_its_permission_for_every_scheme() {
         ("create", permission::CREATE, plain("/guarded/new")),
         ("delete", permission::DELETE, delete("/guarded/child", -1)),
         ("setData", permission::WRITE, set("/guarded", -1)),
-        (
-            "setACL",
-            permission::ADMIN,
-            set_acl("/guarded", &leader::OPEN, -1),
-        ),
-        (
-            "check",
-            permission::READ,
-            Request::Multi(vec![check("/guarded", -1)]),
-        ),
+        ("setACL", permission::ADMIN, set_acl("/guarded", &leader::OPEN, -1)),
+        ("check", permission::READ, Request::Multi(vec![check("/guarded", -1)])),
     ];
     let bob = Client::new(pigeonhole_core::base::id::SessionId(1)).with_auth("bob:secret");
     let bob = bob.identities.iter().last().unwrap().id.clone();
-    let schemes = [
-        ("world", "anyone"),
-        ("digest", bob.as_str()),
-        ("ip", "10.0.0.0/24"),
-    ];
+    let schemes = [("world", "anyone"), ("digest", bob.as_str()), ("ip", "10.0.0.0/24")];
     for (scheme, id) in schemes {
         for (name, needed, request) in &operations {
             for permissions in [permission::ALL, permission::ALL & !needed, *needed, 0] {
@@ -265,30 +216,18 @@ fn every_operation_needs_its_permission_for_every_scheme() {
                 let mut stranger = leader.client(2);
                 stranger.identities = Identities::initial(address("192.168.0.1"));
                 let root = leader.client(3).with_auth("super:admin");
-                let acl = [Acl {
-                    permissions,
-                    scheme,
-                    id,
-                }];
+                let acl = [Acl { permissions, scheme, id }];
                 let guarded = create("/guarded", CreateMode::Persistent, &acl);
                 leader.run(&root, &guarded).unwrap();
                 leader.run(&root, &plain("/guarded/child")).unwrap();
 
                 let is_allowed = permissions & needed != 0;
                 let expect = |allowed| {
-                    if allowed {
-                        Ok(())
-                    } else {
-                        Err(ErrorCode::NoAuth)
-                    }
+                    if allowed { Ok(()) } else { Err(ErrorCode::NoAuth) }
                 };
                 let context = format!("{name} with {permissions} for {scheme}");
                 let refused = leader.run(&stranger, request).map(|_| ());
-                assert_eq!(
-                    refused,
-                    expect(is_allowed && scheme == "world"),
-                    "{context}"
-                );
+                assert_eq!(refused, expect(is_allowed && scheme == "world"), "{context}");
                 if scheme == "world" && is_allowed {
                     continue;
                 }
@@ -309,32 +248,18 @@ fn a_pending_list_is_the_list() {
     let bob = leader.client(1).with_auth("bob:secret");
     let eve = leader.client(2);
     leader.run(&bob, &plain("/door")).unwrap();
-    let mine = [Acl {
-        permissions: 31,
-        scheme: "auth",
-        id: "",
-    }];
+    let mine = [Acl { permissions: 31, scheme: "auth", id: "" }];
     let locked = leader.write(&bob, &set_acl("/door", &mine, -1)).unwrap();
-    for request in [
-        set("/door", -1),
-        plain("/door/in"),
-        set_acl("/door", &leader::OPEN, -1),
-    ] {
+    for request in [set("/door", -1), plain("/door/in"), set_acl("/door", &leader::OPEN, -1)] {
         let refusal = leader.write(&eve, &request).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::NoAuth);
-        assert_eq!(
-            refusal.judged_by, locked,
-            "the refusal rests on the pending list"
-        );
+        assert_eq!(refusal.judged_by, locked, "the refusal rests on the pending list");
     }
     // The list of a pending create binds as well, and survives a change of the data.
     let own = create("/own", CreateMode::Persistent, &mine);
     leader.write(&bob, &own).unwrap();
     leader.write(&bob, &set("/own", -1)).unwrap();
-    assert_eq!(
-        leader.write(&eve, &set("/own", -1)).unwrap_err().code,
-        ErrorCode::NoAuth
-    );
+    assert_eq!(leader.write(&eve, &set("/own", -1)).unwrap_err().code, ErrorCode::NoAuth);
     leader.apply_all();
     assert_eq!(leader.run(&eve, &set("/own", -1)), Err(ErrorCode::NoAuth));
 }
@@ -344,9 +269,5 @@ fn a_pending_list_is_the_list() {
 fn an_empty_list_allows_everything() {
     assert!(acl::permits(&[], &Identities::none(), permission::ALL));
     let listed = [entry(permission::READ, "world", "anyone")];
-    assert!(!acl::permits(
-        &listed,
-        &Identities::none(),
-        permission::WRITE
-    ));
+    assert!(!acl::permits(&listed, &Identities::none(), permission::WRITE));
 }

@@ -12,10 +12,7 @@ fn at(milliseconds: u64) -> Instant {
 }
 
 fn due(queue: &mut ExpiryQueue, milliseconds: u64) -> Vec<u64> {
-    queue
-        .due(at(milliseconds))
-        .map(|session| session.0)
-        .collect()
+    queue.due(at(milliseconds)).map(|session| session.0).collect()
 }
 
 #[test]
@@ -56,10 +53,7 @@ fn a_touch_prolongs_and_never_shortens() {
 fn a_new_leader_gives_everybody_a_full_timeout() {
     let mut queue = ExpiryQueue::new(Duration::from_ms(100));
     queue.touch(SessionId(9), Duration::from_ms(100), at(0));
-    let known = [
-        (SessionId(2), Duration::from_ms(300)),
-        (SessionId(1), Duration::from_ms(100)),
-    ];
+    let known = [(SessionId(2), Duration::from_ms(300)), (SessionId(1), Duration::from_ms(100))];
     queue.reset(known, at(5000));
     assert!(due(&mut queue, 5100).is_empty());
     assert_eq!(due(&mut queue, 5400), [1, 2]);

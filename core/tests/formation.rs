@@ -119,10 +119,7 @@ fn lost_disks_never_make_two_clusters_nor_pretend_to_be_members() {
             }
         }
     }
-    assert!(
-        refused > 300,
-        "{refused} servers knew that their disk was unknown"
-    );
+    assert!(refused > 300, "{refused} servers knew that their disk was unknown");
 }
 
 /// The checks above can fail: a disk that forgets what it has confirmed breaks them.
@@ -190,21 +187,13 @@ fn what_is_waited_for_is_said_every_ten_seconds() {
         let before = said(&out).len();
         founding.step(now, Input::Time, &mut out);
         let after = said(&out).len();
-        assert_eq!(
-            due,
-            after > before,
-            "the deadline is when something is said"
-        );
+        assert_eq!(due, after > before, "the deadline is when something is said");
         if after > before {
             said_at.push(now.since(NOW).as_ms());
         }
     }
     assert_eq!(said_at, [1_000, 11_000, 21_000]);
-    assert!(
-        said(&out)[0].contains("waiting for server 1 and server 3;"),
-        "{:?}",
-        said(&out)
-    );
+    assert!(said(&out)[0].contains("waiting for server 1 and server 3;"), "{:?}", said(&out));
 }
 
 #[test]
@@ -224,10 +213,7 @@ fn a_server_that_is_told_its_cluster_joins_no_other() {
     let other = Standing::Forming(ClusterId(0xb));
     link(&mut founding, 1, other, voters(3), &mut out);
     link(&mut founding, 3, Standing::Empty, voters(3), &mut out);
-    assert!(matches!(
-        founding.waiting(),
-        Some(Waiting::OtherCluster { .. })
-    ));
+    assert!(matches!(founding.waiting(), Some(Waiting::OtherCluster { .. })));
     let right = Standing::Forming(ClusterId(0xa));
     link(&mut founding, 1, right, voters(3), &mut out);
     assert_eq!(out.last(), Some(&Output::WriteMeta(right)));
@@ -239,10 +225,8 @@ fn members_of_another_cluster_are_no_reason_to_become_one() {
     let standing = Standing::Formed(ClusterId(0xb));
     let peer = ServerId(3);
     founding.step(NOW, Input::LinkUp { peer, standing }, &mut out);
-    let expected = Waiting::OtherCluster {
-        own: ClusterId(0xa),
-        formed: vec![(ServerId(3), ClusterId(0xb))],
-    };
+    let expected =
+        Waiting::OtherCluster { own: ClusterId(0xa), formed: vec![(ServerId(3), ClusterId(0xb))] };
     assert_eq!(founding.waiting(), Some(expected));
     assert!(!out.iter().any(|it| matches!(it, Output::WriteMeta(_))));
 }

@@ -1,8 +1,5 @@
 //! State to bytes and back: the same bytes for the same state, and no state from other bytes.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test may panic wherever it finds something wrong"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may panic wherever it finds something wrong")]
 
 use std::fmt::Write;
 
@@ -14,10 +11,7 @@ use pigeonhole_core::state::image::{Image, ImageError, ImageHeader, ImageReader,
 use pigeonhole_core::state::tree::{NewNode, NodeId, Tree, Znodes};
 use pigeonhole_core::txn::AclEntry;
 
-const HEADER: ImageHeader = ImageHeader {
-    shard: ShardId(3),
-    zxid: Zxid(0x0000_0002_0000_0007),
-};
+const HEADER: ImageHeader = ImageHeader { shard: ShardId(3), zxid: Zxid(0x0000_0002_0000_0007) };
 const HEADER_BYTES: usize = 52;
 
 fn new<'a>(data: &'a [u8], acl: &'a [AclEntry]) -> NewNode<'a> {
@@ -105,12 +99,8 @@ fn random_tree(seed: u64, changes: u32) -> Tree {
             if tree.find(&path).is_none() {
                 let parent_creations = tree.creations(found) + 1;
                 let ephemeral_owner = SessionId(random.below(2));
-                let brought = NewNode {
-                    ephemeral_owner,
-                    parent_creations,
-                    zxid,
-                    ..new(&data, &acl)
-                };
+                let brought =
+                    NewNode { ephemeral_owner, parent_creations, zxid, ..new(&data, &acl) };
                 tree.create(&path, brought);
                 paths.push(path);
             }
@@ -143,15 +133,10 @@ fn the_bytes_are_the_golden_ones() {
     let bytes = write(&small_tree().freeze(), b"the sessions");
     let mut hex = String::new();
     for line in bytes.chunks(32) {
-        line.iter()
-            .for_each(|byte| write!(hex, "{byte:02x}").unwrap());
+        line.iter().for_each(|byte| write!(hex, "{byte:02x}").unwrap());
         hex.push('\n');
     }
-    assert_eq!(
-        hex,
-        include_str!("golden/image_1.hex"),
-        "released bytes changed:\n{hex}"
-    );
+    assert_eq!(hex, include_str!("golden/image_1.hex"), "released bytes changed:\n{hex}");
     let image = read(&bytes).unwrap();
     assert_eq!(image.header, HEADER);
     assert_eq!(image.sessions, b"the sessions");
@@ -164,28 +149,18 @@ fn a_random_tree_comes_back_and_gives_the_same_bytes() {
         let mut tree = random_tree(seed, 4000);
         let frozen = tree.freeze();
         let bytes = write(&frozen, &[7; 1000]);
-        assert!(
-            bytes.len() > 2 * SNAPSHOT_CHUNK_BYTES,
-            "seed {seed} must need some chunks"
-        );
+        assert!(bytes.len() > 2 * SNAPSHOT_CHUNK_BYTES, "seed {seed} must need some chunks");
         let image = read(&bytes).unwrap();
         assert_same(&image.tree, &frozen);
-        assert_eq!(
-            write(&image.tree.freeze(), &[7; 1000]),
-            bytes,
-            "seed {seed}"
-        );
+        assert_eq!(write(&image.tree.freeze(), &[7; 1000]), bytes, "seed {seed}");
         // The frozen view is what is written, whatever happens meanwhile; and a tree that was read
         // goes on like the one that was written.
         let mut restored = image.tree;
         let late_acl = user("late");
         for tree in [&mut tree, &mut restored] {
             let creations = tree.creations(Tree::ROOT) + 1;
-            let late = NewNode {
-                parent_creations: creations,
-                zxid: Zxid(1 << 40),
-                ..new(b"", &late_acl)
-            };
+            let late =
+                NewNode { parent_creations: creations, zxid: Zxid(1 << 40), ..new(b"", &late_acl) };
             tree.create("/late", late);
             let some = tree.find("/late").unwrap();
             tree.set_acl(some, &user("other"), 9);
@@ -228,10 +203,7 @@ fn a_wide_znode_is_written_in_order_by_bounded_steps() {
     for number in 1..=COUNT {
         // Scatters the order of creation; 7 and the count have no common factor.
         let name = number.wrapping_mul(7) % COUNT;
-        let child = NewNode {
-            parent_creations: number,
-            ..new(b"", &everyone)
-        };
+        let child = NewNode { parent_creations: number, ..new(b"", &everyone) };
         tree.create(&format!("/wide/{name}"), child);
         if name % 1000 == 0 {
             tree.create(&format!("/wide/{name}/below"), new(b"", &everyone));
@@ -244,10 +216,7 @@ fn a_wide_znode_is_written_in_order_by_bounded_steps() {
         assert!(writer.next_chunk(&mut first));
         calls_without_a_chunk += u32::from(first.is_empty());
     }
-    assert!(
-        calls_without_a_chunk >= 4,
-        "sorting must be spread: {calls_without_a_chunk}"
-    );
+    assert!(calls_without_a_chunk >= 4, "sorting must be spread: {calls_without_a_chunk}");
     // The reader refuses any other order.
     let image = read(&write(&tree.freeze(), &[])).unwrap();
     assert_eq!(image.tree.stat(wide), tree.stat(wide));
@@ -272,11 +241,7 @@ fn a_damaged_image_is_refused_wherever_the_damage_is() {
     let bytes = write(&small_tree().freeze(), b"the sessions");
     let sessions_start = bytes.len() - b"the sessions".len();
     for end in 0..bytes.len() {
-        assert_eq!(
-            read(&bytes[..end]).err(),
-            Some(ImageError::Incomplete),
-            "cut at {end}"
-        );
+        assert_eq!(read(&bytes[..end]).err(), Some(ImageError::Incomplete), "cut at {end}");
     }
     // Shard, zxid and the sessions are the only bytes that nothing in the image can contradict.
     let unchecked = |at| (10..20).contains(&at) || at >= sessions_start;
@@ -336,11 +301,7 @@ fn arbitrary_bytes_are_refused_and_never_panic() {
         for byte in &mut damaged[start..end] {
             // Small numbers get further into the reader than random ones.
             let small = u8::try_from(random.below(3)).unwrap();
-            *byte = if random.chance(1, 2) {
-                small
-            } else {
-                random.next_u64().to_le_bytes()[0]
-            };
+            *byte = if random.chance(1, 2) { small } else { random.next_u64().to_le_bytes()[0] };
         }
         assert!(read(&damaged).is_err());
     }

@@ -23,21 +23,11 @@ type Answer = Result<(Zxid, Vec<u8>), (ErrorCode, Option<Vec<ErrorCode>>)>;
 type Outcome = (Vec<Answer>, u128, Vec<u8>);
 
 const CLIENTS: u64 = 3;
-const MINE: [Acl<'static>; 1] = [Acl {
-    permissions: 31,
-    scheme: "auth",
-    id: "",
-}];
-const READ: [Acl<'static>; 1] = [Acl {
-    permissions: 1,
-    scheme: "world",
-    id: "anyone",
-}];
+const MINE: [Acl<'static>; 1] = [Acl { permissions: 31, scheme: "auth", id: "" }];
+const READ: [Acl<'static>; 1] = [Acl { permissions: 1, scheme: "world", id: "anyone" }];
 
 /// Few names, so that requests meet.
-const PATHS: [&str; 9] = [
-    "/a", "/b", "/a/a", "/a/b", "/b/a", "/a/a/a", "/a/s", "/b/", "/",
-];
+const PATHS: [&str; 9] = ["/a", "/b", "/a/a", "/a/b", "/b/a", "/a/a/a", "/a/s", "/b/", "/"];
 
 fn draw<T: Clone>(prng: &mut Prng, from: &[T]) -> T {
     let bound = u64::try_from(from.len()).expect("a short list");
@@ -95,19 +85,11 @@ fn answer(leader: &mut Leader, clients: &mut [Client], asked: &Asked) -> Answer 
         Asked::Write(client, request) => leader.write(&clients[*client], request).map(|_| ()),
         Asked::Close(client) => {
             let session = clients[*client].session;
-            leader
-                .session(&SessionRequest::Close {
-                    session,
-                    generation: None,
-                })
-                .map(|_| ())
+            leader.session(&SessionRequest::Close { session, generation: None }).map(|_| ())
         }
         Asked::Renew(client) => {
             let session = clients[*client].session;
-            let renew = SessionRequest::Renew {
-                session,
-                password: &[7; 16],
-            };
+            let renew = SessionRequest::Renew { session, password: &[7; 16] };
             leader.session(&renew).map(|_| {
                 // Half of the clients go on writing through the old connection.
                 if *client != 0 {
@@ -135,11 +117,7 @@ fn run(story: &[Asked], mut lag: impl FnMut(&mut Leader)) -> Outcome {
     let mut clients: Vec<_> = (1..=CLIENTS).map(|number| leader.client(number)).collect();
     clients[1] = clients[1].clone().with_auth("bob:secret");
     clients[2] = clients[2].clone().with_auth("super:admin");
-    assert!(
-        clients
-            .iter()
-            .all(|client| client.generation == Generation(1))
-    );
+    assert!(clients.iter().all(|client| client.generation == Generation(1)));
     let answers = story
         .iter()
         .map(|asked| {
@@ -184,10 +162,7 @@ fn pipelined_requests_come_to_the_same_as_one_at_a_time() {
         }
     }
     // The stories reach what they are there for.
-    assert!(
-        accepted > 10_000 && refused > 10_000,
-        "{accepted} and {refused}"
-    );
+    assert!(accepted > 10_000 && refused > 10_000, "{accepted} and {refused}");
     for code in [
         ErrorCode::BadArguments,
         ErrorCode::NoNode,
@@ -218,16 +193,8 @@ fn refused_requests_leave_no_trace() {
             .collect();
         let (again, digest_again, tables_again) = run(&fine, |_| {});
         assert!(again.iter().all(Result::is_ok), "seed {seed}");
-        assert!(
-            again
-                .iter()
-                .eq(answers.iter().filter(|answer| answer.is_ok()))
-        );
-        assert_eq!(
-            (digest, tables),
-            (digest_again, tables_again),
-            "seed {seed}"
-        );
+        assert!(again.iter().eq(answers.iter().filter(|answer| answer.is_ok())));
+        assert_eq!((digest, tables), (digest_again, tables_again), "seed {seed}");
     }
 }
 

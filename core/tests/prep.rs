@@ -18,16 +18,8 @@ use pigeonhole_core::op::{Acl, CreateMode, Request, Stat};
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::txn::{Operation, Txn};
 
-const NOBODY: [Acl<'static>; 1] = [Acl {
-    permissions: 31,
-    scheme: "digest",
-    id: "no:body",
-}];
-const WRONG: [Acl<'static>; 1] = [Acl {
-    permissions: 31,
-    scheme: "world",
-    id: "somebody",
-}];
+const NOBODY: [Acl<'static>; 1] = [Acl { permissions: 31, scheme: "digest", id: "no:body" }];
+const WRONG: [Acl<'static>; 1] = [Acl { permissions: 31, scheme: "world", id: "somebody" }];
 
 /// `/a` (version 1), `/a/b`, `/closed` for nobody with `/closed/in`, and the ephemeral `/e`.
 fn prepared() -> (Leader, Client) {
@@ -37,9 +29,7 @@ fn prepared() -> (Leader, Client) {
     leader.run(&client, &plain("/a")).expect("it is fine");
     leader.run(&client, &set("/a", 0)).expect("it is fine");
     leader.run(&client, &plain("/a/b")).expect("it is fine");
-    leader
-        .run(&root, &create("/closed", CreateMode::Persistent, &NOBODY))
-        .expect("it is fine");
+    leader.run(&root, &create("/closed", CreateMode::Persistent, &NOBODY)).expect("it is fine");
     leader.run(&root, &plain("/closed/in")).expect("it is fine");
     leader.run(&client, &ephemeral("/e")).expect("it is fine");
     (leader, client)
@@ -51,21 +41,11 @@ fn a_fresh_shard_is_a_fresh_zookeeper() {
     assert_eq!(leader.children("/"), ["zookeeper"]);
     assert_eq!(leader.children("/zookeeper"), ["config", "nwr", "quota"]);
     // Nothing was ever created as far as stats can tell; cversion is twice that minus the children.
-    let root = Stat {
-        children_count: 1,
-        cversion: -1,
-        ..Stat::default()
-    };
+    let root = Stat { children_count: 1, cversion: -1, ..Stat::default() };
     assert_eq!(leader.stat("/"), root);
     assert_eq!(leader.stat("/zookeeper/quota"), Stat::default());
     assert_eq!(leader.stat("/zookeeper/nwr"), Stat::default());
-    assert_eq!(
-        leader.stat("/zookeeper/config"),
-        Stat {
-            aversion: -1,
-            ..Stat::default()
-        }
-    );
+    assert_eq!(leader.stat("/zookeeper/config"), Stat { aversion: -1, ..Stat::default() });
     let tree = leader.state.tree();
     let acl = |path| tree.acl(tree.find(path).unwrap());
     assert_eq!(acl("/zookeeper"), [entry(31, "world", "anyone")]);
@@ -128,11 +108,7 @@ fn refusals_in_the_order_of_checks() {
         let before = leader.state.tree().digest();
         let refusal = leader.write(&client, &request).unwrap_err();
         assert_eq!(refusal.code, code, "{request:?}");
-        assert_eq!(
-            refusal.judged_by,
-            leader.state.applied(),
-            "nothing is pending"
-        );
+        assert_eq!(refusal.judged_by, leader.state.applied(), "nothing is pending");
         assert_eq!(refusal.multi, None);
         assert!(leader.overlay.is_empty(), "{request:?} leaves nothing");
         assert_eq!(leader.state.tree().digest(), before);
@@ -178,26 +154,12 @@ fn create_makes_these_stats() {
     assert_eq!(leader.stat("/a"), stat);
     // One creation and two children: 2·1 − 2.
     let root = leader.stat("/");
-    assert_eq!(
-        (root.cversion, root.children_count, root.pzxid),
-        (0, 2, zxid)
-    );
-    assert_eq!(
-        (root.version, root.mzxid),
-        (0, Zxid::ZERO),
-        "the parent's data is untouched"
-    );
-    assert_eq!(
-        leader.run(&client, &delete("/a", 0)).unwrap(),
-        [Outcome::Deleted]
-    );
+    assert_eq!((root.cversion, root.children_count, root.pzxid), (0, 2, zxid));
+    assert_eq!((root.version, root.mzxid), (0, Zxid::ZERO), "the parent's data is untouched");
+    assert_eq!(leader.run(&client, &delete("/a", 0)).unwrap(), [Outcome::Deleted]);
     let root = leader.stat("/");
     assert_eq!((root.cversion, root.children_count), (1, 1));
-    assert_eq!(
-        root.pzxid,
-        leader.state.applied(),
-        "a deletion is a change of the children"
-    );
+    assert_eq!(root.pzxid, leader.state.applied(), "a deletion is a change of the children");
 }
 
 #[test]
@@ -206,19 +168,11 @@ fn set_data_and_set_acl_make_these_stats() {
     let before = leader.stat("/a");
     let zxid = leader.zxid;
     let outcomes = leader.run(&client, &set("/a", 1)).unwrap();
-    let expected = Stat {
-        version: 2,
-        mzxid: zxid,
-        mtime_ms: leader.time_ms,
-        data_length: 3,
-        ..before
-    };
+    let expected =
+        Stat { version: 2, mzxid: zxid, mtime_ms: leader.time_ms, data_length: 3, ..before };
     assert_eq!(outcomes, [Outcome::DataSet(expected)]);
     let outcomes = leader.run(&client, &set_acl("/a", &NOBODY, 0)).unwrap();
-    let expected = Stat {
-        aversion: 1,
-        ..expected
-    };
+    let expected = Stat { aversion: 1, ..expected };
     assert_eq!(outcomes, [Outcome::AclSet(expected)]);
 }
 
@@ -228,11 +182,7 @@ fn versions_wrap_and_skip_minus_one() {
     let (mut leader, client) = prepared();
     for (before, after) in [(i32::MAX, i32::MIN), (-3, -2), (-2, 0), (0, 1)] {
         leader.force(vec![
-            Operation::SetData {
-                path: "/a".to_string(),
-                data: vec![],
-                version: before,
-            },
+            Operation::SetData { path: "/a".to_string(), data: vec![], version: before },
             Operation::SetAcl {
                 path: "/a".to_string(),
                 acl: vec![entry(31, "world", "anyone")],
@@ -242,11 +192,7 @@ fn versions_wrap_and_skip_minus_one() {
         leader.run(&client, &set("/a", before)).unwrap();
         leader.run(&client, &set_acl("/a", &OPEN, before)).unwrap();
         let stat = leader.stat("/a");
-        assert_eq!(
-            (stat.version, stat.aversion),
-            (after, after),
-            "after {before}"
-        );
+        assert_eq!((stat.version, stat.aversion), (after, after), "after {before}");
     }
 }
 
@@ -314,20 +260,12 @@ fn a_multi_is_one_transaction_with_a_result_each() {
     ]);
     let outcomes = leader.run(&client, &multi).unwrap();
     let m = leader.stat("/m");
-    assert_eq!(
-        (m.czxid, m.mzxid, m.pzxid, m.version),
-        (zxid, zxid, zxid, 1)
-    );
+    assert_eq!((m.czxid, m.mzxid, m.pzxid, m.version), (zxid, zxid, zxid, 1));
     assert_eq!(outcomes.len(), 8);
     assert_eq!(outcomes[0], Outcome::Checked);
-    assert_eq!(
-        outcomes[6],
-        Outcome::Created("/m/s0000000001".to_string(), None)
-    );
+    assert_eq!(outcomes[6], Outcome::Created("/m/s0000000001".to_string(), None));
     // The stat in the middle is the stat at that moment.
-    let Outcome::DataSet(stat) = &outcomes[3] else {
-        panic!("{outcomes:?}")
-    };
+    let Outcome::DataSet(stat) = &outcomes[3] else { panic!("{outcomes:?}") };
     assert_eq!((stat.version, stat.children_count), (1, 1));
     assert_eq!(leader.stat("/a").version, 0, "a new one");
     assert_eq!(leader.run(&client, &Request::Multi(vec![])).unwrap(), []);
@@ -340,44 +278,26 @@ fn a_multi_that_fails_changes_nothing_and_tells_which() {
             vec![plain("/m"), set("/m", 5), plain("/n")],
             vec![Fine, BadVersion, RuntimeInconsistency],
         ),
-        (
-            vec![check("/a", 0), plain("/m")],
-            vec![BadVersion, RuntimeInconsistency],
-        ),
+        (vec![check("/a", 0), plain("/m")], vec![BadVersion, RuntimeInconsistency]),
         (vec![check("/missing", -1)], vec![NoNode]),
         (vec![check("/closed", 7)], vec![NoAuth]),
         (vec![plain("/m"), plain("/m")], vec![Fine, NodeExists]),
-        (
-            vec![delete("/a/b", -1), delete("/a/b", -1)],
-            vec![Fine, NoNode],
-        ),
-        (
-            vec![sequential("/a/s"), delete("/a", -1)],
-            vec![Fine, NotEmpty],
-        ),
+        (vec![delete("/a/b", -1), delete("/a/b", -1)], vec![Fine, NoNode]),
+        (vec![sequential("/a/s"), delete("/a", -1)], vec![Fine, NotEmpty]),
     ];
     for (requests, codes) in table {
         let (mut leader, client) = prepared();
         // Something of the same paths is pending before: rolling back must bring exactly it back.
         leader.write(&client, &set("/a/b", 0)).unwrap();
         let pending = leader.write(&client, &sequential("/a/s")).unwrap();
-        let refusal = leader
-            .write(&client, &Request::Multi(requests.clone()))
-            .unwrap_err();
+        let refusal = leader.write(&client, &Request::Multi(requests.clone())).unwrap_err();
         let failed = *codes.iter().find(|code| **code != Fine).unwrap();
         assert_eq!(refusal.code, failed, "{requests:?}");
         assert_eq!(refusal.multi, Some(codes));
         assert!(refusal.judged_by <= pending);
         let next = leader.write(&client, &sequential("/a/s")).unwrap();
-        assert_eq!(
-            next,
-            leader.state.applied().next().next().next(),
-            "no zxid was used up"
-        );
-        assert_eq!(
-            leader.write(&client, &set("/a/b", 0)).unwrap_err().code,
-            BadVersion
-        );
+        assert_eq!(next, leader.state.applied().next().next().next(), "no zxid was used up");
+        assert_eq!(leader.write(&client, &set("/a/b", 0)).unwrap_err().code, BadVersion);
         leader.write(&client, &set("/a/b", 1)).unwrap();
         leader.apply_all();
         let children = ["b", "s0000000001", "s0000000002"];
@@ -385,33 +305,21 @@ fn a_multi_that_fails_changes_nothing_and_tells_which() {
         assert!(!leader.exists("/m"));
         let again = Request::Multi(vec![plain("/m"), plain("/m")]);
         leader.write(&client, &again).unwrap_err();
-        assert!(
-            leader.overlay.is_empty(),
-            "what is taken back leaves nothing at all"
-        );
+        assert!(leader.overlay.is_empty(), "what is taken back leaves nothing at all");
     }
 }
 
 #[test]
 fn what_a_multi_cannot_hold() {
     let (mut leader, client) = prepared();
-    for request in [
-        set_acl("/a", &OPEN, -1),
-        Request::Ping,
-        Request::Multi(vec![]),
-    ] {
-        let refusal = leader
-            .write(&client, &Request::Multi(vec![request]))
-            .unwrap_err();
+    for request in [set_acl("/a", &OPEN, -1), Request::Ping, Request::Multi(vec![])] {
+        let refusal = leader.write(&client, &Request::Multi(vec![request])).unwrap_err();
         assert_eq!((refusal.code, refusal.multi), (MarshallingError, None));
     }
     let many = Request::Multi(vec![check("/a", -1); MULTI_OPERATIONS_MAX + 1]);
     assert_eq!(leader.run(&client, &many), Err(BadArguments));
     let most = Request::Multi(vec![check("/a", -1); MULTI_OPERATIONS_MAX]);
-    assert_eq!(
-        leader.run(&client, &most).unwrap().len(),
-        MULTI_OPERATIONS_MAX
-    );
+    assert_eq!(leader.run(&client, &most).unwrap().len(), MULTI_OPERATIONS_MAX);
 }
 
 /// `auth` turns a few bytes into a list of every identity: what is logged must still be a record.
@@ -421,22 +329,13 @@ fn no_request_becomes_more_than_a_record() {
     for number in 0..20 {
         client = client.with_auth(&format!("{number}{}:x", "u".repeat(900)));
     }
-    let mine = [Acl {
-        permissions: 31,
-        scheme: "auth",
-        id: "",
-    }];
-    let names: Vec<_> = (0..MULTI_OPERATIONS_MAX)
-        .map(|number| format!("/x{number}"))
-        .collect();
+    let mine = [Acl { permissions: 31, scheme: "auth", id: "" }];
+    let names: Vec<_> = (0..MULTI_OPERATIONS_MAX).map(|number| format!("/x{number}")).collect();
     let creates = |count: usize| {
         let create = |name| create(name, CreateMode::Persistent, &mine);
         Request::Multi(names[..count].iter().map(|name| create(name)).collect())
     };
-    assert_eq!(
-        leader.run(&client, &creates(MULTI_OPERATIONS_MAX)),
-        Err(BadArguments)
-    );
+    assert_eq!(leader.run(&client, &creates(MULTI_OPERATIONS_MAX)), Err(BadArguments));
     let fits = (1..MULTI_OPERATIONS_MAX)
         .take_while(|count| {
             leader.overlay.clear();
@@ -471,21 +370,12 @@ fn a_session_owns_a_bounded_number_of_ephemerals() {
     };
     leader.force((1..EPHEMERALS_PER_SESSION_MAX).map(owned).collect());
     leader.write(&client, &ephemeral("/last")).unwrap();
-    assert_eq!(
-        leader.write(&client, &ephemeral("/more")).unwrap_err().code,
-        ThrottledOp
-    );
+    assert_eq!(leader.write(&client, &ephemeral("/more")).unwrap_err().code, ThrottledOp);
     leader.write(&client, &delete("/e1", -1)).unwrap();
     leader.write(&client, &ephemeral("/more")).unwrap();
-    assert_eq!(
-        leader.write(&client, &ephemeral("/most")).unwrap_err().code,
-        ThrottledOp
-    );
+    assert_eq!(leader.write(&client, &ephemeral("/most")).unwrap_err().code, ThrottledOp);
     leader.apply_all();
-    assert_eq!(
-        leader.state.sessions().ephemerals_count(),
-        EPHEMERALS_PER_SESSION_MAX
-    );
+    assert_eq!(leader.state.sessions().ephemerals_count(), EPHEMERALS_PER_SESSION_MAX);
 }
 
 /// A refusal names the newest pending change that it rests on, and no newer one.
@@ -508,10 +398,7 @@ fn refusals_name_what_they_were_judged_by() {
     let multi = Request::Multi(vec![set("/e", -1), set("/e", 0)]);
     assert_eq!(judged(multi).judged_by, applied);
     leader.apply_one();
-    assert_eq!(
-        leader.write(&client, &set("/x", 5)).unwrap_err().judged_by,
-        grown
-    );
+    assert_eq!(leader.write(&client, &set("/x", 5)).unwrap_err().judged_by, grown);
     leader.apply_all();
     let refusal = leader.write(&client, &set("/x", 5)).unwrap_err();
     assert_eq!(refusal.judged_by, leader.state.applied());
@@ -527,9 +414,7 @@ fn a_shard_takes_only_what_lives_in_it() {
     client.attachment = Some(Zxid(5));
     // A child of a point is fine in its own shard.
     leader.run(&client, &plain("/mine")).unwrap();
-    leader
-        .run(&client, &plain("/zookeeper/quota/mine"))
-        .unwrap();
+    leader.run(&client, &plain("/zookeeper/quota/mine")).unwrap();
     let foreign = (0..)
         .map(|number| format!("/other{number}"))
         .find(|path| map.shard_of(path) != shard)
@@ -544,18 +429,12 @@ fn a_shard_takes_only_what_lives_in_it() {
         delete(&foreign, -1),
         Request::Multi(vec![check("/", -1)]),
     ] {
-        assert_eq!(
-            leader.run(&client, &request),
-            Err(BadArguments),
-            "{request:?}"
-        );
+        assert_eq!(leader.run(&client, &request), Err(BadArguments), "{request:?}");
     }
     // Shard 0 decides about points, and holds their sequential children.
     let mut first = Leader::of(ShardId(0), map);
     first.run(&client, &set("/", -1)).unwrap();
-    first
-        .run(&client, &set_acl("/zookeeper", &OPEN, -1))
-        .unwrap();
+    first.run(&client, &set_acl("/zookeeper", &OPEN, -1)).unwrap();
     first.run(&client, &sequential("/name-")).unwrap();
 }
 
@@ -584,25 +463,15 @@ fn points_are_carried_once_and_in_order() {
         .unwrap();
     let mut client = Client::new(SessionId(1));
     client.attachment = Some(Zxid(5));
-    assert_eq!(
-        leader.write(&client, &plain(&top)).unwrap_err().code,
-        NoAuth
-    );
+    assert_eq!(leader.write(&client, &plain(&top)).unwrap_err().code, NoAuth);
     leader.apply_all();
-    assert_eq!(
-        leader.applied.changes().len(),
-        0,
-        "watches of a point are shard 0's"
-    );
+    assert_eq!(leader.applied.changes().len(), 0, "watches of a point are shard 0's");
     assert_eq!(carry(&mut leader, 4), 0, "older than known");
     assert_eq!(carry(&mut leader, 6), 1);
     leader.apply_all();
     let tree = leader.state.tree();
     let root = tree.find("/").unwrap();
-    assert_eq!(
-        (tree.data(root), tree.acl(root)),
-        (b"6".as_slice(), closed.as_slice())
-    );
+    assert_eq!((tree.data(root), tree.acl(root)), (b"6".as_slice(), closed.as_slice()));
     assert_eq!(leader.state.point_zxid("/"), Zxid(6));
     // Even if it was logged twice, the older one loses.
     leader.force(vec![Operation::PointSet {

@@ -56,19 +56,10 @@ impl One {
             base: Mark::default(),
             entries: vec![],
         };
-        let now = Now {
-            instant: Instant(1_000_000),
-            wall_ms: 1_700_000_000_000,
-        };
+        let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
         let mut deeds = vec![];
         let replica = Replica::new(config, State::new(SHARD, map), restored, now, &mut deeds);
-        let mut one = Self {
-            replica,
-            now,
-            deeds,
-            answers: vec![],
-            sent: vec![],
-        };
+        let mut one = Self { replica, now, deeds, answers: vec![], sent: vec![] };
         one.settle();
         one
     }
@@ -83,50 +74,33 @@ impl One {
                 match deed {
                     Deed::Zab(Action::Append { sequence: it, .. }) => sequence = Some(it),
                     Deed::Zab(Action::Send { message, .. }) => self.sent.push(message),
-                    Deed::Mail {
-                        mail:
-                            Mail::Answer {
-                                ticket, outcome, ..
-                            },
-                        ..
-                    } => self.answers.push((ticket, outcome)),
+                    Deed::Mail { mail: Mail::Answer { ticket, outcome, .. }, .. } => {
+                        self.answers.push((ticket, outcome))
+                    }
                     _ => {}
                 }
             }
             let Some(sequence) = sequence else { return };
-            let mark = LogMark {
-                shard: SHARD,
-                sequence,
-            };
+            let mark = LogMark { shard: SHARD, sequence };
             let mark = Durable::attest(mark);
             self.replica.on_durable(self.now, mark, &mut self.deeds);
         }
     }
 
     fn ask(&mut self, core: u8, ticket: u64, what: What) {
-        let ask = Ask {
-            core: CoreId(core),
-            ticket: Ticket(ticket),
-            what,
-        };
+        let ask = Ask { core: CoreId(core), ticket: Ticket(ticket), what };
         self.replica.on_ask(self.now, ask, &mut self.deeds);
         self.settle();
     }
 
     fn tell(&mut self, from: u8, message: PeerMessage) {
         let from = ServerId(from);
-        self.replica
-            .on_peer_message(self.now, from, message, &mut self.deeds);
+        self.replica.on_peer_message(self.now, from, message, &mut self.deeds);
         self.settle();
     }
 
     fn origin(core: u8, ticket: u64) -> Origin {
-        Origin {
-            server: 1,
-            core,
-            incarnation: INCARNATION,
-            ticket,
-        }
+        Origin { server: 1, core, incarnation: INCARNATION, ticket }
     }
 
     /// Serves under server 3.
@@ -160,22 +134,9 @@ impl One {
         let tail = EpochEnd { zxid: 0, hash: 0 };
         let committed_zxid = 0;
         self.tell(3, PeerMessage::LeaderInfo { attempt, epoch });
-        self.tell(
-            3,
-            PeerMessage::SyncDiff {
-                attempt,
-                epoch,
-                tail,
-            },
-        );
+        self.tell(3, PeerMessage::SyncDiff { attempt, epoch, tail });
         self.tell(3, PeerMessage::NewLeader { epoch, tail });
-        self.tell(
-            3,
-            PeerMessage::UpToDate {
-                epoch,
-                committed_zxid,
-            },
-        );
+        self.tell(3, PeerMessage::UpToDate { epoch, committed_zxid });
         assert_eq!(self.replica.zab().serving_leader(), Some(ServerId(3)));
     }
 
@@ -215,20 +176,13 @@ fn writer(session: u64) -> Writer {
 }
 
 fn session_create(session: u64) -> What {
-    let ask = WriteAsk::SessionCreate {
-        session,
-        password: [1; 16],
-        timeout_ms: 10_000,
-    };
+    let ask = WriteAsk::SessionCreate { session, password: [1; 16], timeout_ms: 10_000 };
     let asker = writer(0);
     What::Write { asker, ask }
 }
 
 fn client_write(session: u64, bytes: usize) -> What {
-    let ask = WriteAsk::Client {
-        op_code: OpCode::SetData.wire(),
-        body: vec![0; bytes],
-    };
+    let ask = WriteAsk::Client { op_code: OpCode::SetData.wire(), body: vec![0; bytes] };
     let asker = writer(session);
     What::Write { asker, ask }
 }
@@ -321,17 +275,9 @@ fn a_replica_without_a_leader_for_long_serves_no_other_core_either() {
     let mut one = One::new(1, 3, COUNTER_HANDOVER);
     one.serve();
     one.tell(3, follower_looks());
-    let connection = ConnectionId {
-        core: CoreId(1),
-        slot: 0,
-        generation: 0,
-    };
+    let connection = ConnectionId { core: CoreId(1), slot: 0, generation: 0 };
     let read = || What::Read {
-        reader: Reader {
-            connection,
-            session: SessionId(77),
-            identities: Identities::none(),
-        },
+        reader: Reader { connection, session: SessionId(77), identities: Identities::none() },
         op_code: OpCode::GetData.wire(),
         body: vec![0, 0, 0, 1, b'/', 0],
     };
@@ -339,12 +285,6 @@ fn a_replica_without_a_leader_for_long_serves_no_other_core_either() {
     one.now.instant = one.now.instant + Duration::from_ms(10_001);
     one.ask(1, 2, read());
     let outcomes: Vec<_> = one.answers.iter().map(|(_, it)| it.clone()).collect();
-    assert!(matches!(
-        outcomes[0],
-        Outcome::Reply {
-            code: ErrorCode::Ok,
-            ..
-        }
-    ));
+    assert!(matches!(outcomes[0], Outcome::Reply { code: ErrorCode::Ok, .. }));
     assert_eq!(outcomes[1], Outcome::Unknown);
 }

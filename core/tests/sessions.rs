@@ -21,18 +21,11 @@ use pigeonhole_core::txn::Operation;
 const PASSWORD: [u8; 16] = *b"0123456789abcdef";
 
 fn begin(session: SessionId) -> SessionRequest<'static> {
-    SessionRequest::Create {
-        session,
-        password: PASSWORD,
-        timeout_ms: 4000,
-    }
+    SessionRequest::Create { session, password: PASSWORD, timeout_ms: 4000 }
 }
 
 fn close(session: SessionId) -> SessionRequest<'static> {
-    SessionRequest::Close {
-        session,
-        generation: None,
-    }
+    SessionRequest::Close { session, generation: None }
 }
 
 /// A session of two shards: its home, and one where it is attached. The test carries the messages.
@@ -47,15 +40,8 @@ impl Pair {
         let map = ShardMap::new(4);
         let session = SessionId(1 << 56 | 5);
         let home = map.home_of(session);
-        let other = map
-            .shards()
-            .find(|shard| *shard != home)
-            .expect("there are four");
-        let mut pair = Self {
-            home: Leader::of(home, map),
-            other: Leader::of(other, map),
-            session,
-        };
+        let other = map.shards().find(|shard| *shard != home).expect("there are four");
+        let mut pair = Self { home: Leader::of(home, map), other: Leader::of(other, map), session };
         pair.home.session(&begin(session)).expect("it is new");
         pair.home.apply_all();
         pair
@@ -105,20 +91,9 @@ fn the_life_of_a_session_in_one_shard() {
     assert_eq!(
         prepared.operations,
         [
-            Operation::SessionCreate {
-                session: session.0,
-                password: PASSWORD,
-                timeout_ms: 4000
-            },
-            Operation::SessionAttach {
-                session: session.0,
-                shard: 0
-            },
-            Operation::SessionOpen {
-                session: session.0,
-                generation: 1,
-                home_zxid: zxid.0
-            },
+            Operation::SessionCreate { session: session.0, password: PASSWORD, timeout_ms: 4000 },
+            Operation::SessionAttach { session: session.0, shard: 0 },
+            Operation::SessionOpen { session: session.0, generation: 1, home_zxid: zxid.0 },
         ]
     );
     // It may write before its creation is applied.
@@ -131,38 +106,21 @@ fn the_life_of_a_session_in_one_shard() {
 
     let wrong = *b"0123456789abcdeF";
     for password in [&wrong[..], &PASSWORD[..15], &[], &[0; 17]] {
-        let refusal = leader
-            .session(&SessionRequest::Renew { session, password })
-            .unwrap_err();
+        let refusal = leader.session(&SessionRequest::Renew { session, password }).unwrap_err();
         assert_eq!(refusal.code, SessionExpired, "{password:?}");
     }
-    let renew = SessionRequest::Renew {
-        session,
-        password: &PASSWORD,
-    };
+    let renew = SessionRequest::Renew { session, password: &PASSWORD };
     let renewed = leader.session(&renew).unwrap();
     assert_eq!(
         renewed.operations,
         [
-            Operation::SessionRenew {
-                session: session.0,
-                generation: 2
-            },
-            Operation::SessionAdvance {
-                session: session.0,
-                generation: 2
-            },
+            Operation::SessionRenew { session: session.0, generation: 2 },
+            Operation::SessionAdvance { session: session.0, generation: 2 },
         ]
     );
     // The old connection is fenced before the change is applied, and may not close it either.
-    assert_eq!(
-        leader.write(&client, &plain("/late")).unwrap_err().code,
-        SessionMoved
-    );
-    let request = SessionRequest::Close {
-        session,
-        generation: Some(FIRST_GENERATION),
-    };
+    assert_eq!(leader.write(&client, &plain("/late")).unwrap_err().code, SessionMoved);
+    let request = SessionRequest::Close { session, generation: Some(FIRST_GENERATION) };
     assert_eq!(leader.session(&request).unwrap_err().code, SessionMoved);
     client.generation = Generation(2);
     leader.write(&client, &plain("/new")).unwrap();
@@ -183,43 +141,24 @@ fn the_life_of_a_session_in_one_shard() {
             Operation::SessionEnd { session: session.0 },
         ]
     );
-    assert_eq!(
-        leader.write(&client, &plain("/late")).unwrap_err().code,
-        SessionExpired
-    );
+    assert_eq!(leader.write(&client, &plain("/late")).unwrap_err().code, SessionExpired);
     assert_eq!(leader.session(&renew).unwrap_err().code, SessionExpired);
-    assert_eq!(
-        leader.session(&close(session)).unwrap_err().code,
-        SessionExpired
-    );
-    assert_eq!(
-        leader.session(&begin(session)).unwrap_err().code,
-        SessionExpired
-    );
+    assert_eq!(leader.session(&close(session)).unwrap_err().code, SessionExpired);
+    assert_eq!(leader.session(&begin(session)).unwrap_err().code, SessionExpired);
     leader.apply_all();
     assert_eq!(
         leader.session_changes(),
         [
             SessionChange::Closing { session },
             SessionChange::Fenced { session },
-            SessionChange::Purged {
-                session,
-                is_last: true
-            },
+            SessionChange::Purged { session, is_last: true },
             SessionChange::Ended { session },
         ]
     );
-    let deleted: Vec<_> = leader
-        .applied
-        .changes()
-        .map(|change| change.event)
-        .collect();
+    let deleted: Vec<_> = leader.applied.changes().map(|change| change.event).collect();
     assert_eq!(deleted, [EventType::NodeDeleted; 2]);
     assert_eq!(leader.children("/"), ["new", "zookeeper"]);
-    assert_eq!(
-        leader.session(&begin(session)).unwrap_err().code,
-        SessionExpired
-    );
+    assert_eq!(leader.session(&begin(session)).unwrap_err().code, SessionExpired);
     let sessions = leader.state.sessions();
     assert_eq!((sessions.homes_count(), sessions.attached_count()), (0, 0));
     assert_eq!(sessions.tombstones_count(), 0, "the home itself remembers");
@@ -233,10 +172,7 @@ fn a_session_begins_once() {
     let refusal = leader.session(&begin(session)).unwrap_err();
     assert_eq!((refusal.code, refusal.judged_by), (SessionExpired, made));
     leader.apply_all();
-    assert_eq!(
-        leader.session(&begin(session)).unwrap_err().code,
-        SessionExpired
-    );
+    assert_eq!(leader.session(&begin(session)).unwrap_err().code, SessionExpired);
 }
 
 #[test]
@@ -244,19 +180,12 @@ fn a_session_begins_once() {
 fn a_session_of_two_shards_fences_everywhere_before_anything_vanishes() {
     let mut pair = Pair::new();
     let attachment = pair.attach();
-    assert_eq!(
-        pair.attach(),
-        attachment,
-        "attaching again is the same attachment"
-    );
+    assert_eq!(pair.attach(), attachment, "attaching again is the same attachment");
     let path = pair.path();
     let mut client = pair.client(attachment);
 
     // A refused write opens nothing; the next one carries the open with it.
-    let refusal = pair
-        .other
-        .write(&client, &plain("/zookeeper/x/y"))
-        .unwrap_err();
+    let refusal = pair.other.write(&client, &plain("/zookeeper/x/y")).unwrap_err();
     assert_ne!(refusal.code, SessionExpired);
     assert!(pair.other.overlay.is_empty());
     pair.other.write(&client, &ephemeral(&path)).unwrap();
@@ -265,11 +194,7 @@ fn a_session_of_two_shards_fences_everywhere_before_anything_vanishes() {
         [Operation::SessionOpen { .. }, Operation::Create { .. }]
     ));
     pair.other.apply_all();
-    assert_eq!(
-        pair.other.outcomes().len(),
-        1,
-        "only the client's operations have results"
-    );
+    assert_eq!(pair.other.outcomes().len(), 1, "only the client's operations have results");
     // Told again that it is attached, it is not opened again.
     pair.other.write(&client, &leader::set(&path, -1)).unwrap();
     assert_eq!(pair.other.pending[0].1.operations.len(), 1);
@@ -280,18 +205,11 @@ fn a_session_of_two_shards_fences_everywhere_before_anything_vanishes() {
     assert_eq!(
         closing.operations,
         [
-            Operation::SessionClosing {
-                session: pair.session.0
-            },
-            Operation::SessionFence {
-                session: pair.session.0
-            },
+            Operation::SessionClosing { session: pair.session.0 },
+            Operation::SessionFence { session: pair.session.0 },
         ]
     );
-    assert_eq!(
-        pair.home.session(&close(pair.session)).unwrap().operations,
-        []
-    );
+    assert_eq!(pair.home.session(&close(pair.session)).unwrap().operations, []);
     let attach = SessionRequest::Attach {
         session: pair.session,
         generation: FIRST_GENERATION,
@@ -299,20 +217,10 @@ fn a_session_of_two_shards_fences_everywhere_before_anything_vanishes() {
     };
     assert_eq!(pair.home.session(&attach).unwrap_err().code, SessionExpired);
     pair.home.apply_all();
-    assert!(
-        pair.home
-            .state
-            .sessions()
-            .home(pair.session)
-            .unwrap()
-            .is_closing
-    );
+    assert!(pair.home.state.sessions().home(pair.session).unwrap().is_closing);
 
     // The other shard goes on until it hears of it.
-    let fence = SessionRequest::Fence {
-        session: pair.session,
-        home_zxid: closing.done_at,
-    };
+    let fence = SessionRequest::Fence { session: pair.session, home_zxid: closing.done_at };
     pair.other.session(&fence).unwrap();
     let refusal = pair.other.write(&client, &delete(&path, -1)).unwrap_err();
     assert_eq!(refusal.code, SessionExpired);
@@ -322,26 +230,17 @@ fn a_session_of_two_shards_fences_everywhere_before_anything_vanishes() {
     assert!(!pair.is_over_in_other(attachment));
 
     for leader in [&mut pair.home, &mut pair.other] {
-        let purge = SessionRequest::Purge {
-            session: pair.session,
-        };
+        let purge = SessionRequest::Purge { session: pair.session };
         assert_eq!(leader.session(&purge).unwrap().operations.len(), 1);
         leader.apply_all();
         assert_eq!(leader.session(&purge).unwrap().operations, []);
     }
     assert!(!pair.other.exists(&path));
     assert!(pair.is_over_in_other(attachment));
-    let end = SessionRequest::End {
-        session: pair.session,
-    };
+    let end = SessionRequest::End { session: pair.session };
     pair.home.session(&end).unwrap();
     pair.home.apply_all();
-    assert_eq!(
-        pair.home.session_changes(),
-        [SessionChange::Ended {
-            session: pair.session
-        }]
-    );
+    assert_eq!(pair.home.session_changes(), [SessionChange::Ended { session: pair.session }]);
     assert_eq!(pair.home.session(&end).unwrap().operations, []);
     assert!(pair.other.state.sessions().has_tombstone(pair.session));
 }
@@ -353,10 +252,7 @@ fn a_late_open_is_refused() {
     let attachment = pair.attach();
     let closing = pair.home.session(&close(pair.session)).unwrap().done_at;
     pair.home.apply_all();
-    let fence = SessionRequest::Fence {
-        session: pair.session,
-        home_zxid: closing,
-    };
+    let fence = SessionRequest::Fence { session: pair.session, home_zxid: closing };
     pair.other.session(&fence).unwrap();
     let path = pair.path();
     let client = pair.client(attachment);
@@ -368,20 +264,12 @@ fn a_late_open_is_refused() {
     let is_refused = |pair: &mut Pair, when: &str| {
         let late = pair.other.write(&client, &plain(&path)).unwrap_err();
         assert_eq!(late.code, SessionExpired, "{when}");
-        assert_eq!(
-            pair.other.session(&open).unwrap_err().code,
-            SessionExpired,
-            "{when}"
-        );
+        assert_eq!(pair.other.session(&open).unwrap_err().code, SessionExpired, "{when}");
     };
     is_refused(&mut pair, "the fence is pending");
     pair.other.apply_all();
     is_refused(&mut pair, "fenced");
-    pair.other
-        .session(&SessionRequest::Purge {
-            session: pair.session,
-        })
-        .unwrap();
+    pair.other.session(&SessionRequest::Purge { session: pair.session }).unwrap();
     is_refused(&mut pair, "the purge is pending");
     pair.other.apply_all();
     is_refused(&mut pair, "a tombstone");
@@ -391,18 +279,11 @@ fn a_late_open_is_refused() {
     // not know the attachment's zxid.
     let home = pair.home.state.shard();
     for (floor, tombstones) in [(attachment, 1), (closing, 1), (closing.next(), 0)] {
-        let raise = SessionRequest::Floor {
-            home,
-            home_zxid: floor,
-        };
+        let raise = SessionRequest::Floor { home, home_zxid: floor };
         pair.other.session(&raise).unwrap();
         is_refused(&mut pair, "a floor is pending");
         pair.other.apply_all();
-        assert_eq!(
-            pair.other.state.sessions().tombstones_count(),
-            tombstones,
-            "{floor}"
-        );
+        assert_eq!(pair.other.state.sessions().tombstones_count(), tombstones, "{floor}");
         is_refused(&mut pair, "a floor");
         assert_eq!(pair.other.session(&raise).unwrap().operations, []);
     }
@@ -425,28 +306,12 @@ fn a_floor_frees_only_its_own_homes_tombstones() {
     let mut pair = Pair::new();
     let attachment = pair.attach();
     let closing = pair.home.session(&close(pair.session)).unwrap().done_at;
-    let fence = SessionRequest::Fence {
-        session: pair.session,
-        home_zxid: closing,
-    };
+    let fence = SessionRequest::Fence { session: pair.session, home_zxid: closing };
     pair.other.session(&fence).unwrap();
-    pair.other
-        .session(&SessionRequest::Purge {
-            session: pair.session,
-        })
-        .unwrap();
+    pair.other.session(&SessionRequest::Purge { session: pair.session }).unwrap();
     let home = pair.home.state.shard();
-    let foreign = pair
-        .other
-        .state
-        .map()
-        .shards()
-        .find(|shard| *shard != home)
-        .unwrap();
-    let floor = SessionRequest::Floor {
-        home: foreign,
-        home_zxid: Zxid(u64::MAX),
-    };
+    let foreign = pair.other.state.map().shards().find(|shard| *shard != home).unwrap();
+    let floor = SessionRequest::Floor { home: foreign, home_zxid: Zxid(u64::MAX) };
     pair.other.session(&floor).unwrap();
     pair.other.apply_all();
     assert!(pair.other.state.sessions().has_tombstone(pair.session));
@@ -463,50 +328,30 @@ fn a_new_generation_fences_the_old_one_in_every_shard() {
     pair.other.apply_all();
     let mut new = old.clone();
     new.generation = Generation(2);
-    let advance = SessionRequest::Advance {
-        session: pair.session,
-        generation: Generation(2),
-    };
+    let advance = SessionRequest::Advance { session: pair.session, generation: Generation(2) };
     assert_eq!(pair.other.session(&advance).unwrap().operations.len(), 1);
-    assert_eq!(
-        pair.other.write(&old, &delete(&path, -1)).unwrap_err().code,
-        SessionMoved
-    );
+    assert_eq!(pair.other.write(&old, &delete(&path, -1)).unwrap_err().code, SessionMoved);
     old.attachment = None;
-    assert_eq!(
-        pair.other.write(&old, &delete(&path, -1)).unwrap_err().code,
-        SessionMoved
-    );
+    assert_eq!(pair.other.write(&old, &delete(&path, -1)).unwrap_err().code, SessionMoved);
     pair.other.write(&new, &delete(&path, -1)).unwrap();
     assert_eq!(pair.other.session(&advance).unwrap().operations, []);
     pair.other.apply_all();
-    let stale = SessionRequest::Advance {
-        session: pair.session,
-        generation: Generation(1),
-    };
+    let stale = SessionRequest::Advance { session: pair.session, generation: Generation(1) };
     assert_eq!(pair.other.session(&stale).unwrap_err().code, SessionMoved);
     // A write of a still newer generation fences the older ones by itself.
     new.generation = Generation(3);
     pair.other.write(&new, &plain(&path)).unwrap();
     old.generation = Generation(2);
-    assert_eq!(
-        pair.other.write(&old, &delete(&path, -1)).unwrap_err().code,
-        SessionMoved
-    );
+    assert_eq!(pair.other.write(&old, &delete(&path, -1)).unwrap_err().code, SessionMoved);
     pair.other.apply_all();
     assert!(
-        pair.other
-            .session_changes()
-            .contains(&SessionChange::Advanced {
-                session: pair.session,
-                generation: Generation(3),
-            })
+        pair.other.session_changes().contains(&SessionChange::Advanced {
+            session: pair.session,
+            generation: Generation(3),
+        })
     );
     // The home knows which generations it gave out.
-    let renew = SessionRequest::Renew {
-        session: pair.session,
-        password: &PASSWORD,
-    };
+    let renew = SessionRequest::Renew { session: pair.session, password: &PASSWORD };
     pair.home.session(&renew).unwrap();
     let attach = SessionRequest::Attach {
         session: pair.session,
@@ -535,16 +380,12 @@ fn a_large_session_goes_in_chunks() {
         leader.write(&witness, &delete(&name(0), -1)).unwrap();
         let taken = name(1);
         let take_over = [delete(&taken, -1), plain(&taken)];
-        leader
-            .write(&witness, &Request::Multi(take_over.to_vec()))
-            .unwrap();
+        leader.write(&witness, &Request::Multi(take_over.to_vec())).unwrap();
         leader.session(&close(client.session)).unwrap();
         let mut purged = BTreeSet::new();
         let mut is_over = false;
         for chunk in 0..1000 {
-            let purge = SessionRequest::Purge {
-                session: client.session,
-            };
+            let purge = SessionRequest::Purge { session: client.session };
             let prepared = leader.session(&purge).unwrap();
             let [Operation::SessionPurge { paths, last, .. }] = &prepared.operations[..] else {
                 panic!("{prepared:?}");
@@ -563,11 +404,7 @@ fn a_large_session_goes_in_chunks() {
         }
         assert!(is_over);
         assert_eq!(purged, (2..count).map(name).collect());
-        leader
-            .session(&SessionRequest::End {
-                session: client.session,
-            })
-            .unwrap();
+        leader.session(&SessionRequest::End { session: client.session }).unwrap();
         leader.apply_all();
         let left = &name(1)[1..];
         assert_eq!(leader.children("/"), [left, "zookeeper"]);
@@ -602,11 +439,7 @@ fn a_session_does_not_end_before_its_shard_is_done() {
     let mut pair = Pair::new();
     pair.attach();
     pair.home.session(&close(pair.session)).unwrap();
-    pair.home
-        .session(&SessionRequest::End {
-            session: pair.session,
-        })
-        .unwrap();
+    pair.home.session(&SessionRequest::End { session: pair.session }).unwrap();
 }
 
 #[test]
@@ -614,11 +447,7 @@ fn a_session_does_not_end_before_its_shard_is_done() {
 fn nothing_is_purged_before_the_fence() {
     let mut leader = Leader::new();
     let client = leader.client(1);
-    leader
-        .session(&SessionRequest::Purge {
-            session: client.session,
-        })
-        .unwrap();
+    leader.session(&SessionRequest::Purge { session: client.session }).unwrap();
 }
 
 fn rich_state() -> Leader {
@@ -626,19 +455,12 @@ fn rich_state() -> Leader {
     let mut leader = Leader::of(ShardId(0), map);
     for number in [200, 3, 77] {
         let client = leader.client(number);
-        leader
-            .run(&client, &ephemeral(&format!("/e{number}")))
-            .expect("it is fine");
+        leader.run(&client, &ephemeral(&format!("/e{number}"))).expect("it is fine");
     }
     let gone = SessionId(1 << 56 | 77);
     leader.session(&close(gone)).expect("it is fine");
     let session = SessionId(1 << 56 | 3);
-    leader
-        .session(&SessionRequest::Renew {
-            session,
-            password: &[7; 16],
-        })
-        .expect("it is fine");
+    leader.session(&SessionRequest::Renew { session, password: &[7; 16] }).expect("it is fine");
     leader.apply_all();
     leader
 }
@@ -729,16 +551,9 @@ fn a_state_is_restored_from_its_tree_and_tables() {
     restored.freeze_tables().encode(&mut again);
     assert_eq!(again, bytes);
     for session in [3, 200].map(|number| SessionId(1 << 56 | number)) {
-        assert_eq!(
-            restored.sessions().home(session),
-            leader.state.sessions().home(session)
-        );
+        assert_eq!(restored.sessions().home(session), leader.state.sessions().home(session));
         let attached = restored.sessions().attached(session);
-        assert_eq!(
-            attached,
-            leader.state.sessions().attached(session),
-            "with its ephemerals"
-        );
+        assert_eq!(attached, leader.state.sessions().attached(session), "with its ephemerals");
         assert_eq!(attached.unwrap().ephemerals_count(), 1);
     }
     // It goes on where the other stopped.
@@ -752,10 +567,7 @@ fn a_state_is_restored_from_its_tree_and_tables() {
     for length in 0..bytes.len() {
         assert!(restore(&bytes[..length]).is_err(), "cut at {length}");
     }
-    assert!(
-        restore(&[bytes.as_slice(), &[0]].concat()).is_err(),
-        "more than there should be"
-    );
+    assert!(restore(&[bytes.as_slice(), &[0]].concat()).is_err(), "more than there should be");
     for (offset, value) in [(32, 2), (69, 2)] {
         let mut broken = bytes.clone();
         broken[offset] = value;
@@ -775,20 +587,10 @@ fn every_table_survives_encoding() {
     pair.home.apply_all();
     let home = pair.home.state.shard();
     let other = &mut pair.other;
-    other
-        .session(&SessionRequest::Floor {
-            home,
-            home_zxid: Zxid(2),
-        })
-        .unwrap();
+    other.session(&SessionRequest::Floor { home, home_zxid: Zxid(2) }).unwrap();
     for number in 0..3 {
         let session = SessionId(1 << 56 | (100 + number));
-        other
-            .session(&SessionRequest::Fence {
-                session,
-                home_zxid: closing,
-            })
-            .unwrap();
+        other.session(&SessionRequest::Fence { session, home_zxid: closing }).unwrap();
         if number > 0 {
             other.session(&SessionRequest::Purge { session }).unwrap();
         }
@@ -803,10 +605,7 @@ fn every_table_survives_encoding() {
         let mut again = Vec::new();
         decoded.encode(&mut again);
         assert_eq!(again, bytes);
-        assert_eq!(
-            decoded.tombstones_count(),
-            state.sessions().tombstones_count()
-        );
+        assert_eq!(decoded.tombstones_count(), state.sessions().tombstones_count());
         assert_eq!(decoded.floor(home), state.sessions().floor(home));
     }
     assert_eq!(pair.other.state.sessions().tombstones_count(), 2);
@@ -838,9 +637,7 @@ fn a_leader_that_loses_its_role_forgets_what_was_pending() {
     leader.write(&client, &plain("/never")).unwrap();
     leader.session(&close(client.session)).unwrap();
     assert_eq!(
-        leader
-            .write(&client, &plain("/x"))
-            .map_err(|refusal| refusal.code),
+        leader.write(&client, &plain("/x")).map_err(|refusal| refusal.code),
         Err(SessionExpired)
     );
     leader.overlay.clear();

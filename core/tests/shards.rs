@@ -24,18 +24,12 @@ fn names() -> Vec<String> {
         let mut names = (0..).map(|number| format!("/n{number}"));
         names.find(|name| map.shard_of(name) == shard)
     };
-    map.shards()
-        .map(|shard| of(shard).expect("names are plenty"))
-        .collect()
+    map.shards().map(|shard| of(shard).expect("names are plenty")).collect()
 }
 
 /// Nodes, cores and shards: the real thing, and what it must look like.
 fn shapes() -> [Ensemble; 3] {
-    [
-        Ensemble::new(1, 1, 1, 1),
-        Ensemble::new(1, 1, SHARDS, 1),
-        Ensemble::new(1, 3, SHARDS, 1),
-    ]
+    [Ensemble::new(1, 1, 1, 1), Ensemble::new(1, 1, SHARDS, 1), Ensemble::new(1, 3, SHARDS, 1)]
 }
 
 fn stat_of(body: &[u8]) -> Stat {
@@ -47,11 +41,7 @@ fn get_data(path: &str, watch: bool) -> Request<'_> {
 }
 
 fn set_data<'a>(path: &'a str, data: &'a [u8]) -> Request<'a> {
-    Request::SetData {
-        path,
-        data,
-        version: -1,
-    }
+    Request::SetData { path, data, version: -1 }
 }
 
 fn pick(chance: &mut Prng, count: u64) -> usize {
@@ -59,11 +49,7 @@ fn pick(chance: &mut Prng, count: u64) -> usize {
 }
 
 fn counter(heard: &[Heard]) -> u64 {
-    heard
-        .iter()
-        .map(Heard::zxid)
-        .max()
-        .expect("it has heard something")
+    heard.iter().map(Heard::zxid).max().expect("it has heard something")
 }
 
 /// Everything that can be read of every point, but for zxids.
@@ -73,19 +59,14 @@ fn look(ensemble: &mut Ensemble, client: Handle, seen: &mut Vec<String>) {
         let (mut list, stat) = client::parse_children2(&body).unwrap();
         list.sort_unstable();
         // Where a counter stands depends on who shares it.
-        let named = list
-            .iter()
-            .map(|name| name.trim_end_matches(char::is_numeric));
+        let named = list.iter().map(|name| name.trim_end_matches(char::is_numeric));
         let named: Vec<&str> = named.collect();
         seen.push(format!("{point} {named:?}"));
         let number = Request::GetAllChildrenNumber { path: point };
         let number = client::parse_number(&ensemble.get(client, &number)).unwrap();
         let data = ensemble.get(client, &get_data(point, false));
         let acl = ensemble.get(client, &Request::GetAcl { path: point });
-        let exists = Request::Exists {
-            path: point,
-            watch: false,
-        };
+        let exists = Request::Exists { path: point, watch: false };
         assert_eq!(stat_of(&data), stat);
         assert_eq!(stat_of(&acl), stat);
         assert_eq!(stat_of(&ensemble.get(client, &exists)), stat);
@@ -117,29 +98,14 @@ fn points_look_as_with_one_shard() {
             }
             look(&mut ensemble, client, &mut seen);
             let path = format!("{}/below", names[3]);
-            ensemble.get(
-                client,
-                &Request::Delete {
-                    path: &path,
-                    version: -1,
-                },
-            );
-            ensemble.get(
-                client,
-                &Request::Delete {
-                    path: &names[3],
-                    version: 0,
-                },
-            );
+            ensemble.get(client, &Request::Delete { path: &path, version: -1 });
+            ensemble.get(client, &Request::Delete { path: &names[3], version: 0 });
             ensemble.get(client, &set_data("/", b"root"));
             look(&mut ensemble, client, &mut seen);
             let root = ensemble.get(client, &get_data("/", false));
             assert_eq!(client::parse_get_data(&root).unwrap().0, b"root");
             for point in PARTITION_POINTS {
-                let delete = Request::Delete {
-                    path: point,
-                    version: -1,
-                };
+                let delete = Request::Delete { path: point, version: -1 };
                 assert_eq!(ensemble.error_of(client, &delete), -8, "{point}");
                 assert_eq!(ensemble.error_of(client, &plain(point)), -110, "{point}");
             }
@@ -173,10 +139,7 @@ fn a_watch_on_a_point_is_one_object() {
         }
         assert_eq!(brief(&ensemble.heard(watcher)), ["NodeChildrenChanged /"]);
         let watches = |ensemble: &Ensemble| -> usize {
-            ensemble
-                .replicas()
-                .map(|replica| replica.watches().count())
-                .sum()
+            ensemble.replicas().map(|replica| replica.watches().count()).sum()
         };
         assert_eq!(watches(&ensemble), 0, "nothing is left of it in any shard");
         // The data of a point is another watch.
@@ -214,13 +177,8 @@ fn persistent_and_recursive_watches_on_a_point_hear_of_all_shards() {
         let check = |kind| Request::CheckWatches { path: "/", kind };
         let remove = |kind| Request::RemoveWatches { path: "/", kind };
         let codes = |ensemble: &mut Ensemble| {
-            [
-                WatcherType::Children,
-                WatcherType::Data,
-                WatcherType::Persistent,
-                WatcherType::Any,
-            ]
-            .map(|kind| ensemble.error_of(watcher, &check(kind)))
+            [WatcherType::Children, WatcherType::Data, WatcherType::Persistent, WatcherType::Any]
+                .map(|kind| ensemble.error_of(watcher, &check(kind)))
         };
         assert_eq!(codes(&mut ensemble), [-121, -121, 0, 0]);
         ensemble.get(watcher, &children("/", true));
@@ -229,10 +187,7 @@ fn persistent_and_recursive_watches_on_a_point_hear_of_all_shards() {
         ensemble.get(watcher, &remove(WatcherType::Persistent));
         assert_eq!(codes(&mut ensemble), [0, 0, -121, 0]);
         ensemble.get(watcher, &remove(WatcherType::Children));
-        assert_eq!(
-            ensemble.error_of(watcher, &remove(WatcherType::Children)),
-            -121
-        );
+        assert_eq!(ensemble.error_of(watcher, &remove(WatcherType::Children)), -121);
         ensemble.get(watcher, &remove(WatcherType::Any));
         assert_eq!(codes(&mut ensemble), [-121, -121, -121, -121]);
         ensemble.get(writer, &plain("/unwatched"));
@@ -257,26 +212,12 @@ fn the_acl_of_a_point_rules_in_every_shard_once_it_is_set() {
     for mut ensemble in shapes() {
         let owner = ensemble.connect(0, 0);
         let other = ensemble.connect(0, 0);
-        let credential = Request::Auth {
-            scheme: "digest",
-            credential: b"bob:secret",
-        };
+        let credential = Request::Auth { scheme: "digest", credential: b"bob:secret" };
         ensemble.get(owner, &credential);
-        let creator = Acl {
-            permissions: permission::ALL,
-            scheme: "auth",
-            id: "",
-        };
-        let reader = Acl {
-            permissions: permission::READ,
-            ..OPEN
-        };
+        let creator = Acl { permissions: permission::ALL, scheme: "auth", id: "" };
+        let reader = Acl { permissions: permission::READ, ..OPEN };
         let acl = vec![creator, reader];
-        let set = Request::SetAcl {
-            path: "/",
-            acl,
-            version: -1,
-        };
+        let set = Request::SetAcl { path: "/", acl, version: -1 };
         ensemble.ask(owner, 7, &set);
         // The moment the reply is there, no shard obeys the old list.
         let mut heard = vec![];
@@ -293,10 +234,7 @@ fn the_acl_of_a_point_rules_in_every_shard_once_it_is_set() {
         }
         let body = ensemble.get(other, &Request::GetAcl { path: "/" });
         let (acl, stat) = client::parse_acl(&body).unwrap();
-        assert_eq!(
-            (acl[0].scheme, acl[0].id, stat.aversion),
-            ("digest", "bob:x", 1)
-        );
+        assert_eq!((acl[0].scheme, acl[0].id, stat.aversion), ("digest", "bob:x", 1));
     }
 }
 
@@ -317,11 +255,8 @@ fn a_request_about_several_shards_is_answered_in_one() {
             assert_eq!(paths.is_empty(), expected == 0);
         }
 
-        let mut reads: Vec<Request<'_>> = vec![Request::GetChildren {
-            path: "/",
-            watch: false,
-            with_stat: false,
-        }];
+        let mut reads: Vec<Request<'_>> =
+            vec![Request::GetChildren { path: "/", watch: false, with_stat: false }];
         reads.push(get_data("/none", false));
         reads.extend(names.iter().map(|name| get_data(name, false)));
         let body = ensemble.get(client, &Request::MultiRead(reads));
@@ -334,18 +269,13 @@ fn a_request_about_several_shards_is_answered_in_one() {
         assert_eq!((children.len(), unique.len()), (9, 9));
         assert_eq!(results[1], client::MultiResult::Error(-101));
         for (result, name) in results[2..].iter().zip(&names) {
-            let client::MultiResult::GetData { data, .. } = result else {
-                panic!("{result:?}")
-            };
+            let client::MultiResult::GetData { data, .. } = result else { panic!("{result:?}") };
             assert_eq!(*data, name.as_bytes());
         }
 
         let multis = [
             vec![plain("/m1/x"), set_data("/", b"")],
-            vec![
-                set_data(&names[1], b"changed"),
-                set_data(&names[2], b"changed"),
-            ],
+            vec![set_data(&names[1], b"changed"), set_data(&names[2], b"changed")],
             vec![set_data(&names[1], b"changed"), set_data("/", b"changed")],
         ];
         for multi in multis {
@@ -354,10 +284,7 @@ fn a_request_about_several_shards_is_answered_in_one() {
         }
         if shards > 1 {
             let body = ensemble.get(client, &get_data(&names[1], false));
-            assert_eq!(
-                client::parse_get_data(&body).unwrap().0,
-                names[1].as_bytes()
-            );
+            assert_eq!(client::parse_get_data(&body).unwrap().0, names[1].as_bytes());
         }
     }
 }
@@ -404,10 +331,8 @@ fn watches_are_set_again_shard_by_shard() {
             assert!(last.zxid() > seen || ensemble.map.count() == 1);
             let mut fired = brief(events);
             fired.sort_unstable();
-            let mut expected: Vec<String> = changed
-                .iter()
-                .map(|name| format!("NodeDataChanged {name}"))
-                .collect();
+            let mut expected: Vec<String> =
+                changed.iter().map(|name| format!("NodeDataChanged {name}")).collect();
             if grows {
                 expected.push("NodeChildrenChanged /".to_string());
             }
@@ -423,9 +348,7 @@ fn watches_are_set_again_shard_by_shard() {
                 expected.push("NodeChildrenChanged /".to_string());
             }
             assert_eq!(brief(&heard), expected);
-            seen = seen
-                .max(last.zxid())
-                .max(heard.iter().map(Heard::zxid).max().unwrap());
+            seen = seen.max(last.zxid()).max(heard.iter().map(Heard::zxid).max().unwrap());
         }
     }
 }
@@ -444,10 +367,7 @@ fn what_cannot_be_proved_unchanged_fires() {
     let read = ensemble.send(client, &[get_data(&names[0], true)]);
     ensemble.get(writer, &set_data(&names[0], b"new"));
     // The event was sent; it is not read.
-    assert_eq!(
-        brief(&ensemble.heard(client)),
-        [format!("NodeDataChanged {}", names[0])]
-    );
+    assert_eq!(brief(&ensemble.heard(client)), [format!("NodeDataChanged {}", names[0])]);
     ensemble.cut(client);
     ensemble.run();
     let seen = counter(&read);
@@ -462,10 +382,7 @@ fn what_cannot_be_proved_unchanged_fires() {
     };
     let heard = ensemble.send(client, &[again(seen)]);
     let fired = brief(&heard);
-    assert!(
-        fired.contains(&format!("NodeDataChanged {}", names[0])),
-        "{fired:?}"
-    );
+    assert!(fired.contains(&format!("NodeDataChanged {}", names[0])), "{fired:?}");
 
     // A znode that never changed after its creation, read, and then the home's leader dies.
     let heard = ensemble.send(client, &[get_data(&names[2], true)]);
@@ -478,16 +395,10 @@ fn what_cannot_be_proved_unchanged_fires() {
     ensemble.advance(3000);
     let node = (leader + 1) % 3;
     let client = ensemble.reconnect(client, node, 0, seen);
-    let set = SetWatches {
-        relative_zxid: Zxid(seen),
-        data: vec![&names[2]],
-        ..SetWatches::default()
-    };
+    let set =
+        SetWatches { relative_zxid: Zxid(seen), data: vec![&names[2]], ..SetWatches::default() };
     let heard = ensemble.send(client, &[Request::SetWatches(set)]);
-    assert_eq!(
-        brief(&heard),
-        [format!("NodeDataChanged {}", names[2]), "1".to_string()]
-    );
+    assert_eq!(brief(&heard), [format!("NodeDataChanged {}", names[2]), "1".to_string()]);
 }
 
 /// The counter of a client's headers never repeats a number for something else.
@@ -516,10 +427,7 @@ fn an_attachment_that_never_opened_moves_with_its_session() {
         let mut ensemble = Ensemble::new(nodes, cores, SHARDS, 1);
         let client = ensemble.connect(0, 0);
         for name in &names {
-            let delete = Request::Delete {
-                path: name,
-                version: -1,
-            };
+            let delete = Request::Delete { path: name, version: -1 };
             assert_eq!(ensemble.error_of(client, &delete), -101);
         }
         let moved = ensemble.reconnect(client, nodes - 1, 0, 50);
@@ -530,10 +438,7 @@ fn an_attachment_that_never_opened_moves_with_its_session() {
         }
         let body = ensemble.get(moved, &Request::GetEphemerals { prefix: "/" });
         assert_eq!(client::parse_strings(&body).unwrap().len(), names.len());
-        assert_eq!(
-            brief(&ensemble.send(moved, &[Request::CloseSession])),
-            ["1"]
-        );
+        assert_eq!(brief(&ensemble.send(moved, &[Request::CloseSession])), ["1"]);
         assert_eq!(ensemble.ephemerals_count(0), 0);
     }
 }
@@ -561,17 +466,13 @@ fn a_former_connection_is_fenced_in_every_shard() {
         ensemble.run();
         for name in &names {
             let body = ensemble.get(moved, &get_data(name, false));
-            assert_eq!(
-                client::parse_get_data(&body).unwrap().0,
-                b"new",
-                "seed {seed}"
-            );
+            assert_eq!(client::parse_get_data(&body).unwrap().0, b"new", "seed {seed}");
         }
     }
 }
 
-/// The home's leader dies while it closes a session: the next one finishes it. Shard 0's leader dies
-/// before every shard knows what it decided about a point: the next one tells them.
+/// The home's leader dies while it closes a session: the next one finishes it. Shard 0's leader
+/// dies before every shard knows what it decided about a point: the next one tells them.
 #[test]
 fn new_leaders_take_up_what_was_begun() {
     let names = names();
@@ -590,11 +491,7 @@ fn new_leaders_take_up_what_was_begun() {
         ensemble.kill(home);
         ensemble.advance(60_000);
         let left = (home + 1) % 3;
-        assert_eq!(
-            ensemble.ephemerals_count(left),
-            0,
-            "after {steps}, open: {asked}"
-        );
+        assert_eq!(ensemble.ephemerals_count(left), 0, "after {steps}, open: {asked}");
 
         let mut ensemble = Ensemble::new(3, 1, SHARDS, steps);
         let leader = ensemble.leader(ShardId(0));
@@ -608,9 +505,7 @@ fn new_leaders_take_up_what_was_begun() {
         ensemble.advance(5000);
         let left = (leader + 1) % 3;
         let decided = ensemble.replica(left, ShardId(0)).state();
-        let decided = decided
-            .tree()
-            .data(pigeonhole_core::state::tree::Tree::ROOT);
+        let decided = decided.tree().data(pigeonhole_core::state::tree::Tree::ROOT);
         for shard in ensemble.map.shards() {
             let state = ensemble.replica(left, shard).state();
             let known = state.tree().data(pigeonhole_core::state::tree::Tree::ROOT);
@@ -642,9 +537,7 @@ fn tombstones_do_not_pile_up() {
     ensemble.get(staying, &plain("/b"));
     ensemble.get(staying, &plain("/c"));
     let tombstones = |ensemble: &Ensemble| -> usize {
-        let states = ensemble
-            .replicas()
-            .map(|replica| replica.state().sessions());
+        let states = ensemble.replicas().map(|replica| replica.state().sessions());
         states.map(|sessions| sessions.tombstones_count()).sum()
     };
     let mut most = 0;
@@ -654,10 +547,7 @@ fn tombstones_do_not_pile_up() {
             let path = format!("{name}{number}");
             ensemble.get(client, &ephemeral(&path));
         }
-        assert_eq!(
-            brief(&ensemble.send(client, &[Request::CloseSession])),
-            ["1"]
-        );
+        assert_eq!(brief(&ensemble.send(client, &[Request::CloseSession])), ["1"]);
         most = most.max(tombstones(&ensemble));
     }
     assert!((300..=600).contains(&most), "{most} tombstones at once");
@@ -722,9 +612,7 @@ fn check_story(requests: &[Request<'_>], heard: &[Heard], seed: u64) {
                     root = None;
                 }
             }
-            Heard::Reply {
-                xid, error, body, ..
-            } => {
+            Heard::Reply { xid, error, body, .. } => {
                 assert_eq!((*xid, *error), (next, 0), "seed {seed}");
                 match &requests[usize::try_from(next).unwrap() - 1] {
                     Request::SetData { path, data, .. } => {
@@ -751,11 +639,7 @@ fn check_story(requests: &[Request<'_>], heard: &[Heard], seed: u64) {
             }
         }
     }
-    assert_eq!(
-        usize::try_from(next).unwrap(),
-        requests.len() + 1,
-        "seed {seed}"
-    );
+    assert_eq!(usize::try_from(next).unwrap(), requests.len() + 1, "seed {seed}");
 }
 
 /// One client watches `/`, others change it in all shards at any moment: every registration gets at
@@ -770,9 +654,8 @@ fn no_event_of_a_point_is_lost_or_doubled() {
         let mut ensemble = Ensemble::new(1, cores, SHARDS, seed);
         let mut chance = Prng::new(seed + 1000);
         let watcher = ensemble.connect(0, 0);
-        let writers: Vec<Handle> = (0..3)
-            .map(|number| ensemble.connect(0, number % cores))
-            .collect();
+        let writers: Vec<Handle> =
+            (0..3).map(|number| ensemble.connect(0, number % cores)).collect();
         for made in 0..40 {
             if chance.below(3) == 0 {
                 let watch = chance.below(4) != 0;
@@ -801,10 +684,7 @@ fn no_event_of_a_point_is_lost_or_doubled() {
                     let (list, _) = client::parse_children2(body).unwrap();
                     let mut list: Vec<String> = list.iter().map(ToString::to_string).collect();
                     list.sort_unstable();
-                    assert!(
-                        !waits || list == known,
-                        "new data before its event, seed {seed}"
-                    );
+                    assert!(!waits || list == known, "new data before its event, seed {seed}");
                     waits |= *xid == 1;
                     known = list;
                 }
@@ -818,8 +698,5 @@ fn no_event_of_a_point_is_lost_or_doubled() {
             assert_eq!(list, known, "an event is lost, seed {seed}");
         }
     }
-    assert!(
-        fired_somewhere > 600,
-        "only {fired_somewhere} events in all stories"
-    );
+    assert!(fired_somewhere > 600, "only {fired_somewhere} events in all stories");
 }

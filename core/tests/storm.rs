@@ -1,5 +1,10 @@
 //! Clusters in bad weather: seeded runs with faults at every step, and what must hold all the same.
-#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "a test stops at what it did not expect, counts small things, and tells what it saw"
+)]
 
 mod ensemble;
 
@@ -223,8 +228,7 @@ impl Storm {
             self.ask(index, &mut bytes);
         }
         let bytes = bytes.as_slice();
-        self.cluster
-            .step(node, Input::ClientBytes { connection, bytes });
+        self.cluster.step(node, Input::ClientBytes { connection, bytes });
     }
 
     fn connect(&mut self, index: usize) {
@@ -251,11 +255,9 @@ impl Storm {
         };
         let mut bytes = vec![];
         client::put_connect(&mut bytes, &request);
-        self.cluster
-            .open_client(node, connection, [client.generation as u8; 16]);
+        self.cluster.open_client(node, connection, [client.generation as u8; 16]);
         let bytes = bytes.as_slice();
-        self.cluster
-            .step(node, Input::ClientBytes { connection, bytes });
+        self.cluster.step(node, Input::ClientBytes { connection, bytes });
     }
 
     fn ask(&mut self, index: usize, bytes: &mut Vec<u8>) {
@@ -281,40 +283,28 @@ impl Storm {
                 client.put(bytes, &request, Wanted::Ephemeral(path.clone()));
             }
             50..60 => {
-                let request = Request::SetData {
-                    path: "/zookeeper/quota",
-                    data: b"x",
-                    version: -1,
-                };
+                let request =
+                    Request::SetData { path: "/zookeeper/quota", data: b"x", version: -1 };
                 if self.map.count() == 1 {
                     client.put(bytes, &request, Wanted::Shared);
                 }
             }
             60..70 => {
-                let request = Request::Delete {
-                    path: "/none",
-                    version: -1,
-                };
+                let request = Request::Delete { path: "/none", version: -1 };
                 client.put(bytes, &request, Wanted::NoNode);
             }
             70..85 => {
                 let Some(known) = known else { return };
                 let path = self.acknowledged[known].clone();
                 client.put(bytes, &Request::Sync { path: "/" }, Wanted::Synced);
-                let request = Request::Exists {
-                    path: &path,
-                    watch: false,
-                };
+                let request = Request::Exists { path: &path, watch: false };
                 client.put(bytes, &request, Wanted::There(path.clone()));
             }
             85..98 => {
                 let Some(path) = client.own.last().cloned() else {
                     return;
                 };
-                let request = Request::Exists {
-                    path: &path,
-                    watch: true,
-                };
+                let request = Request::Exists { path: &path, watch: true };
                 client.put(bytes, &request, Wanted::There(path.clone()));
             }
             98 => {
@@ -448,23 +438,12 @@ impl Storm {
             self.cluster.run(100);
             self.hear();
         }
-        let reports: Vec<_> = self
-            .cluster
-            .nodes
-            .iter()
-            .map(|node| node.worker.as_ref().unwrap().report())
-            .collect();
+        let reports: Vec<_> =
+            self.cluster.nodes.iter().map(|node| node.worker.as_ref().unwrap().report()).collect();
         for shard in 0..usize::from(self.map.count()) {
-            let leaders = reports
-                .iter()
-                .filter(|report| report.shards[shard].leader.is_some())
-                .count();
-            assert_eq!(
-                leaders,
-                reports.len(),
-                "everybody serves: {}",
-                self.report()
-            );
+            let leaders =
+                reports.iter().filter(|report| report.shards[shard].leader.is_some()).count();
+            assert_eq!(leaders, reports.len(), "everybody serves: {}", self.report());
             for report in &reports {
                 let (first, it) = (&reports[0].shards[shard], &report.shards[shard]);
                 assert_eq!(first.zxid, it.zxid, "{}", self.report());
@@ -555,18 +534,8 @@ impl Client {
 }
 
 fn create(path: &str, mode: CreateMode) -> Request<'_> {
-    let acl = vec![Acl {
-        permissions: permission::ALL,
-        scheme: "world",
-        id: "anyone",
-    }];
-    Request::Create {
-        path,
-        data: b"data",
-        acl,
-        mode,
-        with_stat: false,
-    }
+    let acl = vec![Acl { permissions: permission::ALL, scheme: "world", id: "anyone" }];
+    Request::Create { path, data: b"data", acl, mode, with_stat: false }
 }
 
 fn czxid(node: &ensemble::Node, map: ShardMap, path: &str) -> Option<Zxid> {

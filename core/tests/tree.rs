@@ -1,8 +1,5 @@
 //! The tree against a model that stores whole paths in a map.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test may panic wherever it finds something wrong"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may panic wherever it finds something wrong")]
 
 use std::collections::BTreeMap;
 
@@ -34,12 +31,7 @@ struct Pair {
 impl Pair {
     fn new(seed: u64) -> Self {
         let tree = Tree::with_index_seed(seed);
-        let root = ModelNode {
-            stat: Stat::default(),
-            creations: 0,
-            data: Vec::new(),
-            acl: acl(0),
-        };
+        let root = ModelNode { stat: Stat::default(), creations: 0, data: Vec::new(), acl: acl(0) };
         Self {
             tree,
             model: Model::from([("/".into(), root)]),
@@ -60,9 +52,7 @@ impl Pair {
 
     fn any_data(&mut self) -> Vec<u8> {
         let length = self.below(40);
-        (0..length)
-            .map(|_| self.random.next_u64().to_le_bytes()[0])
-            .collect()
+        (0..length).map(|_| self.random.next_u64().to_le_bytes()[0]).collect()
     }
 
     fn step(&mut self) {
@@ -82,10 +72,7 @@ impl Pair {
     fn create(&mut self, parent: &str, name: &str) {
         let path = format!("{}/{name}", if parent == "/" { "" } else { parent });
         if self.model.contains_key(&path) || path::check(&path, false).is_err() {
-            assert_eq!(
-                self.tree.find(&path).is_some(),
-                self.model.contains_key(&path)
-            );
+            assert_eq!(self.tree.find(&path).is_some(), self.model.contains_key(&path));
             return;
         }
         let data = self.any_data();
@@ -117,15 +104,7 @@ impl Pair {
             ..Stat::default()
         };
         let creations = 0;
-        self.model.insert(
-            path,
-            ModelNode {
-                stat,
-                creations,
-                data,
-                acl,
-            },
-        );
+        self.model.insert(path, ModelNode { stat, creations, data, acl });
     }
 
     fn delete(&mut self, path: &str) {
@@ -149,8 +128,7 @@ impl Pair {
         node.stat.mtime_ms = 9;
         node.stat.data_length = i32::try_from(data.len()).unwrap();
         let found = self.tree.find(path).unwrap();
-        self.tree
-            .set_data(found, &data, node.stat.version, self.zxid, 9);
+        self.tree.set_data(found, &data, node.stat.version, self.zxid, 9);
         node.data = data;
     }
 
@@ -165,11 +143,8 @@ impl Pair {
 }
 
 fn acl(kind: usize) -> Vec<AclEntry> {
-    let entry = |permissions, scheme: &str, id: String| AclEntry {
-        permissions,
-        scheme: scheme.into(),
-        id,
-    };
+    let entry =
+        |permissions, scheme: &str, id: String| AclEntry { permissions, scheme: scheme.into(), id };
     match kind {
         0 => vec![entry(permission::ALL, "world", "anyone".into())],
         _ => (0..kind)
@@ -185,11 +160,7 @@ fn content_of(view: &Znodes) -> Model {
     while let Some(node) = open.pop() {
         let children: Vec<NodeId> = view.children(node).collect();
         assert_eq!(children.len(), view.children_count(node));
-        assert!(
-            children
-                .iter()
-                .all(|&child| view.parent(child) == Some(node))
-        );
+        assert!(children.iter().all(|&child| view.parent(child) == Some(node)));
         open.extend(children);
         let seen = ModelNode {
             stat: view.stat(node),
@@ -199,20 +170,11 @@ fn content_of(view: &Znodes) -> Model {
         };
         assert_eq!(view.ephemeral_owner(node), seen.stat.ephemeral_owner);
         let path = view.path(node);
-        assert_eq!(
-            view.name(node),
-            if path == "/" { "" } else { path::name(&path) }
-        );
-        assert!(
-            content.insert(path, seen).is_none(),
-            "every path is there once"
-        );
+        assert_eq!(view.name(node), if path == "/" { "" } else { path::name(&path) });
+        assert!(content.insert(path, seen).is_none(), "every path is there once");
     }
     assert_eq!(view.len(), content.len());
-    let bytes: usize = content
-        .iter()
-        .map(|(path, node)| path.len() + node.data.len())
-        .sum();
+    let bytes: usize = content.iter().map(|(path, node)| path.len() + node.data.len()).sum();
     assert_eq!(view.approximate_bytes(), u64::try_from(bytes).unwrap());
     content
 }
@@ -295,10 +257,7 @@ fn the_digest_is_the_contents_and_not_the_histories() {
         with(&|tree, _| _ = tree.create("/c", new(1, 2))),
         with(&|tree, _| _ = tree.create("/c", new(1, 3))),
     ];
-    assert_eq!(
-        with(&|tree, b| tree.set_data(b, b"data", 0, Zxid(4), 1)),
-        digest
-    );
+    assert_eq!(with(&|tree, b| tree.set_data(b, b"data", 0, Zxid(4), 1)), digest);
     digests.sort_unstable();
     digests.dedup();
     assert_eq!(digests.len(), 11);
@@ -377,9 +336,6 @@ fn the_root_is_zookeepers() {
     assert_eq!(tree.find("/"), Some(Tree::ROOT));
     assert_eq!(tree.stat(Tree::ROOT), Stat::default());
     assert_eq!(tree.acl(Tree::ROOT), acl(0));
-    assert_eq!(
-        (tree.path(Tree::ROOT), tree.parent(Tree::ROOT)),
-        ("/".into(), None)
-    );
+    assert_eq!((tree.path(Tree::ROOT), tree.parent(Tree::ROOT)), ("/".into(), None));
     assert_eq!((tree.len(), tree.approximate_bytes()), (1, 1));
 }

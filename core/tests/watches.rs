@@ -17,11 +17,7 @@ use pigeonhole_core::state::watch::{Firing, WatchKind, WatchSummary, WatchTable}
 type Event = (u32, EventType, &'static str);
 
 fn connection(slot: u32) -> ConnectionId {
-    ConnectionId {
-        core: CoreId(0),
-        slot,
-        generation: 1,
-    }
+    ConnectionId { core: CoreId(0), slot, generation: 1 }
 }
 
 /// A leader with `/a`, `/a/b` and a watch table that hears of everything it applies.
@@ -42,24 +38,15 @@ impl Watched {
         for slot in 0..10 {
             table.identify(connection(slot), Identities::none());
         }
-        Self {
-            leader,
-            client,
-            table,
-            firings: Vec::new(),
-        }
+        Self { leader, client, table, firings: Vec::new() }
     }
 
     fn watch(&mut self, slot: u32, path: &str, kind: WatchKind) {
-        self.table
-            .add(connection(slot), path, kind)
-            .expect("there are few");
+        self.table.add(connection(slot), path, kind).expect("there are few");
     }
 
     fn run(&mut self, request: &Request<'_>) {
-        self.leader
-            .write(&self.client, request)
-            .expect("the request is fine");
+        self.leader.write(&self.client, request).expect("the request is fine");
         self.hear();
     }
 
@@ -89,67 +76,21 @@ fn every_kind_of_watch_and_every_change() {
     const D: EventType = NodeDataChanged;
     const K: EventType = NodeChildrenChanged;
     let table: Vec<(WatchKind, &str, Vec<Request<'static>>, Vec<Event>)> = vec![
-        (
-            Data,
-            "/a",
-            vec![set("/a", -1), set("/a", -1)],
-            vec![(1, D, "/a")],
-        ),
+        (Data, "/a", vec![set("/a", -1), set("/a", -1)], vec![(1, D, "/a")]),
         (Data, "/a", vec![plain("/a/c"), delete("/a/c", -1)], vec![]),
-        (
-            Data,
-            "/a/b",
-            vec![delete("/a/b", -1), plain("/a/b")],
-            vec![(1, NodeDeleted, "/a/b")],
-        ),
+        (Data, "/a/b", vec![delete("/a/b", -1), plain("/a/b")], vec![(1, NodeDeleted, "/a/b")]),
         // An existence watch is a data watch where nothing is.
-        (
-            Data,
-            "/x",
-            vec![plain("/x"), delete("/x", -1)],
-            vec![(1, NodeCreated, "/x")],
-        ),
+        (Data, "/x", vec![plain("/x"), delete("/x", -1)], vec![(1, NodeCreated, "/x")]),
         (Data, "/a", vec![set_acl("/a", &OPEN, -1)], vec![]),
-        (
-            Child,
-            "/a",
-            vec![plain("/a/c"), plain("/a/d")],
-            vec![(1, K, "/a")],
-        ),
-        (
-            Child,
-            "/a",
-            vec![delete("/a/b", -1), plain("/a/b")],
-            vec![(1, K, "/a")],
-        ),
-        (
-            Child,
-            "/a",
-            vec![set("/a", -1), set("/a/b", -1), plain("/a/b/c")],
-            vec![],
-        ),
-        (
-            Child,
-            "/a/b",
-            vec![delete("/a/b", -1), plain("/a/b")],
-            vec![(1, NodeDeleted, "/a/b")],
-        ),
-        (
-            Child,
-            "/",
-            vec![plain("/x"), plain("/y")],
-            vec![(1, K, "/")],
-        ),
+        (Child, "/a", vec![plain("/a/c"), plain("/a/d")], vec![(1, K, "/a")]),
+        (Child, "/a", vec![delete("/a/b", -1), plain("/a/b")], vec![(1, K, "/a")]),
+        (Child, "/a", vec![set("/a", -1), set("/a/b", -1), plain("/a/b/c")], vec![]),
+        (Child, "/a/b", vec![delete("/a/b", -1), plain("/a/b")], vec![(1, NodeDeleted, "/a/b")]),
+        (Child, "/", vec![plain("/x"), plain("/y")], vec![(1, K, "/")]),
         (
             Persistent,
             "/a",
-            vec![
-                set("/a", -1),
-                set("/a", -1),
-                plain("/a/c"),
-                set("/a/c", -1),
-                plain("/a/d"),
-            ],
+            vec![set("/a", -1), set("/a", -1), plain("/a/c"), set("/a/c", -1), plain("/a/d")],
             vec![(1, D, "/a"), (1, D, "/a"), (1, K, "/a"), (1, K, "/a")],
         ),
         (
@@ -157,11 +98,7 @@ fn every_kind_of_watch_and_every_change() {
             "/a/b",
             vec![delete("/a/b", -1), plain("/a/b"), delete("/a/b", -1)],
             // Once although it stands in both tables.
-            vec![
-                (1, NodeDeleted, "/a/b"),
-                (1, NodeCreated, "/a/b"),
-                (1, NodeDeleted, "/a/b"),
-            ],
+            vec![(1, NodeDeleted, "/a/b"), (1, NodeCreated, "/a/b"), (1, NodeDeleted, "/a/b")],
         ),
         (
             PersistentRecursive,
@@ -185,11 +122,7 @@ fn every_kind_of_watch_and_every_change() {
             PersistentRecursive,
             "/",
             vec![set("/", -1), plain("/x"), plain("/a/b/c")],
-            vec![
-                (1, D, "/"),
-                (1, NodeCreated, "/x"),
-                (1, NodeCreated, "/a/b/c"),
-            ],
+            vec![(1, D, "/"), (1, NodeCreated, "/x"), (1, NodeCreated, "/a/b/c")],
         ),
     ];
     for (kind, path, requests, expected) in table {
@@ -224,27 +157,12 @@ fn one_connection_hears_of_one_change_once() {
     watched.run(&set("/a", -1));
     watched.expect(&[(1, NodeDataChanged, "/a")], "the data");
     watched.run(&delete("/a/b", -1));
-    watched.expect(
-        &[(1, NodeDeleted, "/a/b"), (1, NodeChildrenChanged, "/a")],
-        "the child",
-    );
+    watched.expect(&[(1, NodeDeleted, "/a/b"), (1, NodeChildrenChanged, "/a")], "the child");
     watched.run(&delete("/a", -1));
     watched.expect(&[(1, NodeDeleted, "/a")], "the parent");
-    assert!(
-        !watched
-            .table
-            .contains(connection(1), "/a", WatcherType::Data)
-    );
-    assert!(
-        !watched
-            .table
-            .contains(connection(1), "/a", WatcherType::Children)
-    );
-    assert!(
-        watched
-            .table
-            .contains(connection(1), "/a", WatcherType::Persistent)
-    );
+    assert!(!watched.table.contains(connection(1), "/a", WatcherType::Data));
+    assert!(!watched.table.contains(connection(1), "/a", WatcherType::Children));
+    assert!(watched.table.contains(connection(1), "/a", WatcherType::Persistent));
 }
 
 #[test]
@@ -266,11 +184,7 @@ fn every_operation_of_a_multi_fires_in_order() {
     watched.watch(1, "/", PersistentRecursive);
     watched.watch(2, "/x", Data);
     watched.watch(2, "/", Child);
-    watched.run(&Request::Multi(vec![
-        plain("/x"),
-        set("/x", 0),
-        delete("/x", 1),
-    ]));
+    watched.run(&Request::Multi(vec![plain("/x"), set("/x", 0), delete("/x", 1)]));
     watched.expect(
         &[
             (1, NodeCreated, "/x"),
@@ -289,40 +203,25 @@ fn a_sessions_end_fires_for_its_ephemerals() {
     watched.run(&ephemeral("/a/e"));
     watched.watch(1, "/a/e", Data);
     watched.watch(1, "/a", Child);
-    let close = SessionRequest::Close {
-        session: watched.client.session,
-        generation: None,
-    };
+    let close = SessionRequest::Close { session: watched.client.session, generation: None };
     watched.leader.session(&close).unwrap();
     watched.hear();
-    watched.expect(
-        &[(1, NodeDeleted, "/a/e"), (1, NodeChildrenChanged, "/a")],
-        "close",
-    );
+    watched.expect(&[(1, NodeDeleted, "/a/e"), (1, NodeChildrenChanged, "/a")], "close");
 }
 
 /// Who may not read the znode is not told, and its one-shot watch is used up (ZOOKEEPER-4799).
 #[test]
 fn events_are_delivered_to_readers_only() {
     let mut watched = Watched::new();
-    watched
-        .table
-        .identify(connection(2), watched.client.identities.clone());
-    let mine = [Acl {
-        permissions: 31,
-        scheme: "auth",
-        id: "",
-    }];
+    watched.table.identify(connection(2), watched.client.identities.clone());
+    let mine = [Acl { permissions: 31, scheme: "auth", id: "" }];
     for slot in [1, 2] {
         watched.watch(slot, "/", PersistentRecursive);
         watched.watch(slot, "/secret", Child);
         watched.watch(slot, "/secret/in", Data);
     }
     watched.run(&create("/secret", CreateMode::Persistent, &mine));
-    watched.expect(
-        &[(2, NodeCreated, "/secret")],
-        "the new znode's list decides",
-    );
+    watched.expect(&[(2, NodeCreated, "/secret")], "the new znode's list decides");
     // A readable child of an unreadable parent: the child is told, the parent's change is not.
     watched.run(&plain("/secret/in"));
     watched.expect(
@@ -338,27 +237,15 @@ fn events_are_delivered_to_readers_only() {
     watched.run(&delete("/secret/more", -1));
     let events = [NodeCreated, NodeDeleted];
     let expected = events.map(|event| [1, 2].map(|slot| (slot, event, "/secret/more")));
-    watched.expect(
-        &expected.concat(),
-        "the first's child watch was used up unheard",
-    );
+    watched.expect(&expected.concat(), "the first's child watch was used up unheard");
     // Authenticating later counts from then on; a deleted znode's last list decides.
     watched.run(&set_acl("/secret/in", &mine, -1));
-    watched
-        .table
-        .identify(connection(1), watched.client.identities.clone());
+    watched.table.identify(connection(1), watched.client.identities.clone());
     watched.table.identify(connection(2), Identities::none());
     watched.run(&delete("/secret/in", -1));
-    watched.expect(
-        &[(1, NodeDeleted, "/secret/in")],
-        "identities of the moment",
-    );
+    watched.expect(&[(1, NodeDeleted, "/secret/in")], "identities of the moment");
     // Readers need READ, not just any permission.
-    let write_only = [Acl {
-        permissions: 2,
-        scheme: "world",
-        id: "anyone",
-    }];
+    let write_only = [Acl { permissions: 2, scheme: "world", id: "anyone" }];
     watched.run(&create("/drop", CreateMode::Persistent, &write_only));
     watched.expect(&[], "nobody reads it");
 }
@@ -378,18 +265,10 @@ fn watches_are_checked_and_removed_by_type() {
             let mut table = WatchTable::new();
             table.identify(connection(1), Identities::none());
             table.add(connection(1), "/a", kind).unwrap();
-            assert_eq!(
-                table.contains(connection(1), "/a", asked),
-                found,
-                "{kind:?} {asked:?}"
-            );
+            assert_eq!(table.contains(connection(1), "/a", asked), found, "{kind:?} {asked:?}");
             assert!(!table.contains(connection(2), "/a", asked));
             assert!(!table.remove(connection(1), "/b", asked));
-            assert_eq!(
-                table.remove(connection(1), "/a", asked),
-                found,
-                "{kind:?} {asked:?}"
-            );
+            assert_eq!(table.remove(connection(1), "/a", asked), found, "{kind:?} {asked:?}");
             assert_eq!(table.count() == 0, found);
             assert!(!found || !table.contains(connection(1), "/a", Any));
         }
@@ -403,16 +282,8 @@ fn removing_one_type_leaves_the_others() {
         watched.watch(1, "/a", kind);
     }
     assert_eq!(watched.table.count(), 2, "one in each table");
-    assert!(
-        watched
-            .table
-            .remove(connection(1), "/a", WatcherType::Persistent)
-    );
-    assert!(
-        watched
-            .table
-            .remove(connection(1), "/a", WatcherType::PersistentRecursive)
-    );
+    assert!(watched.table.remove(connection(1), "/a", WatcherType::Persistent));
+    assert!(watched.table.remove(connection(1), "/a", WatcherType::PersistentRecursive));
     watched.run(&set("/a", -1));
     watched.expect(&[(1, NodeDataChanged, "/a")], "the data watch is left");
     watched.run(&set("/a", -1));
@@ -431,10 +302,7 @@ fn a_closed_connection_leaves_nothing() {
         watched.watch(slot, "/", PersistentRecursive);
     }
     watched.table.connection_closed(connection(1));
-    assert_eq!(
-        (watched.table.count_of(connection(1)), watched.table.count()),
-        (0, 4)
-    );
+    assert_eq!((watched.table.count_of(connection(1)), watched.table.count()), (0, 4));
     watched.run(&plain("/b"));
     watched.expect(&[(2, NodeCreated, "/b")], "the second lives on");
     // A watch that arrives behind the end of its connection is ignored.
@@ -442,11 +310,7 @@ fn a_closed_connection_leaves_nothing() {
     assert_eq!(watched.table.count_of(connection(1)), 0);
     watched.table.connection_closed(connection(2));
     watched.table.connection_closed(connection(2));
-    let nothing = WatchSummary {
-        connections: 0,
-        paths: 0,
-        watches: 0,
-    };
+    let nothing = WatchSummary { connections: 0, paths: 0, watches: 0 };
     assert_eq!(watched.table.summary(), nothing);
     watched.run(&set("/a", -1));
     watched.expect(&[], "nobody watches");
@@ -461,10 +325,7 @@ fn watches_are_counted_and_bounded() {
         table.add(one, &format!("/{number}"), Data).unwrap();
     }
     assert!(table.add(one, "/more", Data).is_err());
-    assert!(
-        table.add(one, "/0", Child).is_err(),
-        "another table, another watch"
-    );
+    assert!(table.add(one, "/0", Child).is_err(), "another table, another watch");
     table.add(one, "/0", Data).unwrap();
     table.add(one, "/0", PersistentRecursive).unwrap();
     assert!(table.remove(one, "/1", WatcherType::Data));
@@ -481,26 +342,14 @@ fn four_letter_words_list_everything_in_order() {
     watched.watch(2, "/a", Data);
     watched.watch(1, "/b", Child);
     watched.watch(1, "/a", Persistent);
-    let by_path: Vec<_> = watched
-        .table
-        .by_path()
-        .map(|(path, id)| (path, id.slot))
-        .collect();
+    let by_path: Vec<_> = watched.table.by_path().map(|(path, id)| (path, id.slot)).collect();
     assert_eq!(by_path, [("/a", 1), ("/a", 2), ("/b", 1)]);
     let by_connection: Vec<_> = watched.table.by_connection().collect();
     let slots: Vec<_> = by_connection.iter().map(|(id, _)| id.slot).collect();
     assert_eq!(slots, [1, 1, 2]);
-    let summary = WatchSummary {
-        connections: 2,
-        paths: 2,
-        watches: 3,
-    };
+    let summary = WatchSummary { connections: 2, paths: 2, watches: 3 };
     assert_eq!(watched.table.summary(), summary);
-    assert_eq!(
-        watched.table.count(),
-        4,
-        "the persistent one stands in both tables"
-    );
+    assert_eq!(watched.table.count(), 4, "the persistent one stands in both tables");
 }
 
 /// setWatches: what was missed fires at once, the rest waits again (`DataTree.setWatches`).
@@ -520,10 +369,7 @@ fn watches_of_a_connection_that_was_elsewhere() {
     };
     let tree = watched.leader.state.tree();
     let firings = &mut watched.firings;
-    watched
-        .table
-        .set_watches(connection(1), tree, &request, firings)
-        .unwrap();
+    watched.table.set_watches(connection(1), tree, &request, firings).unwrap();
     watched.expect(
         &[
             (1, NodeDataChanged, "/a"),
@@ -547,11 +393,7 @@ fn watches_of_a_connection_that_was_elsewhere() {
 #[test]
 fn set_watches_tells_readers_only() {
     let mut watched = Watched::new();
-    let mine = [Acl {
-        permissions: 31,
-        scheme: "auth",
-        id: "",
-    }];
+    let mine = [Acl { permissions: 31, scheme: "auth", id: "" }];
     watched.run(&create("/secret", CreateMode::Persistent, &mine));
     let request = SetWatches {
         relative_zxid: Zxid::ZERO,
@@ -560,22 +402,14 @@ fn set_watches_tells_readers_only() {
         child: vec!["/secret"],
         ..SetWatches::default()
     };
-    watched
-        .table
-        .identify(connection(2), watched.client.identities.clone());
+    watched.table.identify(connection(2), watched.client.identities.clone());
     for slot in [1, 2, 77] {
         let tree = watched.leader.state.tree();
         let firings = &mut watched.firings;
-        watched
-            .table
-            .set_watches(connection(slot), tree, &request, firings)
-            .unwrap();
+        watched.table.set_watches(connection(slot), tree, &request, firings).unwrap();
     }
     let events = [NodeDataChanged, NodeCreated, NodeChildrenChanged];
-    watched.expect(
-        &events.map(|event| (2, event, "/secret")),
-        "the stranger is told nothing",
-    );
+    watched.expect(&events.map(|event| (2, event, "/secret")), "the stranger is told nothing");
     assert_eq!(watched.table.count(), 0);
     assert_eq!(watched.client.session, SessionId(1 << 56 | 1));
 }

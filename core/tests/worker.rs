@@ -19,11 +19,7 @@ use pigeonhole_core::wire::client;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::log::{Mark, Restored};
 
-const CONNECTION: ConnectionId = ConnectionId {
-    core: CoreId(0),
-    slot: 0,
-    generation: 1,
-};
+const CONNECTION: ConnectionId = ConnectionId { core: CoreId(0), slot: 0, generation: 1 };
 
 struct Alone {
     worker: Worker,
@@ -85,27 +81,17 @@ impl Alone {
                 (State::new(shard, map), restored)
             })
             .collect();
-        let now = Now {
-            instant: Instant(1_000_000),
-            wall_ms: 1_700_000_000_000,
-        };
+        let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
         let mut effects = Effects::new();
         let worker = Worker::new(config, restored, now, &mut effects);
-        let mut alone = Self {
-            worker,
-            effects,
-            now,
-            received: vec![],
-            is_closed: false,
-        };
+        let mut alone = Self { worker, effects, now, received: vec![], is_closed: false };
         alone.settle();
         alone
     }
 
     fn settle(&mut self) {
         loop {
-            self.worker
-                .step(self.now, Input::TurnEnd, &mut self.effects);
+            self.worker.step(self.now, Input::TurnEnd, &mut self.effects);
             let effects: Vec<Effect> = self.effects.drain().collect();
             if effects.is_empty() {
                 return;
@@ -113,10 +99,7 @@ impl Alone {
             for effect in effects {
                 match effect {
                     Effect::Append(append) => {
-                        let mark = LogMark {
-                            shard: append.shard,
-                            sequence: append.sequence,
-                        };
+                        let mark = LogMark { shard: append.shard, sequence: append.sequence };
                         let durable = Input::Durable(Durable::attest(mark));
                         self.worker.step(self.now, durable, &mut self.effects);
                     }
@@ -141,11 +124,7 @@ impl Alone {
 
     fn advance(&mut self, milliseconds: u64) {
         let end = self.now.instant + Duration::from_ms(milliseconds);
-        while let Some(at) = self
-            .worker
-            .deadline(self.now.instant)
-            .filter(|&at| at <= end)
-        {
+        while let Some(at) = self.worker.deadline(self.now.instant).filter(|&at| at <= end) {
             self.now.instant = at.max(self.now.instant);
             self.worker.step(self.now, Input::Time, &mut self.effects);
             self.settle();
@@ -155,20 +134,13 @@ impl Alone {
 
     fn open(&mut self, connection: ConnectionId) {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let opened = Input::ClientOpened {
-            connection,
-            address,
-            entropy: [7; 16],
-        };
+        let opened = Input::ClientOpened { connection, address, entropy: [7; 16] };
         self.worker.step(self.now, opened, &mut self.effects);
         self.is_closed = false;
     }
 
     fn send(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let input = Input::ClientBytes {
-            connection: CONNECTION,
-            bytes,
-        };
+        let input = Input::ClientBytes { connection: CONNECTION, bytes };
         self.worker.step(self.now, input, &mut self.effects);
         self.settle();
         self.frames()
@@ -212,18 +184,8 @@ fn request(xid: i32, request: &Request<'_>) -> Vec<u8> {
 }
 
 fn create<'a>(path: &'a str, data: &'a [u8], mode: CreateMode) -> Request<'a> {
-    let acl = vec![Acl {
-        permissions: permission::ALL,
-        scheme: "world",
-        id: "anyone",
-    }];
-    Request::Create {
-        path,
-        data,
-        acl,
-        mode,
-        with_stat: false,
-    }
+    let acl = vec![Acl { permissions: permission::ALL, scheme: "world", id: "anyone" }];
+    Request::Create { path, data, acl, mode, with_stat: false }
 }
 
 #[test]
@@ -232,36 +194,11 @@ fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
         let mut alone = Alone::new(shards);
         alone.connect();
         let mut bytes = request(1, &create("/a", b"one", CreateMode::Persistent));
-        bytes.extend(request(
-            2,
-            &Request::GetData {
-                path: "/a",
-                watch: true,
-            },
-        ));
+        bytes.extend(request(2, &Request::GetData { path: "/a", watch: true }));
         bytes.extend(request(3, &create("/b", b"two", CreateMode::Ephemeral)));
-        bytes.extend(request(
-            4,
-            &Request::SetData {
-                path: "/a",
-                data: b"three",
-                version: 0,
-            },
-        ));
-        bytes.extend(request(
-            5,
-            &Request::GetData {
-                path: "/b",
-                watch: false,
-            },
-        ));
-        bytes.extend(request(
-            6,
-            &Request::Delete {
-                path: "/none",
-                version: -1,
-            },
-        ));
+        bytes.extend(request(4, &Request::SetData { path: "/a", data: b"three", version: 0 }));
+        bytes.extend(request(5, &Request::GetData { path: "/b", watch: false }));
+        bytes.extend(request(6, &Request::Delete { path: "/none", version: -1 }));
         bytes.extend(request(7, &Request::Sync { path: "/" }));
         let frames = alone.send(&bytes);
         let headers: Vec<(i32, i32)> = frames
@@ -269,16 +206,7 @@ fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
             .map(|frame| client::parse_header(frame).unwrap().0)
             .map(|header| (header.xid, header.error))
             .collect();
-        let expected = vec![
-            (1, 0),
-            (2, 0),
-            (3, 0),
-            (4, 0),
-            (-1, 0),
-            (5, 0),
-            (6, -101),
-            (7, 0),
-        ];
+        let expected = vec![(1, 0), (2, 0), (3, 0), (-1, 0), (4, 0), (5, 0), (6, -101), (7, 0)];
         assert_eq!(headers, expected, "with {shards} shards");
         let (_, body) = client::parse_header(&frames[5]).unwrap();
         assert_eq!(client::parse_get_data(body).unwrap().0, b"two");
@@ -298,22 +226,10 @@ fn a_closed_session_takes_its_ephemerals_along() {
         let frames = alone.send(&request(9, &Request::CloseSession));
         assert_eq!(client::parse_header(&frames[0]).unwrap().0.xid, 9);
         assert!(alone.is_closed);
-        let ephemerals: usize = alone
-            .worker
-            .report()
-            .shards
-            .iter()
-            .map(|shard| shard.ephemerals)
-            .sum();
+        let ephemerals: usize =
+            alone.worker.report().shards.iter().map(|shard| shard.ephemerals).sum();
         assert_eq!(ephemerals, 0);
-        assert!(
-            alone
-                .worker
-                .report()
-                .shards
-                .iter()
-                .all(|shard| shard.sessions == 0)
-        );
+        assert!(alone.worker.report().shards.iter().all(|shard| shard.sessions == 0));
     }
 }
 
@@ -331,16 +247,6 @@ fn a_silent_session_expires_and_a_talking_one_does_not() {
     alone.advance(13_000);
     assert!(alone.is_closed);
     let shards = alone.worker.report().shards;
-    assert_eq!(
-        shards.iter().map(|shard| shard.ephemerals).sum::<usize>(),
-        0
-    );
-    assert_eq!(
-        shards
-            .iter()
-            .find(|shard| shard.shard == ShardId(0))
-            .unwrap()
-            .znodes,
-        5
-    );
+    assert_eq!(shards.iter().map(|shard| shard.ephemerals).sum::<usize>(), 0);
+    assert_eq!(shards.iter().find(|shard| shard.shard == ShardId(0)).unwrap().znodes, 5);
 }

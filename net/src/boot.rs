@@ -116,40 +116,28 @@ impl Node {
         let mut reports: Vec<(CoreId, RingReport, bool)> = Vec::new();
         while reports.len() < self.threads.len() {
             match self.milestones.recv() {
-                Ok(Milestone::Started {
-                    core,
-                    ring,
-                    registered,
-                }) => {
+                Ok(Milestone::Started { core, ring, registered }) => {
                     reports.push((core, ring, registered));
                 }
                 Ok(Milestone::Failed(failure)) => return Err(failure),
                 Ok(Milestone::Stopped) | Err(_) => {
-                    return Err(Failure::environment(
-                        "a core has ended while it was starting",
-                    ));
+                    return Err(Failure::environment("a core has ended while it was starting"));
                 }
             }
         }
         reports.sort_by_key(|(core, _, _)| *core);
         let (_, ring, registered) = reports.first().expect("a node has a core");
-        let pinned = if *registered {
-            "registered"
-        } else {
-            "unregistered"
-        };
+        let pinned = if *registered { "registered" } else { "unregistered" };
         tracing::info!("{}; {ring}, {pinned} log buffers", self.summary);
         Ok(())
     }
 
     /// A core's reason to have ended by itself, if one has.
     pub(crate) fn failure(&self) -> Option<Failure> {
-        self.milestones
-            .try_iter()
-            .find_map(|milestone| match milestone {
-                Milestone::Failed(failure) => Some(failure),
-                Milestone::Started { .. } | Milestone::Stopped => None,
-            })
+        self.milestones.try_iter().find_map(|milestone| match milestone {
+            Milestone::Failed(failure) => Some(failure),
+            Milestone::Started { .. } | Milestone::Stopped => None,
+        })
     }
 
     /// Tells all cores to end.
@@ -229,10 +217,7 @@ impl Plan {
             session_base_ms,
             client: client_limits(&config),
             auth: AuthSettings {
-                super_digest: config
-                    .super_digest
-                    .as_ref()
-                    .map(|it| it.expose().to_owned()),
+                super_digest: config.super_digest.as_ref().map(|it| it.expose().to_owned()),
             },
             seed: u64::try_from(seed >> 64).expect("64 bits"),
         };
@@ -276,10 +261,7 @@ impl Plan {
                 desk: process.control.desk(house.clone(), core),
                 directory: self.log.clone(),
                 sync_probe: probe,
-                worker: WorkerConfig {
-                    core,
-                    ..self.worker.clone()
-                },
+                worker: WorkerConfig { core, ..self.worker.clone() },
                 restored: self.restored(core)?,
                 wal: self.wal(core)?,
                 recyclable: std::mem::take(&mut self.recyclable),
@@ -292,28 +274,18 @@ impl Plan {
                 milestones: sender.clone(),
             };
             let name = format!("core-{}/{}", self.config.id, core.0);
-            let thread = std::thread::Builder::new()
-                .name(name)
-                .spawn(move || engine::run(seed));
+            let thread = std::thread::Builder::new().name(name).spawn(move || engine::run(seed));
             threads.push(thread.map_err(|error| {
                 Failure::environment(format_args!("cannot start a thread: {error}"))
             })?);
         }
-        Ok(Node {
-            house,
-            threads,
-            milestones,
-            summary,
-            _home: home,
-        })
+        Ok(Node { house, threads, milestones, summary, _home: home })
     }
 
     /// The shards of a core as recovery found them, ready to be led or followed.
     fn restored(&self, core: CoreId) -> Result<Vec<(State, Restored)>, Failure> {
         let shards = place::shards_of(core, self.identity.cores, self.map);
-        shards
-            .map(|shard| restore(shard, &self.shards[&shard], self.map))
-            .collect()
+        shards.map(|shard| restore(shard, &self.shards[&shard], self.map)).collect()
     }
 
     fn wal(&self, core: CoreId) -> Result<Wal, Failure> {
@@ -321,32 +293,17 @@ impl Plan {
         let checkpoints = shards.map(|shard| self.shards[&shard].checkpoint).collect();
         let secret = home::random()?;
         let (config, seal) = (WalConfig::default(), self.seal.clone());
-        Ok(Wal::new(
-            config,
-            self.next_boot,
-            core,
-            secret,
-            checkpoints,
-            seal,
-        ))
+        Ok(Wal::new(config, self.next_boot, core, secret, checkpoints, seal))
     }
 
     fn peers(&self) -> Vec<(ServerId, HostPort)> {
-        let others = self
-            .config
-            .servers
-            .iter()
-            .filter(|server| server.id != self.config.id);
-        others
-            .map(|server| (ServerId(server.id), server.peer.clone()))
-            .collect()
+        let others = self.config.servers.iter().filter(|server| server.id != self.config.id);
+        others.map(|server| (ServerId(server.id), server.peer.clone())).collect()
     }
 
     fn processor_of(&self, core: CoreId, process: &Process) -> Option<usize> {
         let pinned = self.config.pin && process.nodes == 1;
-        pinned
-            .then(|| place::processor_of(core, &process.processors))
-            .flatten()
+        pinned.then(|| place::processor_of(core, &process.processors)).flatten()
     }
 
     /// Descriptors are left for the log, the peers and the control thread.
@@ -408,10 +365,7 @@ fn restore(
         accepted_epoch: checkpoint.accepted_epoch(),
         current_epoch: checkpoint.current_epoch(),
         committed: checkpoint.committed_zxid(),
-        base: Mark {
-            zxid: Zxid::ZERO,
-            ..Mark::default()
-        },
+        base: Mark { zxid: Zxid::ZERO, ..Mark::default() },
         entries: recovered.entries.clone(),
     };
     Ok((State::new(shard, map), restored))
@@ -468,9 +422,7 @@ fn periods(config: &ServerConfig) -> Periods {
 
 fn client_limits(config: &ServerConfig) -> ClientLimits {
     let frame_bytes = usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX);
-    let connections = config
-        .connections_max
-        .map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+    let connections = config.connections_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
     ClientLimits {
         // As in ZooKeeper, a little above what clients may send, for what surrounds the data.
         frame_bytes_max: (frame_bytes + FRAME_EXTRA_BYTES).min(FRAME_BYTES_MAX),
@@ -489,10 +441,7 @@ const PROBE_RING: RingConfig = RingConfig {
     submission_entries: 4,
     completion_entries: 8,
     incremental: None,
-    whole: ring::ReceiveBuffers {
-        count: 1,
-        bytes: 4096,
-    },
+    whole: ring::ReceiveBuffers { count: 1, bytes: 4096 },
 };
 /// From the signal to the end of the process.
 pub(crate) const STOP_TIME_MAX: Duration = Duration::from_millis(4800);

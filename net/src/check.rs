@@ -40,32 +40,19 @@ pub(crate) fn check(directory: &Path) -> Result<(), Failure> {
     let text = summary(&meta, files.len(), &recovered);
     let printed = std::io::stdout().write_all(text.as_bytes());
     printed.map_err(|error| Failure::environment(format_args!("standard output: {error}")))?;
-    let unknown = recovered
-        .shards
-        .values()
-        .filter(|shard| shard.unknown.is_some())
-        .count();
+    let unknown = recovered.shards.values().filter(|shard| shard.unknown.is_some()).count();
     if unknown == 0 {
         return Ok(());
     }
-    Err(Failure::data(format_args!(
-        "records of {unknown} shards cannot be read"
-    )))
+    Err(Failure::data(format_args!("records of {unknown} shards cannot be read")))
 }
 
 fn summary(meta: &Meta, files: usize, recovered: &Recovered) -> String {
     let mut out = String::new();
     let written = (|| {
-        writeln!(
-            out,
-            "cluster {}, server {}, {} shards",
-            meta.cluster, meta.server, meta.shards
-        )?;
+        writeln!(out, "cluster {}, server {}, {} shards", meta.cluster, meta.server, meta.shards)?;
         writeln!(out, "{files} segments, {} streams", recovered.streams.len())?;
-        recovered
-            .streams
-            .iter()
-            .try_for_each(|stream| put_stream(&mut out, stream))?;
+        recovered.streams.iter().try_for_each(|stream| put_stream(&mut out, stream))?;
         for (shard, found) in &recovered.shards {
             let checkpoint = &found.checkpoint;
             write!(
@@ -90,35 +77,19 @@ fn summary(meta: &Meta, files: usize, recovered: &Recovered) -> String {
 
 fn put_stream(out: &mut String, stream: &StreamReport) -> std::fmt::Result {
     let end = &stream.end;
-    write!(
-        out,
-        "stream of boot {}, core {}: {} batches, ",
-        end.boot, end.core, end.batch
-    )?;
+    write!(out, "stream of boot {}, core {}: {} batches, ", end.boot, end.core, end.batch)?;
     match stream.ending {
         Ending::Clean => writeln!(out, "ends clean")?,
         Ending::Sealed => writeln!(out, "ends as a later boot has sealed it")?,
         Ending::Torn(place) => {
-            writeln!(
-                out,
-                "ends torn at {} of {}: cut off",
-                place.offset, place.segment
-            )?;
+            writeln!(out, "ends torn at {} of {}: cut off", place.offset, place.segment)?;
         }
         Ending::Lost(place) => {
-            writeln!(
-                out,
-                "NOT READABLE from {} of {}",
-                place.offset, place.segment
-            )?;
+            writeln!(out, "NOT READABLE from {} of {}", place.offset, place.segment)?;
         }
     }
     for place in &stream.damages {
-        writeln!(
-            out,
-            "  NOT READABLE at {} of {}",
-            place.offset, place.segment
-        )?;
+        writeln!(out, "  NOT READABLE at {} of {}", place.offset, place.segment)?;
     }
     Ok(())
 }

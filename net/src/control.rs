@@ -88,23 +88,10 @@ struct Sender {
 }
 
 enum Task {
-    Prepare {
-        directory: LogDirectory,
-        segment: SegmentId,
-        bytes: u64,
-        recycle: Option<SegmentId>,
-    },
-    StopZeroing {
-        path: PathBuf,
-    },
-    Retire {
-        directory: LogDirectory,
-        segment: SegmentId,
-    },
-    Resolve {
-        peer: ServerId,
-        address: HostPort,
-    },
+    Prepare { directory: LogDirectory, segment: SegmentId, bytes: u64, recycle: Option<SegmentId> },
+    StopZeroing { path: PathBuf },
+    Retire { directory: LogDirectory, segment: SegmentId },
+    Resolve { peer: ServerId, address: HostPort },
 }
 
 /// How fast new segments are zeroed.
@@ -142,11 +129,7 @@ impl Control {
     /// The desk of one engine, whose house is told the outcome.
     pub(crate) fn desk(&self, house: Arc<House>, core: CoreId) -> Desk {
         let sender = Sender { house, core };
-        Desk {
-            tasks: self.tasks.clone(),
-            sender,
-            pace: self.pace.clone(),
-        }
+        Desk { tasks: self.tasks.clone(), sender, pace: self.pace.clone() }
     }
 }
 
@@ -159,33 +142,20 @@ impl Desk {
         recycle: Option<SegmentId>,
     ) {
         let directory = directory.clone();
-        self.send(Task::Prepare {
-            directory,
-            segment,
-            bytes,
-            recycle,
-        });
+        self.send(Task::Prepare { directory, segment, bytes, recycle });
     }
 
     /// The log grows faster than its segment is zeroed. What is left of it will do as it is.
     pub(crate) fn stop_zeroing(&self, directory: &LogDirectory, segment: SegmentId) {
-        self.send(Task::StopZeroing {
-            path: directory.path_of(segment),
-        });
+        self.send(Task::StopZeroing { path: directory.path_of(segment) });
     }
 
     pub(crate) fn retire(&self, directory: &LogDirectory, segment: SegmentId) {
-        self.send(Task::Retire {
-            directory: directory.clone(),
-            segment,
-        });
+        self.send(Task::Retire { directory: directory.clone(), segment });
     }
 
     pub(crate) fn resolve(&self, peer: ServerId, address: &HostPort) {
-        self.send(Task::Resolve {
-            peer,
-            address: address.clone(),
-        });
+        self.send(Task::Resolve { peer, address: address.clone() });
     }
 
     /// What a log write took: where it rises, zeroing slows down.
@@ -230,21 +200,13 @@ impl Pace {
     fn note(&self, micros: u64) {
         let micros = micros.max(1);
         let smooth = |old: u64| {
-            if old == 0 {
-                micros
-            } else {
-                (old * 7 + micros) / 8
-            }
+            if old == 0 { micros } else { (old * 7 + micros) / 8 }
         };
         let recent = smooth(self.sync_micros.load(Ordering::Relaxed));
         self.sync_micros.store(recent, Ordering::Relaxed);
         // Drifts up slowly, so that one quick sync does not set the measure for good.
         let usual = self.usual_micros.load(Ordering::Relaxed);
-        let usual = if usual == 0 {
-            micros
-        } else {
-            micros.min(usual + usual / 64 + 1)
-        };
+        let usual = if usual == 0 { micros } else { micros.min(usual + usual / 64 + 1) };
         self.usual_micros.store(usual, Ordering::Relaxed);
     }
 
@@ -259,24 +221,19 @@ impl Pace {
 
 fn open_runtime() -> io::Result<tokio_uring::Runtime> {
     let mut ring = tokio_uring::uring_builder();
-    ring.setup_single_issuer()
-        .setup_coop_taskrun()
-        .setup_taskrun_flag();
+    ring.setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag();
     let mut builder = tokio_uring::builder();
     // Few operations are under way at a time, and lockable memory is scarce.
     builder.entries(8).uring_builder(&ring);
-    ask_until(
-        UNCHARGE_TIME_MAX,
-        |LastTime(last)| match tokio_uring::Runtime::new(&builder) {
-            // A process that has just ended is uncharged by a kernel worker some time later.
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && !last => {
-                // Without success it is tried all the same.
-                let _ = os::raise_lockable_memory();
-                None
-            }
-            outcome => Some(outcome),
-        },
-    )
+    ask_until(UNCHARGE_TIME_MAX, |LastTime(last)| match tokio_uring::Runtime::new(&builder) {
+        // A process that has just ended is uncharged by a kernel worker some time later.
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && !last => {
+            // Without success it is tried all the same.
+            let _ = os::raise_lockable_memory();
+            None
+        }
+        outcome => Some(outcome),
+    })
 }
 
 fn cannot_start(error: &io::Error) -> Failure {
@@ -297,18 +254,8 @@ async fn serve(mut inbox: UnboundedReceiver<(Sender, Task)>, pace: Arc<Pace>) {
     let next_chunk = NextChunk::default();
     while let Some((sender, task)) = inbox.recv().await {
         match task {
-            Task::Prepare {
-                directory,
-                segment,
-                bytes,
-                recycle,
-            } => {
-                let job = Preparation {
-                    sender,
-                    directory,
-                    segment,
-                    bytes,
-                };
+            Task::Prepare { directory, segment, bytes, recycle } => {
+                let job = Preparation { sender, directory, segment, bytes };
                 let pace = (pace.clone(), next_chunk.clone());
                 tokio_uring::spawn(prepare(job, recycle, pace, zeroing.clone()));
             }
@@ -391,15 +338,10 @@ async fn prepare(
         let upto = (done + ZERO_CHUNK_BYTES as u64).min(job.bytes);
         zero(&file, &path, done, upto).await;
         done = upto;
-        job.sender.tell(News::Zeroed {
-            segment: job.segment,
-            upto,
-        });
+        job.sender.tell(News::Zeroed { segment: job.segment, upto });
     }
     zeroing.borrow_mut().remove(&path);
-    job.sender.tell(News::ZeroingStopped {
-        segment: job.segment,
-    });
+    job.sender.tell(News::ZeroingStopped { segment: job.segment });
 }
 
 /// Zeroes a part of the file for good.
@@ -426,17 +368,12 @@ async fn retire(sender: Sender, directory: LogDirectory, segment: SegmentId) {
 
 /// The resolver blocks for seconds when a name server is away, so it gets a thread of its own.
 fn resolve(sender: Sender, peer: ServerId, address: HostPort) {
-    let spawned = std::thread::Builder::new()
-        .name("resolver".to_owned())
-        .spawn(move || {
-            let addresses = address.resolve().unwrap_or_default();
-            sender.tell(News::Resolved { peer, addresses });
-        });
+    let spawned = std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
+        let addresses = address.resolve().unwrap_or_default();
+        sender.tell(News::Resolved { peer, addresses });
+    });
     if let Err(error) = spawned {
-        exit::fail(
-            exit::ENVIRONMENT,
-            &format!("cannot start a thread: {error}"),
-        );
+        exit::fail(exit::ENVIRONMENT, &format!("cannot start a thread: {error}"));
     }
 }
 

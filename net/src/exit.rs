@@ -14,26 +14,17 @@ pub(crate) struct Failure {
 impl Failure {
     /// The configuration, a port, memory, the kernel.
     pub(crate) fn environment(text: impl fmt::Display) -> Self {
-        Self {
-            code: ENVIRONMENT,
-            text: text.to_string(),
-        }
+        Self { code: ENVIRONMENT, text: text.to_string() }
     }
 
     /// The data directory is somebody else's, damaged, or of a newer program.
     pub(crate) fn data(text: impl fmt::Display) -> Self {
-        Self {
-            code: DATA,
-            text: text.to_string(),
-        }
+        Self { code: DATA, text: text.to_string() }
     }
 
     /// The disk has refused an operation.
     pub(crate) fn disk(operation: &str, path: &Path, error: &io::Error) -> Self {
-        Self {
-            code: DISK,
-            text: disk_line(operation, path, error),
-        }
+        Self { code: DISK, text: disk_line(operation, path, error) }
     }
 }
 

@@ -57,11 +57,7 @@ struct Flight {
 
 impl LogFiles {
     pub(crate) fn new(directory: LogDirectory, desk: Desk, probe: SyncProbe) -> Self {
-        let SyncProbe {
-            chosen,
-            data_sync_write_micros,
-            write_then_sync_micros,
-        } = probe;
+        let SyncProbe { chosen, data_sync_write_micros, write_then_sync_micros } = probe;
         Self {
             directory,
             desk,
@@ -76,28 +72,10 @@ impl LogFiles {
     /// Begins an operation; [`Self::on_news`] or [`Self::on_written`] tell when it is done.
     pub(crate) fn begin(&mut self, operation: DiskOp, now: Instant, ring: &mut Ring) {
         match operation {
-            DiskOp::Write {
-                segment,
-                offset,
-                length,
-                buffer,
-            } => {
-                self.write(
-                    Write {
-                        segment,
-                        offset,
-                        length,
-                        buffer,
-                    },
-                    now,
-                    ring,
-                );
+            DiskOp::Write { segment, offset, length, buffer } => {
+                self.write(Write { segment, offset, length, buffer }, now, ring);
             }
-            DiskOp::PrepareSegment {
-                segment,
-                bytes,
-                recycle,
-            } => {
+            DiskOp::PrepareSegment { segment, bytes, recycle } => {
                 self.desk.prepare(&self.directory, segment, bytes, recycle);
             }
             DiskOp::RetireSegment { segment } => self.desk.retire(&self.directory, segment),
@@ -111,11 +89,7 @@ impl LogFiles {
         result: Result<(), LogFailure>,
         now: Instant,
     ) -> DiskDone {
-        let Flight {
-            segment,
-            offset,
-            since,
-        } = self.flight.take().expect("a write is under way");
+        let Flight { segment, offset, since } = self.flight.take().expect("a write is under way");
         if let Err(failure) = result {
             let path = self.path_of(segment);
             exit::fail(exit::DISK, &format!("{}: {failure}", path.display()));
@@ -123,11 +97,7 @@ impl LogFiles {
         self.sync_micros_last = now.since(since).0;
         self.sync.on_written(self.sync_micros_last);
         self.desk.note_sync(self.sync_micros_last);
-        DiskDone::Write {
-            segment,
-            offset,
-            buffer: from_ring(buffer),
-        }
+        DiskDone::Write { segment, offset, buffer: from_ring(buffer) }
     }
 
     /// What the control thread says about a file. News of another kind are given back.
@@ -138,12 +108,7 @@ impl LogFiles {
         ring: &mut Ring,
     ) -> Result<Option<DiskDone>, News> {
         match news {
-            News::Prepared {
-                segment,
-                file,
-                zeroed,
-                used,
-            } => {
+            News::Prepared { segment, file, zeroed, used } => {
                 self.segments.push(Segment {
                     id: segment,
                     file,
@@ -172,10 +137,7 @@ impl LogFiles {
     fn write(&mut self, write: Write, now: Instant, ring: &mut Ring) {
         // Writes go to one segment after the other; what is behind is not written again.
         self.segments.retain(|segment| segment.id >= write.segment);
-        let known = self
-            .segments
-            .iter_mut()
-            .find(|segment| segment.id == write.segment);
+        let known = self.segments.iter_mut().find(|segment| segment.id == write.segment);
         let segment = known.expect("a segment is written once it is prepared");
         let end = write.offset + u64::from(write.length);
         segment.used.store(end, Ordering::Relaxed);
@@ -189,28 +151,12 @@ impl LogFiles {
             return;
         }
         assert!(self.flight.is_none(), "the log writes one batch at a time");
-        let Write {
-            segment: id,
-            offset,
-            length,
-            buffer,
-        } = write;
-        self.flight = Some(Flight {
-            segment: id,
-            offset,
-            since: now,
-        });
+        let Write { segment: id, offset, length, buffer } = write;
+        self.flight = Some(Flight { segment: id, offset, since: now });
         let length = usize::try_from(length).expect("32 bits fit into usize");
         let token = Subject::Log.token(0);
         let file = segment.file.as_fd();
-        ring.write_log(
-            file,
-            token,
-            to_ring(buffer),
-            offset,
-            length,
-            self.sync.current(),
-        );
+        ring.write_log(file, token, to_ring(buffer), offset, length, self.sync.current());
     }
 
     fn free(&mut self, id: SegmentId, upto: u64) {
@@ -226,15 +172,9 @@ impl LogFiles {
 
 /// Storage and the ring each have a type for lent memory, because neither knows the other.
 pub(crate) fn from_ring(buffer: ring::LogBuffer) -> LogBuffer {
-    LogBuffer {
-        id: buffer.id,
-        bytes: buffer.bytes,
-    }
+    LogBuffer { id: buffer.id, bytes: buffer.bytes }
 }
 
 fn to_ring(buffer: LogBuffer) -> ring::LogBuffer {
-    ring::LogBuffer {
-        id: buffer.id,
-        bytes: buffer.bytes,
-    }
+    ring::LogBuffer { id: buffer.id, bytes: buffer.bytes }
 }

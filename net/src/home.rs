@@ -51,12 +51,7 @@ impl Home {
             Some(meta) => meta,
             None => new_meta(config, ClusterId::default())?,
         };
-        let mut home = Self {
-            meta,
-            log,
-            directory,
-            _locks: locks,
-        };
+        let mut home = Self { meta, log, directory, _locks: locks };
         if home.standing() == Standing::Empty {
             check_strangers(&home.directory, &home.log)?;
         } else {
@@ -111,10 +106,7 @@ impl Home {
             )));
         }
         check_strangers(directory, &log)?;
-        let meta = Meta {
-            state: Formation::Formed,
-            ..new_meta(config, cluster)?
-        };
+        let meta = Meta { state: Formation::Formed, ..new_meta(config, cluster)? };
         write_meta(directory, &meta)
     }
 
@@ -161,9 +153,7 @@ pub(crate) fn segments_in(log: &Path) -> Result<Vec<SegmentId>, Failure> {
     };
     let mut segments = Vec::new();
     for entry in entries {
-        let name = entry
-            .map_err(|error| Failure::disk("readdir", log, &error))?
-            .file_name();
+        let name = entry.map_err(|error| Failure::disk("readdir", log, &error))?.file_name();
         match name.to_str().and_then(SegmentId::from_file_name) {
             Some(segment) => segments.push(segment),
             None => tracing::warn!("{} is no segment: left alone", log.join(name).display()),
@@ -178,9 +168,7 @@ pub(crate) fn random() -> Result<u128, Failure> {
     let mut bytes = [0; 16];
     match getrandom::fill(&mut bytes) {
         Ok(()) => Ok(u128::from_le_bytes(bytes)),
-        Err(error) => Err(Failure::environment(format_args!(
-            "no random numbers: {error}"
-        ))),
+        Err(error) => Err(Failure::environment(format_args!("no random numbers: {error}"))),
     }
 }
 
@@ -197,23 +185,13 @@ fn claim(config: &ServerConfig) -> Result<(Vec<File>, LogDirectory), Failure> {
     }
     sync_directory(&config.data_dir)?;
     let path: Arc<Path> = log.into();
-    Ok((
-        locks,
-        LogDirectory {
-            path,
-            direct: config.direct_io,
-        },
-    ))
+    Ok((locks, LogDirectory { path, direct: config.direct_io }))
 }
 
 /// Takes the directory's lock. The one of a process that was just killed may linger.
 pub(crate) fn lock(directory: &Path) -> Result<File, Failure> {
     let path = directory.join("LOCK");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|error| Failure::disk("open", &path, &error))?;
     ask_until(LOCK_TIME_MAX, |LastTime(last)| match os::try_lock(&file) {
         Ok(true) => Some(Ok(())),

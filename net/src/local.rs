@@ -29,9 +29,7 @@ pub(crate) fn start(cluster: &LocalCluster) -> Result<(Process, Vec<Node>), Fail
 /// The id that all replicas share. A replica without data is made a member only while nobody has
 /// any: later it would be a server that has lost what it promised.
 fn nonce_of(cluster: &LocalCluster, configs: &[ServerConfig]) -> Result<ClusterId, Failure> {
-    let beyond = cluster
-        .data
-        .join(format!("replica-{}", usize::from(cluster.replicas) + 1));
+    let beyond = cluster.data.join(format!("replica-{}", usize::from(cluster.replicas) + 1));
     if home::read_meta(&beyond)?.is_some() {
         return Err(Failure::data(format_args!(
             "{} holds the data of more than {} replicas: give the number with --replicas, or \
@@ -63,10 +61,8 @@ fn nonce_of(cluster: &LocalCluster, configs: &[ServerConfig]) -> Result<ClusterI
 }
 
 fn greet(cluster: &LocalCluster, configs: &[ServerConfig]) {
-    let addresses: Vec<String> = configs
-        .iter()
-        .map(|config| config.client_address.to_string())
-        .collect();
+    let addresses: Vec<String> =
+        configs.iter().map(|config| config.client_address.to_string()).collect();
     let (first, all) = (&addresses[0], addresses.join(","));
     let text = format!(
         "Pigeonhole {}: {} replicas, {} shards, data in {}\n\

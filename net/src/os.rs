@@ -28,10 +28,7 @@ pub struct ListenOptions {
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self {
-            reuse_port: false,
-            backlog: 1024,
-        }
+        Self { reuse_port: false, backlog: 1024 }
     }
 }
 
@@ -84,11 +81,7 @@ pub fn listen(address: SocketAddr, options: ListenOptions) -> io::Result<OwnedFd
 
 /// A socket to connect to `address` with, TCP_NODELAY set.
 pub fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    };
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     // SAFETY: takes no memory.
     let descriptor =
         check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
@@ -142,9 +135,7 @@ pub fn allowed_processors() -> io::Result<Vec<usize>> {
     let set = unsafe { set.assume_init() };
     let limit = usize::try_from(libc::CPU_SETSIZE).expect("a small constant");
     // SAFETY: the index is below the set's size.
-    Ok((0..limit)
-        .filter(|processor| unsafe { libc::CPU_ISSET(*processor, &set) })
-        .collect())
+    Ok((0..limit).filter(|processor| unsafe { libc::CPU_ISSET(*processor, &set) }).collect())
 }
 
 /// Pins this thread to one processor.
@@ -180,11 +171,7 @@ pub fn raise_lockable_memory() -> io::Result<ResourceLimit> {
 ///
 /// A file system without direct input and output answers EINVAL.
 pub fn open_direct(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_DIRECT)
-        .open(path)
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path)
 }
 
 /// Takes the exclusive lock on an open file; false if another opening of the file has it.
@@ -224,11 +211,7 @@ pub fn hold_termination() -> io::Result<()> {
     // SAFETY: the set is initialized, and the former mask is not asked for.
     let error =
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, ptr::null_mut()) };
-    if error == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(error))
-    }
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
 /// Whether operations on a socket wait, of everyone who has a descriptor of it.
@@ -245,11 +228,7 @@ pub fn wait_for_termination() -> io::Result<i32> {
     let mut signal = 0;
     // SAFETY: both pointers are to initialized values that outlive the call.
     let error = unsafe { libc::sigwait(&raw const signals, &raw mut signal) };
-    if error == 0 {
-        Ok(signal)
-    } else {
-        Err(io::Error::from_raw_os_error(error))
-    }
+    if error == 0 { Ok(signal) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
 /// Becomes readable when a held signal to end waits to be taken with [`wait_for_termination`].
@@ -280,10 +259,7 @@ pub fn kernel_version() -> io::Result<(u32, u32)> {
     // SAFETY: the kernel ends the release with a zero byte inside the array.
     let release = unsafe { CStr::from_ptr(names.release.as_ptr()) };
     parse_version(&release.to_string_lossy()).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("kernel release {release:?}"),
-        )
+        io::Error::new(io::ErrorKind::InvalidData, format!("kernel release {release:?}"))
     })
 }
 
@@ -306,10 +282,7 @@ impl MappedFile {
         let length = usize::try_from(file.metadata()?.len())
             .map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
         if length == 0 {
-            return Ok(Self {
-                address: NonNull::dangling(),
-                length,
-            });
+            return Ok(Self { address: NonNull::dangling(), length });
         }
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that
         // exists already, and keeps the file alive by itself.
@@ -382,10 +355,7 @@ impl SocketAddress {
     fn zeroed() -> Self {
         // SAFETY: all zeroes is valid for each variant: they are plain integers.
         let any = unsafe { MaybeUninit::<libc::sockaddr_storage>::zeroed().assume_init() };
-        Self {
-            storage: AddressStorage { any },
-            length: length_of::<AddressStorage>(),
-        }
+        Self { storage: AddressStorage { any }, length: length_of::<AddressStorage>() }
     }
 }
 
@@ -397,9 +367,7 @@ impl From<SocketAddr> for SocketAddress {
                 name.storage.v4 = libc::sockaddr_in {
                     sin_family: family(libc::AF_INET),
                     sin_port: address.port().to_be(),
-                    sin_addr: libc::in_addr {
-                        s_addr: u32::from(*address.ip()).to_be(),
-                    },
+                    sin_addr: libc::in_addr { s_addr: u32::from(*address.ip()).to_be() },
                     sin_zero: [0; 8],
                 };
                 name.length = length_of::<libc::sockaddr_in>();
@@ -409,9 +377,7 @@ impl From<SocketAddr> for SocketAddress {
                     sin6_family: family(libc::AF_INET6),
                     sin6_port: address.port().to_be(),
                     sin6_flowinfo: address.flowinfo(),
-                    sin6_addr: libc::in6_addr {
-                        s6_addr: address.ip().octets(),
-                    },
+                    sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
                     sin6_scope_id: address.scope_id(),
                 };
                 name.length = length_of::<libc::sockaddr_in6>();
@@ -435,8 +401,7 @@ fn named_by(socket: &impl AsFd, call: NameCall) -> io::Result<SocketAddr> {
     let storage = (&raw mut name.storage).cast();
     // SAFETY: the kernel writes at most `length` bytes, which is the size of the storage.
     check(unsafe { call(socket.as_fd().as_raw_fd(), storage, &raw mut name.length) })?;
-    name.to_address()
-        .ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+    name.to_address().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
 }
 
 fn set_flag(socket: &impl AsFd, level: i32, name: i32, value: bool) -> io::Result<()> {
@@ -458,10 +423,7 @@ fn set_option(
 
 fn resource_limit(resource: libc::__rlimit_resource_t) -> io::Result<ResourceLimit> {
     let limit = raw_limit(resource)?;
-    Ok(ResourceLimit {
-        soft: finite(limit.rlim_cur),
-        hard: finite(limit.rlim_max),
-    })
+    Ok(ResourceLimit { soft: finite(limit.rlim_cur), hard: finite(limit.rlim_max) })
 }
 
 fn termination_signals() -> libc::sigset_t {
@@ -484,10 +446,7 @@ fn raise(resource: libc::__rlimit_resource_t) -> io::Result<ResourceLimit> {
 }
 
 fn raw_limit(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills the structure that it is given.
     check(unsafe { libc::getrlimit(resource, &raw mut limit) })?;
     Ok(limit)
@@ -511,11 +470,7 @@ fn length_of<T>() -> libc::socklen_t {
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 #[cfg(test)]
@@ -529,12 +484,7 @@ mod tests {
 
     #[test]
     fn addresses_survive_the_kernels_form() {
-        for text in [
-            "127.0.0.1:2181",
-            "[::1]:65535",
-            "[fe80::1%7]:1",
-            "0.0.0.0:0",
-        ] {
+        for text in ["127.0.0.1:2181", "[::1]:65535", "[fe80::1%7]:1", "0.0.0.0:0"] {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(SocketAddress::from(address).to_address(), Some(address));
         }
@@ -548,10 +498,7 @@ mod tests {
         let refused = listen(taken, ListenOptions::default()).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
 
-        let shared = ListenOptions {
-            reuse_port: true,
-            ..ListenOptions::default()
-        };
+        let shared = ListenOptions { reuse_port: true, ..ListenOptions::default() };
         let first = listen(any, shared).unwrap();
         let _second = listen(local_address(&first).unwrap(), shared).unwrap();
     }

@@ -29,9 +29,7 @@ fn bind(address: &HostPort, backlog: Option<u32>) -> Result<OwnedFd, Failure> {
         Failure::environment(format_args!("cannot listen on {address}: {why}"))
     };
     let resolved = address.resolve().map_err(|error| cannot(&error))?;
-    let first = resolved
-        .first()
-        .ok_or_else(|| cannot(&"the name has no address"))?;
+    let first = resolved.first().ok_or_else(|| cannot(&"the name has no address"))?;
     listener::bind(*first, backlog).map_err(|error| cannot(&error))
 }
 

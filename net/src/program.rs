@@ -25,33 +25,19 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version are no errors; everything else is a wrong command line.
             let _ = error.print();
-            return if error.use_stderr() {
-                exit::ENVIRONMENT.into()
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if error.use_stderr() { exit::ENVIRONMENT.into() } else { ExitCode::SUCCESS };
         }
     };
     // A cluster at a terminal says in a few lines what matters; a server's log is its story.
-    let level = if matches!(command, Command::Local(_)) {
-        "warn"
-    } else {
-        "info"
-    };
+    let level = if matches!(command, Command::Local(_)) { "warn" } else { "info" };
     start_log(level);
     end_with_any_thread();
     let outcome = match command {
         Command::Local(cluster) => run_local(&cluster),
         Command::Serve { file, overrides } => serve(&file, &overrides),
-        Command::Format {
-            file,
-            overrides,
-            cluster,
-        } => format(
-            &file,
-            &overrides,
-            cluster.map(|cluster| ClusterId(cluster.to_u128())),
-        ),
+        Command::Format { file, overrides, cluster } => {
+            format(&file, &overrides, cluster.map(|cluster| ClusterId(cluster.to_u128())))
+        }
         Command::Check { directory } => check::check(&directory),
     };
     match outcome {
@@ -76,9 +62,7 @@ fn serve(file: &Path, overrides: &[(String, String)]) -> Result<(), Failure> {
     os::hold_termination().map_err(Failure::environment)?;
     // Alone it cannot be mistaken about whether a cluster exists.
     let when_empty = if config.is_standalone() {
-        let cluster = config
-            .cluster
-            .map_or_else(home::random, |cluster| Ok(cluster.to_u128()))?;
+        let cluster = config.cluster.map_or_else(home::random, |cluster| Ok(cluster.to_u128()))?;
         WhenEmpty::Format(ClusterId(cluster.max(1)))
     } else {
         WhenEmpty::Form

@@ -47,11 +47,7 @@ impl SyncChoice {
     pub(crate) fn on_written(&mut self, micros: u64) {
         self.round.writes += 1;
         self.round.micros += micros;
-        let writes = if self.is_trial {
-            TRIAL_WRITES
-        } else {
-            ROUND_WRITES
-        };
+        let writes = if self.is_trial { TRIAL_WRITES } else { ROUND_WRITES };
         if self.round.writes < writes {
             return;
         }

@@ -1,9 +1,6 @@
 //! The ring against a real kernel: real sockets, a real disk, real limits.
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
-#![expect(
-    clippy::print_stdout,
-    reason = "what was skipped or measured has to be seen"
-)]
+#![expect(clippy::print_stdout, reason = "what was skipped or measured has to be seen")]
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -22,14 +19,8 @@ use pigeonhole::ring::{
     SyncPrimitive, Token, WAKER_VALUE, Waker,
 };
 
-const LISTENER: Token = Token {
-    slot: u32::MAX,
-    generation: 0,
-};
-const LOG: Token = Token {
-    slot: 77,
-    generation: 5,
-};
+const LISTENER: Token = Token { slot: u32::MAX, generation: 0 };
+const LOG: Token = Token { slot: 77, generation: 5 };
 const TWO_PRIMITIVES: [SyncPrimitive; 2] =
     [SyncPrimitive::DataSyncWrite, SyncPrimitive::WriteThenSync];
 
@@ -71,19 +62,13 @@ impl Echo {
             ring.shutdown(Duration::from_secs(5)).unwrap();
             counts
         });
-        Self {
-            address,
-            waker: waker.recv().unwrap(),
-            thread,
-        }
+        Self { address, waker: waker.recv().unwrap(), thread }
     }
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
     }
 
@@ -121,38 +106,22 @@ impl EchoState {
                 assert!(armed);
                 let slot = u32::try_from(self.connections.len() + self.counts.closed).unwrap();
                 let (outgoing, spare) = (Vec::new(), Some(Vec::new()));
-                let connection = EchoConnection {
-                    stream,
-                    outgoing,
-                    spare,
-                    ended: false,
-                };
+                let connection = EchoConnection { stream, outgoing, spare, ended: false };
                 assert!(self.connections.insert(slot, connection).is_none());
                 self.arm.push(slot);
             }
-            Completion::Received {
-                token,
-                bytes,
-                armed,
-            } => {
+            Completion::Received { token, bytes, armed } => {
                 assert!(!bytes.is_empty());
                 self.counts.receives += 1;
                 self.connection(token).outgoing.extend_from_slice(bytes);
                 self.arm.extend((!armed).then_some(token.slot));
             }
-            Completion::ReceiveEnded {
-                token,
-                end: ReceiveEnd::NoBuffers,
-            } => {
+            Completion::ReceiveEnded { token, end: ReceiveEnd::NoBuffers } => {
                 self.counts.out_of_buffers += 1;
                 self.arm.push(token.slot);
             }
             Completion::ReceiveEnded { token, .. } => self.connection(token).ended = true,
-            Completion::Sent {
-                token,
-                mut buffer,
-                result,
-            } => {
+            Completion::Sent { token, mut buffer, result } => {
                 let connection = self.connection(token);
                 connection.ended |= result.is_err();
                 buffer.clear();
@@ -169,23 +138,14 @@ impl EchoState {
     fn perform(&mut self, ring: &mut Ring) {
         for slot in self.arm.drain(..) {
             let stream = self.connections[&slot].stream.as_fd();
-            ring.receive(
-                stream,
-                Token {
-                    slot,
-                    generation: 1,
-                },
-            );
+            ring.receive(stream, Token { slot, generation: 1 });
         }
         for (slot, connection) in &mut self.connections {
             if !connection.outgoing.is_empty()
                 && let Some(spare) = connection.spare.take()
             {
                 let outgoing = std::mem::replace(&mut connection.outgoing, spare);
-                let token = Token {
-                    slot: *slot,
-                    generation: 1,
-                };
+                let token = Token { slot: *slot, generation: 1 };
                 ring.send(connection.stream.as_fd(), token, outgoing);
             }
         }
@@ -243,60 +203,25 @@ fn default_ring() -> Ring {
 fn wait_for(ring: &mut Ring) -> Completion<'static> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        assert!(
-            Instant::now() < deadline,
-            "nothing has completed in ten seconds"
-        );
+        assert!(Instant::now() < deadline, "nothing has completed in ten seconds");
         match ring.next_completion() {
-            Some(Completion::Accepted {
-                token,
-                stream,
-                armed,
-            }) => {
-                return Completion::Accepted {
-                    token,
-                    stream,
-                    armed,
-                };
+            Some(Completion::Accepted { token, stream, armed }) => {
+                return Completion::Accepted { token, stream, armed };
             }
-            Some(Completion::AcceptFailed {
-                token,
-                error,
-                armed,
-            }) => {
-                return Completion::AcceptFailed {
-                    token,
-                    error,
-                    armed,
-                };
+            Some(Completion::AcceptFailed { token, error, armed }) => {
+                return Completion::AcceptFailed { token, error, armed };
             }
             Some(Completion::ReceiveEnded { token, end }) => {
                 return Completion::ReceiveEnded { token, end };
             }
-            Some(Completion::Sent {
-                token,
-                buffer,
-                result,
-            }) => {
-                return Completion::Sent {
-                    token,
-                    buffer,
-                    result,
-                };
+            Some(Completion::Sent { token, buffer, result }) => {
+                return Completion::Sent { token, buffer, result };
             }
             Some(Completion::Connected { token, result }) => {
                 return Completion::Connected { token, result };
             }
-            Some(Completion::LogWritten {
-                token,
-                buffer,
-                result,
-            }) => {
-                return Completion::LogWritten {
-                    token,
-                    buffer,
-                    result,
-                };
+            Some(Completion::LogWritten { token, buffer, result }) => {
+                return Completion::LogWritten { token, buffer, result };
             }
             Some(Completion::Synced { token, result }) => {
                 return Completion::Synced { token, result };
@@ -353,23 +278,10 @@ fn a_slow_reader_gets_every_byte_of_sends_that_fill_its_buffers() {
 
 #[test]
 fn running_out_of_receive_buffers_loses_nothing() {
-    let whole = ReceiveBuffers {
-        count: 2,
-        bytes: 256,
-    };
-    let incremental = ReceiveBuffers {
-        count: 2,
-        bytes: 4096,
-    };
+    let whole = ReceiveBuffers { count: 2, bytes: 256 };
+    let incremental = ReceiveBuffers { count: 2, bytes: 4096 };
     for incremental in [None, Some(incremental)] {
-        let server = Echo::start(
-            RingConfig {
-                incremental,
-                whole,
-                ..RingConfig::default()
-            },
-            None,
-        );
+        let server = Echo::start(RingConfig { incremental, whole, ..RingConfig::default() }, None);
         thread::scope(|scope| {
             for seed in 1..=4 {
                 let mut stream = server.connect();
@@ -383,11 +295,8 @@ fn running_out_of_receive_buffers_loses_nothing() {
 
 #[test]
 fn a_queue_of_four_entries_serves_fifty_connections_and_the_log() {
-    let config = RingConfig {
-        submission_entries: 4,
-        completion_entries: 8,
-        ..RingConfig::default()
-    };
+    let config =
+        RingConfig { submission_entries: 4, completion_entries: 8, ..RingConfig::default() };
     let (mut ring, _) = Ring::new(&config).unwrap();
     let (path, file) = scratch_file("overflow", 64 << 10);
     let buffers = LogBuffers::allocate(8, 4096).unwrap();
@@ -402,24 +311,14 @@ fn a_queue_of_four_entries_serves_fifty_connections_and_the_log() {
     // All in one turn, far beyond both queues.
     let mut buffers = buffers.into_iter();
     for (slot, _, server) in &pairs {
-        let token = Token {
-            slot: *slot,
-            generation: 0,
-        };
+        let token = Token { slot: *slot, generation: 0 };
         ring.receive(server.as_fd(), token);
         ring.send(server.as_fd(), token, pattern(u64::from(*slot), 100));
         if slot % 7 == 0 {
             let buffer = buffers.next().unwrap();
             buffer.bytes.fill(u8::try_from(*slot).unwrap() + 1);
             let offset = u64::from(slot / 7 * 4096);
-            ring.write_log(
-                file.as_fd(),
-                LOG,
-                buffer,
-                offset,
-                4096,
-                SyncPrimitive::WriteThenSync,
-            );
+            ring.write_log(file.as_fd(), LOG, buffer, offset, 4096, SyncPrimitive::WriteThenSync);
         }
     }
     let (mut sent, mut written) = (0, 0);
@@ -439,11 +338,7 @@ fn a_queue_of_four_entries_serves_fifty_connections_and_the_log() {
     let disk = std::fs::read(&path).unwrap();
     for block in 0..8_u8 {
         let start = usize::from(block) * 4096;
-        assert!(
-            disk[start..start + 4096]
-                .iter()
-                .all(|byte| *byte == block * 7 + 1)
-        );
+        assert!(disk[start..start + 4096].iter().all(|byte| *byte == block * 7 + 1));
     }
     std::fs::remove_file(path).unwrap();
 }
@@ -454,10 +349,7 @@ fn a_reset_while_sending_returns_the_buffer_and_ends_the_receive() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
-    let token = Token {
-        slot: 4,
-        generation: 2,
-    };
+    let token = Token { slot: 4, generation: 2 };
     ring.receive(server.as_fd(), token);
     ring.send(server.as_fd(), token, vec![7; 32 << 20]);
     ring.submit_and_wait(Some(Duration::ZERO)).unwrap();
@@ -467,11 +359,7 @@ fn a_reset_while_sending_returns_the_buffer_and_ends_the_receive() {
     let (mut sent, mut ended) = (false, false);
     while !(sent && ended) {
         match wait_for(&mut ring) {
-            Completion::Sent {
-                token: back,
-                buffer,
-                result,
-            } => {
+            Completion::Sent { token: back, buffer, result } => {
                 assert_eq!((back, buffer.len()), (token, 32 << 20));
                 let errno = result.unwrap_err().raw_os_error().unwrap();
                 assert!([libc::ECONNRESET, libc::EPIPE].contains(&errno), "{errno}");
@@ -479,10 +367,7 @@ fn a_reset_while_sending_returns_the_buffer_and_ends_the_receive() {
             }
             Completion::ReceiveEnded { token: back, end } => {
                 assert_eq!(back, token);
-                assert!(
-                    matches!(end, ReceiveEnd::Failed(_) | ReceiveEnd::Closed),
-                    "{end:?}"
-                );
+                assert!(matches!(end, ReceiveEnd::Failed(_) | ReceiveEnd::Closed), "{end:?}");
                 ended = true;
             }
             other => panic!("{other:?}"),
@@ -497,10 +382,7 @@ fn closing_cancels_what_is_in_flight_and_the_peer_sees_the_end() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
-    let token = Token {
-        slot: 4,
-        generation: 2,
-    };
+    let token = Token { slot: 4, generation: 2 };
     let receive = ring.receive(server.as_fd(), token);
     ring.send(server.as_fd(), token, vec![7; 32 << 20]);
     ring.submit_and_wait(Some(Duration::ZERO)).unwrap();
@@ -520,9 +402,7 @@ fn closing_cancels_what_is_in_flight_and_the_peer_sees_the_end() {
             other => panic!("{other:?}"),
         }
     }
-    client
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut received = Vec::new();
     client.read_to_end(&mut received).unwrap();
     assert!(received.len() < 32 << 20 && received.iter().all(|byte| *byte == 7));
@@ -559,14 +439,7 @@ fn connecting_succeeds_or_says_why_not() {
         let address = os::local_address(&listener).unwrap();
         ring.accept(listener.as_fd(), LISTENER);
         let socket = os::stream_socket(address).unwrap();
-        ring.connect(
-            socket.as_fd(),
-            Token {
-                slot: 1,
-                generation: 1,
-            },
-            address,
-        );
+        ring.connect(socket.as_fd(), Token { slot: 1, generation: 1 }, address);
         let (mut connected, mut accepted) = (false, None);
         while !connected || accepted.is_none() {
             match wait_for(&mut ring) {
@@ -575,11 +448,7 @@ fn connecting_succeeds_or_says_why_not() {
                     result.unwrap();
                     connected = true;
                 }
-                Completion::Accepted {
-                    token,
-                    stream,
-                    armed,
-                } => {
+                Completion::Accepted { token, stream, armed } => {
                     assert!(armed && token == LISTENER);
                     accepted = Some(stream);
                 }
@@ -597,9 +466,7 @@ fn connecting_succeeds_or_says_why_not() {
         let socket = os::stream_socket(address).unwrap();
         ring.connect(socket.as_fd(), Token::default(), address);
         match wait_for(&mut ring) {
-            Completion::Connected {
-                result: Err(error), ..
-            } => {
+            Completion::Connected { result: Err(error), .. } => {
                 assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
             }
             other => panic!("{other:?}"),
@@ -629,11 +496,7 @@ fn log_writes_are_on_the_disk_when_they_complete() {
                 expected.extend(bytes);
                 ring.write_log(file.as_fd(), LOG, buffer, offset, length, primitive);
                 match wait_for(&mut ring) {
-                    Completion::LogWritten {
-                        token,
-                        buffer,
-                        result: Ok(()),
-                    } => {
+                    Completion::LogWritten { token, buffer, result: Ok(()) } => {
                         assert_eq!((token, buffer.id), (LOG, id));
                         buffers.insert(0, buffer);
                     }
@@ -646,17 +509,11 @@ fn log_writes_are_on_the_disk_when_they_complete() {
     assert_eq!(ring.in_flight(), 0);
     ring.sync(file.as_fd(), LOG);
     match wait_for(&mut ring) {
-        Completion::Synced {
-            token: LOG,
-            result: Ok(()),
-        } => {}
+        Completion::Synced { token: LOG, result: Ok(()) } => {}
         other => panic!("{other:?}"),
     }
     let mut disk = vec![0; expected.len()];
-    File::open(&path)
-        .unwrap()
-        .read_exact_at(&mut disk, 0)
-        .unwrap();
+    File::open(&path).unwrap().read_exact_at(&mut disk, 0).unwrap();
     assert!(disk == expected);
     std::fs::remove_file(path).unwrap();
 }
@@ -672,16 +529,9 @@ fn a_failed_log_write_says_what_failed_and_returns_the_buffer() {
         for primitive in TWO_PRIMITIVES {
             ring.write_log(file.as_fd(), LOG, buffer, 0, 4096, primitive);
             match wait_for(&mut ring) {
-                Completion::LogWritten {
-                    token,
-                    buffer: back,
-                    result: Err(failure),
-                } => {
+                Completion::LogWritten { token, buffer: back, result: Err(failure) } => {
                     assert_eq!(token, LOG);
-                    assert_eq!(
-                        (failure.operation(), failure.errno()),
-                        ("write", Some(errno))
-                    );
+                    assert_eq!((failure.operation(), failure.errno()), ("write", Some(errno)));
                     buffer = back;
                 }
                 other => panic!("{other:?}"),
@@ -690,23 +540,10 @@ fn a_failed_log_write_says_what_failed_and_returns_the_buffer() {
     }
     // A pipe takes the write and cannot be synced.
     let (_reader, writer) = std::io::pipe().unwrap();
-    ring.write_log(
-        writer.as_fd(),
-        LOG,
-        buffer,
-        0,
-        4096,
-        SyncPrimitive::WriteThenSync,
-    );
+    ring.write_log(writer.as_fd(), LOG, buffer, 0, 4096, SyncPrimitive::WriteThenSync);
     match wait_for(&mut ring) {
-        Completion::LogWritten {
-            result: Err(failure),
-            ..
-        } => {
-            assert_eq!(
-                (failure.operation(), failure.errno()),
-                ("fdatasync", Some(libc::EINVAL))
-            );
+        Completion::LogWritten { result: Err(failure), .. } => {
+            assert_eq!((failure.operation(), failure.errno()), ("fdatasync", Some(libc::EINVAL)));
         }
         other => panic!("{other:?}"),
     }
@@ -722,10 +559,7 @@ fn the_probe_times_both_primitives_and_takes_the_quicker() {
     println!("{probe}");
     assert!(probe.data_sync_write_micros > 0 && probe.write_then_sync_micros > 0);
     let quicker_is_write = probe.data_sync_write_micros <= probe.write_then_sync_micros;
-    assert_eq!(
-        probe.chosen == SyncPrimitive::DataSyncWrite,
-        quicker_is_write
-    );
+    assert_eq!(probe.chosen == SyncPrimitive::DataSyncWrite, quicker_is_write);
     std::fs::remove_file(path).unwrap();
 }
 
@@ -751,10 +585,7 @@ fn one_ring_wakes_another_that_sleeps() {
         ring.submit_and_wait(Some(Duration::ZERO)).unwrap();
     }
     let values = sleeper.join().unwrap();
-    assert_eq!(
-        values,
-        (0..100).map(|value| u32::MAX - value).collect::<Vec<_>>()
-    );
+    assert_eq!(values, (0..100).map(|value| u32::MAX - value).collect::<Vec<_>>());
 }
 
 #[test]
@@ -787,8 +618,7 @@ fn waiting_lasts_as_long_as_asked_and_costs_no_processor_time() {
         let timeout = Duration::from_millis(200);
         let (start, used) = (Instant::now(), os::thread_processor_time().unwrap());
         if gather {
-            ring.submit_and_gather(Some(timeout), 8, Duration::from_micros(50))
-                .unwrap();
+            ring.submit_and_gather(Some(timeout), 8, Duration::from_micros(50)).unwrap();
         } else {
             ring.submit_and_wait(Some(timeout)).unwrap();
         }
@@ -805,9 +635,7 @@ fn busy_ring(listener: &OwnedFd) -> (Ring, Vec<TcpStream>, Vec<OwnedFd>) {
     ring.waker().unwrap();
     ring.accept(listener.as_fd(), LISTENER);
     let address = os::local_address(listener).unwrap();
-    let clients: Vec<_> = (0..10)
-        .map(|_| TcpStream::connect(address).unwrap())
-        .collect();
+    let clients: Vec<_> = (0..10).map(|_| TcpStream::connect(address).unwrap()).collect();
     let mut servers = Vec::new();
     while servers.len() < clients.len() {
         match wait_for(&mut ring) {
@@ -823,14 +651,7 @@ fn busy_ring(listener: &OwnedFd) -> (Ring, Vec<TcpStream>, Vec<OwnedFd>) {
     let (path, file) = scratch_file(&format!("{:?}", thread::current().id()), 8192);
     for buffer in LogBuffers::allocate(2, 4096).unwrap() {
         let offset = u64::from(buffer.id) * 4096;
-        ring.write_log(
-            file.as_fd(),
-            LOG,
-            buffer,
-            offset,
-            4096,
-            SyncPrimitive::WriteThenSync,
-        );
+        ring.write_log(file.as_fd(), LOG, buffer, offset, 4096, SyncPrimitive::WriteThenSync);
     }
     std::fs::remove_file(path).unwrap();
     servers.push(file.into());
@@ -853,9 +674,7 @@ fn shutting_down_and_dropping_end_what_is_in_flight() {
     drop(servers);
     // The ring held on to the connections; now that it is gone, the peers see them end.
     for client in &mut clients {
-        client
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut received = Vec::new();
         client.read_to_end(&mut received).unwrap();
         assert!(received.len() < 32 << 20);
@@ -883,10 +702,7 @@ fn run_limited(test: &str, kibibytes: u32, user: u32) {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     println!("{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "with {kibibytes} KiB"
-    );
+    assert!(output.status.success() && text.contains("1 passed"), "with {kibibytes} KiB");
 }
 
 #[test]
@@ -907,10 +723,7 @@ fn too_little_lockable_memory_is_refused_with_the_remedy() {
 #[test]
 #[ignore = "runs in a process with limits, started by another test"]
 fn limited_child_works() {
-    let kibibytes: u64 = std::env::var("PIGEONHOLE_TEST_MEMLOCK_KIB")
-        .unwrap()
-        .parse()
-        .unwrap();
+    let kibibytes: u64 = std::env::var("PIGEONHOLE_TEST_MEMLOCK_KIB").unwrap().parse().unwrap();
     let (mut ring, report) = Ring::new(&RingConfig::default()).unwrap();
     println!("{report}");
     assert_eq!(report.lockable_memory.hard, Some(kibibytes * 1024));
@@ -925,14 +738,7 @@ fn limited_child_works() {
     let path = std::env::temp_dir().join(format!("pigeonhole-ring-{}", std::process::id()));
     std::fs::write(&path, vec![0; 8192]).unwrap();
     let file = OpenOptions::new().write(true).open(&path).unwrap();
-    ring.write_log(
-        file.as_fd(),
-        LOG,
-        buffers.remove(0),
-        0,
-        8192,
-        SyncPrimitive::WriteThenSync,
-    );
+    ring.write_log(file.as_fd(), LOG, buffers.remove(0), 0, 8192, SyncPrimitive::WriteThenSync);
     match wait_for(&mut ring) {
         Completion::LogWritten { result: Ok(()), .. } => {}
         other => panic!("{other:?}"),
@@ -950,9 +756,6 @@ fn limited_child_works() {
 fn limited_child_is_refused() {
     let refused = Ring::new(&RingConfig::default()).unwrap_err().to_string();
     println!("{refused}");
-    assert!(
-        refused.contains("RLIMIT_MEMLOCK") && refused.contains("LimitMEMLOCK="),
-        "{refused}"
-    );
+    assert!(refused.contains("RLIMIT_MEMLOCK") && refused.contains("LimitMEMLOCK="), "{refused}");
     assert!(refused.contains("8 KiB"), "{refused}");
 }

@@ -48,9 +48,7 @@ fn a_round_trip_allocates_nothing() {
             ring.submit_and_wait(Some(Duration::from_secs(10))).unwrap();
             while let Some(completion) = ring.next_completion() {
                 match completion {
-                    Completion::Received {
-                        bytes, armed: true, ..
-                    } => {
+                    Completion::Received { bytes, armed: true, .. } => {
                         outgoing.extend_from_slice(bytes);
                     }
                     other => panic!("{other:?}"),
@@ -61,11 +59,7 @@ fn a_round_trip_allocates_nothing() {
         while spare.is_none() {
             ring.submit_and_wait(Some(Duration::from_secs(10))).unwrap();
             match ring.next_completion() {
-                Some(Completion::Sent {
-                    mut buffer,
-                    result: Ok(()),
-                    ..
-                }) => {
+                Some(Completion::Sent { mut buffer, result: Ok(()), .. }) => {
                     buffer.clear();
                     spare = Some(buffer);
                 }

@@ -125,10 +125,7 @@ impl OpenBatch {
     pub(crate) fn new(buffer: LogBuffer, capacity: usize) -> Self {
         let capacity = capacity.min(buffer.bytes.len());
         assert!(capacity >= LOG_BLOCK_BYTES, "a batch has at least a block");
-        assert!(
-            capacity.is_multiple_of(LOG_BLOCK_BYTES),
-            "a batch is whole blocks"
-        );
+        assert!(capacity.is_multiple_of(LOG_BLOCK_BYTES), "a batch is whole blocks");
         Self {
             buffer,
             end: CONTENT_AT,
@@ -267,9 +264,7 @@ impl BatchHeader {
             return Err(HeaderFault::Newer { format });
         }
         let header = Self::decode(bytes, hash).ok_or(HeaderFault::NotAHeader)?;
-        let zeros = bytes[ZEROS_AT..CONTENT_HASH_AT]
-            .iter()
-            .all(|&byte| byte == 0);
+        let zeros = bytes[ZEROS_AT..CONTENT_HASH_AT].iter().all(|&byte| byte == 0);
         let bounded = header.length <= LOG_BUFFER_BYTES.max(LOG_BLOCK_BYTES)
             && header.length.is_multiple_of(LOG_BLOCK_BYTES)
             && header.content_length + CONTENT_AT <= header.length
@@ -288,10 +283,7 @@ impl BatchHeader {
         if padding.iter().any(|&byte| byte != 0) || xxh3_128(content) != self.content_hash {
             return None;
         }
-        Some(Batch {
-            header: self,
-            content,
-        })
+        Some(Batch { header: self, content })
     }
 
     fn decode(bytes: &[u8; BATCH_HEADER_BYTES], hash: u128) -> Option<Self> {
@@ -334,10 +326,7 @@ impl BatchHeader {
         put(DURABLE_AT, &place.durable_upto.to_le_bytes());
         put(PREVIOUS_AT, &place.previous.to_le_bytes());
         put(LENGTH_AT, &length_u32(self.length).to_le_bytes());
-        put(
-            CONTENT_LENGTH_AT,
-            &length_u32(self.content_length).to_le_bytes(),
-        );
+        put(CONTENT_LENGTH_AT, &length_u32(self.content_length).to_le_bytes());
         put(RECORDS_AT, &self.records.to_le_bytes());
         put(WATERMARKS_AT, &self.watermarks.to_le_bytes());
         put(SEGMENT_BYTES_AT, &place.segment_bytes.to_le_bytes());
@@ -366,10 +355,7 @@ impl Batch<'_> {
             watermarks.push((shard, Zxid(reader.u64_le()?)));
         }
         if reader.is_empty() {
-            Ok(Content {
-                records,
-                watermarks,
-            })
+            Ok(Content { records, watermarks })
         } else {
             Err(RecordFault::Malformed)
         }
@@ -377,9 +363,7 @@ impl Batch<'_> {
 }
 
 fn field<const N: usize>(bytes: &[u8; BATCH_HEADER_BYTES], offset: usize) -> [u8; N] {
-    *bytes[offset..]
-        .first_chunk()
-        .expect("every field lies inside the header")
+    *bytes[offset..].first_chunk().expect("every field lies inside the header")
 }
 
 const MAGIC: [u8; 6] = *b"pgnlog";

@@ -31,20 +31,11 @@ pub struct SegmentId {
 pub enum DiskOp {
     /// Write the first `length` bytes of `buffer` at `offset`, and sync them before saying that it
     /// is done. Offset and length are multiples of `LOG_BLOCK_BYTES`.
-    Write {
-        segment: SegmentId,
-        offset: u64,
-        length: u32,
-        buffer: LogBuffer,
-    },
+    Write { segment: SegmentId, offset: u64, length: u32, buffer: LogBuffer },
     /// Make the file ready for writes of `bytes` bytes in all: by renaming `recycle`, whose content
     /// stays as it is, or by zeroing a new file. Done means that name and size outlive a power
     /// failure; the zeroing may still be ahead of the writes.
-    PrepareSegment {
-        segment: SegmentId,
-        bytes: u64,
-        recycle: Option<SegmentId>,
-    },
+    PrepareSegment { segment: SegmentId, bytes: u64, recycle: Option<SegmentId> },
     /// Remove the file; done means that the name does not come back after a power failure.
     RetireSegment { segment: SegmentId },
 }
@@ -52,26 +43,15 @@ pub enum DiskOp {
 /// An operation that has succeeded.
 #[derive(Debug)]
 pub enum DiskDone {
-    Write {
-        segment: SegmentId,
-        offset: u64,
-        buffer: LogBuffer,
-    },
-    PrepareSegment {
-        segment: SegmentId,
-    },
-    RetireSegment {
-        segment: SegmentId,
-    },
+    Write { segment: SegmentId, offset: u64, buffer: LogBuffer },
+    PrepareSegment { segment: SegmentId },
+    RetireSegment { segment: SegmentId },
 }
 
 impl SegmentId {
     /// `<boot>-<core>-<number>.log` in hexadecimal of fixed width, so that names sort as ids do.
     pub fn file_name(&self) -> String {
-        format!(
-            "{:016x}-{:02x}-{:016x}.log",
-            self.boot, self.core.0, self.number
-        )
+        format!("{:016x}-{:02x}-{:016x}.log", self.boot, self.core.0, self.number)
     }
 
     /// The inverse of [`Self::file_name`]; `None` for every name that it never makes.

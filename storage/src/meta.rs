@@ -64,10 +64,7 @@ pub enum MetaError {
 impl Meta {
     /// The whole content of the file.
     pub fn encode(&self) -> Vec<u8> {
-        assert!(
-            (1..=SHARDS_MAX).contains(&self.shards),
-            "a cluster has a bounded count of shards"
-        );
+        assert!((1..=SHARDS_MAX).contains(&self.shards), "a cluster has a bounded count of shards");
         let mut bytes = Vec::with_capacity(LOG_BLOCK_BYTES);
         bytes.put(&MAGIC);
         bytes.put_u16_le(META_FORMAT);
@@ -96,10 +93,7 @@ impl Meta {
             return Err(MetaError::Damaged);
         }
         if format > META_FORMAT {
-            return Err(MetaError::Newer {
-                found: format,
-                supported: META_FORMAT,
-            });
+            return Err(MetaError::Newer { found: format, supported: META_FORMAT });
         }
         let meta = Self {
             cluster: ClusterId(reader.u128_le()?),
@@ -115,11 +109,7 @@ impl Meta {
         };
         // Written back it must be the same: that covers the zeros, and leaves no field unchecked.
         let known = (1..=SHARDS_MAX).contains(&meta.shards) && meta.encode() == bytes;
-        if known {
-            Ok(meta)
-        } else {
-            Err(MetaError::Damaged)
-        }
+        if known { Ok(meta) } else { Err(MetaError::Damaged) }
     }
 }
 
@@ -133,10 +123,9 @@ impl fmt::Display for MetaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Foreign => f.write_str("this is not the meta file of a data directory"),
-            Self::Newer { found, supported } => write!(
-                f,
-                "meta has format {found}; this program reads formats up to {supported}"
-            ),
+            Self::Newer { found, supported } => {
+                write!(f, "meta has format {found}; this program reads formats up to {supported}")
+            }
             Self::Damaged => f.write_str("meta is damaged"),
         }
     }

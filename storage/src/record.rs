@@ -117,8 +117,7 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Stored, RecordFault> {
         3 => {
             let checkpoint = Checkpoint::from_bytes(body)?;
             let same = checkpoint.shard() == shard && checkpoint.next_sequence() == sequence;
-            same.then_some(Stored::Checkpoint(checkpoint))
-                .ok_or(RecordFault::Malformed)
+            same.then_some(Stored::Checkpoint(checkpoint)).ok_or(RecordFault::Malformed)
         }
         4 => Ok(Stored::Seal(Seal::from_bytes(body)?)),
         _ => Err(RecordFault::UnknownRecord { kind, version }),
@@ -134,11 +133,7 @@ fn read_entry(body: &[u8], shard: ShardId, sequence: Sequence) -> Result<Stored,
     if !reader.is_empty() || entry.shard() != shard {
         return Err(RecordFault::Malformed);
     }
-    Ok(Stored::Step {
-        shard,
-        sequence,
-        record: Record::Entry(entry),
-    })
+    Ok(Stored::Step { shard, sequence, record: Record::Entry(entry) })
 }
 
 impl From<Truncated> for RecordFault {

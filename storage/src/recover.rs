@@ -90,7 +90,10 @@ pub enum RecoverError {
         supported: u16,
     },
     /// Intact bytes that this program cannot read, or that no correct program writes.
-    Unreadable { place: Place, fault: RecordFault },
+    Unreadable {
+        place: Place,
+        fault: RecordFault,
+    },
     /// Intact records that do not follow from each other.
     Inconsistent {
         place: Place,
@@ -98,7 +101,9 @@ pub enum RecoverError {
         misstep: Misstep,
     },
     /// A stream is not the one that a later boot has sealed, or one file was given twice.
-    Foreign { segment: SegmentId },
+    Foreign {
+        segment: SegmentId,
+    },
 }
 
 /// Reads the whole log. `shards` are those that this node holds: each gets an answer even if the
@@ -190,34 +195,21 @@ impl Sealed {
                 outlived = boot;
                 continue;
             }
-            let place = Place {
-                segment: first.id,
-                offset: 0,
-            };
+            let place = Place { segment: first.id, offset: 0 };
             let unreadable = |fault| RecoverError::Unreadable { place, fault };
             let content = batch.read().map_err(unreadable)?;
             if let Some(Stored::Seal(seal)) = content.records.into_iter().next() {
                 let end = |end: StreamEnd| ((end.boot, CoreId(end.core)), end);
-                return Ok(Self {
-                    by: boot,
-                    ends: seal.streams.into_iter().map(end).collect(),
-                });
+                return Ok(Self { by: boot, ends: seal.streams.into_iter().map(end).collect() });
             }
             return Err(unreadable(RecordFault::Malformed));
         }
-        Ok(Self {
-            by: outlived,
-            ends: BTreeMap::new(),
-        })
+        Ok(Self { by: outlived, ends: BTreeMap::new() })
     }
 
     /// Where a stream was accepted to end; `None` if no later boot has said.
     fn end_of(&self, boot: u64, core: CoreId) -> Option<StreamEnd> {
-        let nothing = StreamEnd {
-            boot,
-            core: core.0,
-            ..StreamEnd::default()
-        };
+        let nothing = StreamEnd { boot, core: core.0, ..StreamEnd::default() };
         (boot < self.by).then(|| self.ends.get(&(boot, core)).copied().unwrap_or(nothing))
     }
 }
@@ -235,10 +227,7 @@ impl Recovery {
     fn end_boot(&mut self) {
         if self.boot.lost_stream {
             let seen = &self.boot.seen;
-            let unseen = self
-                .replays
-                .iter_mut()
-                .filter(|(shard, _)| !seen.contains(shard));
+            let unseen = self.replays.iter_mut().filter(|(shard, _)| !seen.contains(shard));
             unseen.for_each(|(_, replay)| replay.on_damage());
             self.lost_stream = true;
         }
@@ -283,51 +272,32 @@ impl Recovery {
         files: &[SegmentFile<'_>],
         batch: &Batch<'_>,
     ) -> Result<(), RecoverError> {
-        let place = Place {
-            segment: batch.header.place.segment,
-            offset: batch.header.place.offset,
-        };
+        let place =
+            Place { segment: batch.header.place.segment, offset: batch.header.place.offset };
         let unreadable = |fault| RecoverError::Unreadable { place, fault };
-        let Content {
-            records,
-            watermarks,
-        } = batch.read().map_err(unreadable)?;
+        let Content { records, watermarks } = batch.read().map_err(unreadable)?;
         stream.on_segment(files, place.segment);
         stream.opened |= place.offset == 0;
         for stored in records {
-            let inconsistent = |shard, misstep| RecoverError::Inconsistent {
-                place,
-                shard,
-                misstep,
-            };
+            let inconsistent =
+                |shard, misstep| RecoverError::Inconsistent { place, shard, misstep };
             match stored {
                 Stored::Seal(_) => {}
                 Stored::Checkpoint(found) => {
                     let shard = found.shard();
-                    self.on_checkpoint(stream, &found)
-                        .map_err(|why| inconsistent(shard, why))?;
+                    self.on_checkpoint(stream, &found).map_err(|why| inconsistent(shard, why))?;
                 }
-                Stored::Step {
-                    shard,
-                    sequence,
-                    record,
-                } => {
+                Stored::Step { shard, sequence, record } => {
                     stream.cover(place.segment, shard, sequence, &record);
                     let replay = self.replay(stream, shard);
-                    replay
-                        .on_record(sequence, record)
-                        .map_err(|why| inconsistent(shard, why))?;
+                    replay.on_record(sequence, record).map_err(|why| inconsistent(shard, why))?;
                 }
             }
         }
         for (shard, zxid) in watermarks {
             let replay = self.replay(stream, shard);
             let misstep = replay.on_watermark(zxid);
-            misstep.map_err(|misstep| RecoverError::Inconsistent {
-                place,
-                shard,
-                misstep,
-            })?;
+            misstep.map_err(|misstep| RecoverError::Inconsistent { place, shard, misstep })?;
         }
         Ok(())
     }
@@ -354,10 +324,7 @@ impl Recovery {
     fn on_damage(&mut self, stream: &mut StreamState, place: Place) {
         stream.damages.push(place);
         for shard in &stream.shards {
-            let replay = self
-                .replays
-                .get_mut(shard)
-                .expect("a stream's shards are replayed");
+            let replay = self.replays.get_mut(shard).expect("a stream's shards are replayed");
             replay.on_damage();
         }
     }
@@ -365,10 +332,8 @@ impl Recovery {
     /// The replay of a shard that has a record in this stream. If its checkpoint here was damaged,
     /// nothing says what the record follows.
     fn replay(&mut self, stream: &mut StreamState, shard: ShardId) -> &mut Replay {
-        let replay = self
-            .replays
-            .entry(shard)
-            .or_insert_with(|| Replay::new(Checkpoint::empty(shard)));
+        let replay =
+            self.replays.entry(shard).or_insert_with(|| Replay::new(Checkpoint::empty(shard)));
         if stream.shards.insert(shard) {
             replay.on_lost();
         }
@@ -396,32 +361,21 @@ impl Recovery {
                 None => self.recyclable.push((file.id, bytes)),
             }
         }
-        self.reports.push(StreamReport {
-            end,
-            ending,
-            damages: stream.damages,
-        });
+        self.reports.push(StreamReport { end, ending, damages: stream.damages });
     }
 
     fn finish(self, shards: &[ShardId], next_boot: u64) -> Recovered {
-        let mut recovered: BTreeMap<ShardId, RecoveredShard> = self
-            .replays
-            .into_iter()
-            .map(|(shard, replay)| (shard, replay.finish()))
-            .collect();
+        let mut recovered: BTreeMap<ShardId, RecoveredShard> =
+            self.replays.into_iter().map(|(shard, replay)| (shard, replay.finish())).collect();
         for &shard in shards {
             let unknown = self.lost_stream;
-            recovered
-                .entry(shard)
-                .or_insert_with(|| replay::empty(shard, unknown));
+            recovered.entry(shard).or_insert_with(|| replay::empty(shard, unknown));
         }
         let ends = self.reports.iter().map(|report| report.end);
         Recovered {
             next_boot,
             shards: recovered,
-            seal: Seal {
-                streams: ends.collect(),
-            },
+            seal: Seal { streams: ends.collect() },
             segments: self.segments,
             recyclable: self.recyclable,
             streams: self.reports,
@@ -431,20 +385,14 @@ impl Recovery {
 
 impl StreamState {
     fn on_segment(&mut self, files: &[SegmentFile<'_>], segment: SegmentId) {
-        let file = files
-            .iter()
-            .find(|file| file.id == segment)
-            .expect("a batch is in a file");
+        let file = files.iter().find(|file| file.id == segment).expect("a batch is in a file");
         let bytes = file.bytes.len() as u64;
         let live = || LiveSegment::new(segment, bytes);
         self.live.entry(segment.number).or_insert_with(live);
     }
 
     fn cover(&mut self, segment: SegmentId, shard: ShardId, sequence: Sequence, record: &Record) {
-        let live = self
-            .live
-            .get_mut(&segment.number)
-            .expect("the segment is known by now");
+        let live = self.live.get_mut(&segment.number).expect("the segment is known by now");
         live.cover(shard, &ShardSpan::of(sequence, record));
     }
 }
@@ -452,9 +400,7 @@ impl StreamState {
 impl RecoveredShard {
     /// The entries to replay on top of one of the two snapshots.
     pub fn entries_after(&self, base: &SnapshotReference) -> &[Entry] {
-        let first = self
-            .entries
-            .partition_point(|entry| entry.zxid().0 <= base.zxid);
+        let first = self.entries.partition_point(|entry| entry.zxid().0 <= base.zxid);
         &self.entries[first..]
     }
 }
@@ -462,20 +408,14 @@ impl RecoveredShard {
 impl fmt::Display for RecoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NewerFormat {
-                place,
-                found,
-                supported,
-            } => write!(
+            Self::NewerFormat { place, found, supported } => write!(
                 f,
                 "{place} has log format {found}; this program reads formats up to {supported}"
             ),
             Self::Unreadable { place, fault } => write!(f, "{place} is not readable: {fault:?}"),
-            Self::Inconsistent {
-                place,
-                shard,
-                misstep,
-            } => write!(f, "{place} does not follow in shard {shard}: {misstep:?}"),
+            Self::Inconsistent { place, shard, misstep } => {
+                write!(f, "{place} does not follow in shard {shard}: {misstep:?}")
+            }
             Self::Foreign { segment } => write!(f, "{segment} does not belong to this log"),
         }
     }
@@ -497,9 +437,7 @@ fn sort<'a>(files: &[(SegmentId, &'a [u8])]) -> Result<Streams<'a>, RecoverError
     }
     for files in streams.values_mut() {
         files.sort_by_key(|file| file.id);
-        let twice = files
-            .array_windows()
-            .find(|[one, other]| one.id == other.id);
+        let twice = files.array_windows().find(|[one, other]| one.id == other.id);
         if let Some([file, _]) = twice {
             return Err(RecoverError::Foreign { segment: file.id });
         }

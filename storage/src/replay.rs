@@ -53,10 +53,7 @@ impl Replay {
     pub(crate) fn on_checkpoint(&mut self, found: &Checkpoint, boots: bool) -> Result<(), Misstep> {
         let state = *self.log.checkpoint();
         // A damaged batch may have held nothing of the shard but a watermark.
-        let same = Checkpoint {
-            committed_zxid: state.committed_zxid,
-            ..*found
-        } == state;
+        let same = Checkpoint { committed_zxid: state.committed_zxid, ..*found } == state;
         if same && found.committed_zxid >= state.committed_zxid {
             self.log = ShardLog::new(*found);
             self.trust = Trust::Following;
@@ -75,11 +72,7 @@ impl Replay {
     pub(crate) fn on_record(&mut self, sequence: Sequence, record: Record) -> Result<(), Misstep> {
         if self.trust == Trust::Doubtful {
             let contiguous = sequence == self.log.checkpoint().next_sequence();
-            self.trust = if contiguous {
-                Trust::Following
-            } else {
-                Trust::Lost
-            };
+            self.trust = if contiguous { Trust::Following } else { Trust::Lost };
         }
         if self.trust == Trust::Lost {
             if let Record::Control(Control::AcceptedEpoch { epoch }) = record {
@@ -139,27 +132,16 @@ impl Replay {
         (checkpoint.tail_zxid, checkpoint.tail_hash) = (tail.0.0, tail.1.0);
         checkpoint.committed_zxid = checkpoint.committed_zxid.min(tail.0.0);
         checkpoint.unknown |= !whole || !complete;
-        let unknown = checkpoint.unknown.then_some(Unknown {
-            after: tail.0,
-            tail: (!whole).then_some(proven),
-        });
-        RecoveredShard {
-            checkpoint,
-            base,
-            fallback,
-            entries,
-            unknown,
-        }
+        let unknown = checkpoint
+            .unknown
+            .then_some(Unknown { after: tail.0, tail: (!whole).then_some(proven) });
+        RecoveredShard { checkpoint, base, fallback, entries, unknown }
     }
 
     /// The history goes on behind a point: everything read behind it is void. If the point was not
     /// read, there is a gap, and a new run.
     fn go_on_from(&mut self, zxid: Zxid, hash: ChainHash) {
-        let point = SnapshotReference {
-            zxid: zxid.0,
-            hash: hash.0,
-            digest: 0,
-        };
+        let point = SnapshotReference { zxid: zxid.0, hash: hash.0, digest: 0 };
         match self.runs.iter().rposition(|run| run.holds(&point)) {
             Some(place) => {
                 self.runs.truncate(place + 1);
@@ -201,23 +183,15 @@ impl Replay {
 
 impl Run {
     fn new(checkpoint: &Checkpoint) -> Self {
-        Self {
-            floor: (checkpoint.tail_zxid(), checkpoint.tail_hash()),
-            entries: Vec::new(),
-        }
+        Self { floor: (checkpoint.tail_zxid(), checkpoint.tail_hash()), entries: Vec::new() }
     }
 
     fn after(point: &SnapshotReference) -> Self {
-        Self {
-            floor: (Zxid(point.zxid), ChainHash(point.hash)),
-            entries: Vec::new(),
-        }
+        Self { floor: (Zxid(point.zxid), ChainHash(point.hash)), entries: Vec::new() }
     }
 
     fn tail(&self) -> (Zxid, ChainHash) {
-        self.entries
-            .last()
-            .map_or(self.floor, |entry| (entry.zxid(), entry.hash()))
+        self.entries.last().map_or(self.floor, |entry| (entry.zxid(), entry.hash()))
     }
 
     /// Whether the point lies on this run; its entries are in the order of their zxids.

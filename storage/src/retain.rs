@@ -43,67 +43,37 @@ pub struct Retention {
 
 /// Decides what may go.
 pub fn retain(holdings: &Holdings<'_>) -> Retention {
-    let checkpoints: BTreeMap<ShardId, &Checkpoint> = holdings
-        .checkpoints
-        .iter()
-        .map(|checkpoint| (checkpoint.shard(), checkpoint))
-        .collect();
+    let checkpoints: BTreeMap<ShardId, &Checkpoint> =
+        holdings.checkpoints.iter().map(|checkpoint| (checkpoint.shard(), checkpoint)).collect();
     let mut streams: BTreeMap<(u64, CoreId), Vec<&LiveSegment>> = BTreeMap::new();
     for segment in holdings.segments {
-        assert!(
-            segment.id.boot <= holdings.boot,
-            "no segment is newer than the running boot"
-        );
-        streams
-            .entry((segment.id.boot, segment.id.core))
-            .or_default()
-            .push(segment);
+        assert!(segment.id.boot <= holdings.boot, "no segment is newer than the running boot");
+        streams.entry((segment.id.boot, segment.id.core)).or_default().push(segment);
     }
-    let older = holdings
-        .segments
-        .iter()
-        .any(|segment| segment.id.boot < holdings.boot);
+    let older = holdings.segments.iter().any(|segment| segment.id.boot < holdings.boot);
     let mut retention = Retention::default();
     let mut oldest_needed: Option<&LiveSegment> = None;
     let mut kept_bytes = 0;
     for ((boot, _), mut segments) in streams {
         segments.sort_by_key(|segment| segment.id);
-        let mut free = segments
-            .iter()
-            .take_while(|segment| !is_needed(segment, &checkpoints));
+        let mut free = segments.iter().take_while(|segment| !is_needed(segment, &checkpoints));
         let mut count = free.by_ref().count();
         if boot == holdings.boot {
             // The last one is being written, and the first one holds the seal of the older streams.
-            count = if older {
-                0
-            } else {
-                count.min(segments.len() - 1)
-            };
+            count = if older { 0 } else { count.min(segments.len() - 1) };
         }
         let (unneeded, kept) = segments.split_at(count);
-        retention
-            .segments
-            .extend(unneeded.iter().map(|segment| (segment.id, segment.bytes)));
+        retention.segments.extend(unneeded.iter().map(|segment| (segment.id, segment.bytes)));
         kept_bytes += kept.iter().map(|segment| segment.bytes).sum::<u64>();
-        let needed = kept
-            .iter()
-            .copied()
-            .find(|segment| is_needed(segment, &checkpoints));
-        oldest_needed = [oldest_needed, needed]
-            .into_iter()
-            .flatten()
-            .min_by_key(|segment| segment.id);
+        let needed = kept.iter().copied().find(|segment| is_needed(segment, &checkpoints));
+        oldest_needed =
+            [oldest_needed, needed].into_iter().flatten().min_by_key(|segment| segment.id);
     }
     if kept_bytes > holdings.log_bytes_max {
         retention.pinned_by = oldest_needed.and_then(|segment| pinning(segment, &checkpoints));
     }
     let unneeded = |name: &&SnapshotName| !is_referenced(name, &checkpoints);
-    retention.snapshots = holdings
-        .snapshots
-        .iter()
-        .filter(unneeded)
-        .copied()
-        .collect();
+    retention.snapshots = holdings.snapshots.iter().filter(unneeded).copied().collect();
     retention
 }
 
@@ -115,18 +85,9 @@ fn is_needed(segment: &LiveSegment, checkpoints: &BTreeMap<ShardId, &Checkpoint>
 /// The shard that needs the segment and whose older snapshot is the oldest.
 fn pinning(segment: &LiveSegment, checkpoints: &BTreeMap<ShardId, &Checkpoint>) -> Option<ShardId> {
     // Nothing is known of a shard without a checkpoint, so that all of its entries are needed.
-    let oldest = |shard| {
-        checkpoints
-            .get(&shard)
-            .map_or(0, |state| state.snapshot_before.zxid)
-    };
-    let needing = segment
-        .spans
-        .iter()
-        .filter(|(shard, span)| span.zxid_max.0 > oldest(**shard));
-    needing
-        .map(|(shard, _)| *shard)
-        .min_by_key(|&shard| oldest(shard))
+    let oldest = |shard| checkpoints.get(&shard).map_or(0, |state| state.snapshot_before.zxid);
+    let needing = segment.spans.iter().filter(|(shard, span)| span.zxid_max.0 > oldest(**shard));
+    needing.map(|(shard, _)| *shard).min_by_key(|&shard| oldest(shard))
 }
 
 /// Whether a snapshot is one of the two that the log names, or may yet be named.

@@ -116,10 +116,7 @@ impl<'a> Scan<'a> {
     /// has accepted.
     pub(crate) fn new(files: &'a [SegmentFile<'a>], limit: Option<u64>) -> Result<Self, Newer> {
         let first = files.first().expect("a stream has files").id;
-        assert!(
-            files.is_sorted_by_key(|file| file.id),
-            "the files are in order"
-        );
+        assert!(files.is_sorted_by_key(|file| file.id), "the files are in order");
         let mut secret = None;
         for file in files {
             match BatchHeader::read(file.bytes) {
@@ -129,10 +126,7 @@ impl<'a> Scan<'a> {
                 // Nothing but the beginning of a file is surely a header: what looks like one
                 // elsewhere may have been written by a client.
                 Err(HeaderFault::Newer { format }) => {
-                    let place = Place {
-                        segment: file.id,
-                        offset: 0,
-                    };
+                    let place = Place { segment: file.id, offset: 0 };
                     assert!(format > LOG_FORMAT, "a newer format has a higher number");
                     return Err(Newer { place, format });
                 }
@@ -145,17 +139,8 @@ impl<'a> Scan<'a> {
             secret,
             file: 0,
             offset: 0,
-            last: StreamEnd {
-                boot: first.boot,
-                core: first.core.0,
-                batch: 0,
-                hash: 0,
-            },
-            expected: if first.number == 1 {
-                Expected::Next
-            } else {
-                Expected::From(1)
-            },
+            last: StreamEnd { boot: first.boot, core: first.core.0, batch: 0, hash: 0 },
+            expected: if first.number == 1 { Expected::Next } else { Expected::From(1) },
             short: false,
             ending: None,
         })
@@ -183,11 +168,7 @@ impl<'a> Scan<'a> {
             self.ending = Some(Ending::Lost(place));
             return Step::Damage(place);
         }
-        self.end(if beyond.torn {
-            Ending::Torn(place)
-        } else {
-            Ending::Clean
-        })
+        self.end(if beyond.torn { Ending::Torn(place) } else { Ending::Clean })
     }
 
     /// The last accepted batch.
@@ -197,10 +178,7 @@ impl<'a> Scan<'a> {
 
     /// Where the next batch is expected.
     pub(crate) fn place(&self) -> Place {
-        Place {
-            segment: self.files[self.file].id,
-            offset: self.offset as u64,
-        }
+        Place { segment: self.files[self.file].id, offset: self.offset as u64 }
     }
 
     fn end(&mut self, ending: Ending) -> Step<'a> {
@@ -216,9 +194,7 @@ impl<'a> Scan<'a> {
             None => {
                 let follows =
                     self.files.get(next)?.id.number == self.files[self.file].id.number + 1;
-                let batch = self
-                    .batch_at(next, 0)
-                    .filter(|_| follows && self.offset > 0)?;
+                let batch = self.batch_at(next, 0).filter(|_| follows && self.offset > 0)?;
                 (self.file, self.offset) = (next, 0);
                 batch
             }
@@ -253,23 +229,15 @@ impl<'a> Scan<'a> {
     /// Whether there is a file that was only prepared when the first batch of a segment which has
     /// not been reached was durable.
     fn is_outrun(&self) -> bool {
-        let reached = if self.last.batch == 0 {
-            0
-        } else {
-            self.files[self.file].id.number
-        };
-        self.files
-            .last()
-            .is_some_and(|newest| newest.id.number > reached + 1)
+        let reached = if self.last.batch == 0 { 0 } else { self.files[self.file].id.number };
+        self.files.last().is_some_and(|newest| newest.id.number > reached + 1)
     }
 
     /// The header at a place, if it belongs there.
     fn header_at(&self, file: usize, offset: usize) -> Option<BatchHeader> {
         let SegmentFile { id, bytes } = self.files[file];
         let header = BatchHeader::read(bytes.get(offset..)?).ok()?;
-        let secret = self
-            .secret
-            .is_none_or(|secret| secret == header.place.secret);
+        let secret = self.secret.is_none_or(|secret| secret == header.place.secret);
         (secret && stands_at(&header, id, offset)).then_some(header)
     }
 

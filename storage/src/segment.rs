@@ -57,10 +57,7 @@ enum Next {
 impl SegmentLine {
     pub(crate) fn new(boot: u64, core: CoreId, segment_bytes: u64) -> Self {
         assert!(boot > 0, "boots are numbered from 1");
-        assert!(
-            segment_bytes.is_multiple_of(LOG_BLOCK_BYTES as u64),
-            "a segment is whole blocks"
-        );
+        assert!(segment_bytes.is_multiple_of(LOG_BLOCK_BYTES as u64), "a segment is whole blocks");
         Self {
             boot,
             core,
@@ -88,15 +85,8 @@ impl SegmentLine {
     }
 
     pub(crate) fn on_prepared(&mut self, segment: SegmentId) {
-        assert!(
-            self.next == Next::Asked,
-            "a segment is prepared when it was asked for"
-        );
-        assert_eq!(
-            segment,
-            self.next_id(),
-            "the segment that was asked for is prepared"
-        );
+        assert!(self.next == Next::Asked, "a segment is prepared when it was asked for");
+        assert_eq!(segment, self.next_id(), "the segment that was asked for is prepared");
         self.next = Next::Ready;
     }
 
@@ -107,8 +97,7 @@ impl SegmentLine {
     /// Goes on to the prepared segment.
     pub(crate) fn begin(&mut self) {
         assert!(self.is_ready(), "a segment is begun when it is ready");
-        self.live
-            .push_back(LiveSegment::new(self.next_id(), self.segment_bytes));
+        self.live.push_back(LiveSegment::new(self.next_id(), self.segment_bytes));
         self.offset = 0;
         self.next = Next::Unasked;
     }
@@ -120,23 +109,14 @@ impl SegmentLine {
 
     /// Where the next batch goes.
     pub(crate) fn place(&self) -> (SegmentId, u64) {
-        let current = self
-            .live
-            .back()
-            .expect("a batch goes into a segment that was begun");
+        let current = self.live.back().expect("a batch goes into a segment that was begun");
         (current.id, self.offset)
     }
 
     /// Takes the place for a batch with these records.
     pub(crate) fn occupy(&mut self, length: u32, spans: &BTreeMap<ShardId, ShardSpan>) {
-        assert!(
-            (length as usize).is_multiple_of(LOG_BLOCK_BYTES),
-            "a batch is whole blocks"
-        );
-        assert!(
-            self.fits(length as usize),
-            "a batch does not cross the end of its segment"
-        );
+        assert!((length as usize).is_multiple_of(LOG_BLOCK_BYTES), "a batch is whole blocks");
+        assert!(self.fits(length as usize), "a batch does not cross the end of its segment");
         self.offset += u64::from(length);
         let current = self.live.back_mut().expect("it fits, so it was begun");
         for (shard, span) in spans {
@@ -178,11 +158,7 @@ impl ShardSpan {
             Record::Entry(entry) => entry.zxid(),
             Record::Control(_) => Zxid::ZERO,
         };
-        Self {
-            first: sequence,
-            last: sequence,
-            zxid_max,
-        }
+        Self { first: sequence, last: sequence, zxid_max }
     }
 
     pub(crate) fn widen(&mut self, other: &Self) {
@@ -194,11 +170,7 @@ impl ShardSpan {
 
 impl LiveSegment {
     pub(crate) fn new(id: SegmentId, bytes: u64) -> Self {
-        Self {
-            id,
-            bytes,
-            spans: BTreeMap::new(),
-        }
+        Self { id, bytes, spans: BTreeMap::new() }
     }
 
     /// Widens what is known to be in the segment.

@@ -50,10 +50,7 @@ impl ShardLog {
     pub fn follow(&mut self, sequence: Sequence, record: &Record) -> Result<(), Misstep> {
         let expected = self.checkpoint.next_sequence();
         if sequence != expected {
-            return Err(Misstep::Sequence {
-                expected,
-                found: sequence,
-            });
+            return Err(Misstep::Sequence { expected, found: sequence });
         }
         match record {
             Record::Entry(entry) => self.on_entry(entry)?,

@@ -123,18 +123,11 @@ pub enum SnapshotError {
 
 impl SnapshotName {
     pub fn new(shard: ShardId, reference: &SnapshotReference) -> Self {
-        Self {
-            shard,
-            zxid: Zxid(reference.zxid),
-            digest: reference.digest,
-        }
+        Self { shard, zxid: Zxid(reference.zxid), digest: reference.digest }
     }
 
     pub fn file_name(&self) -> String {
-        format!(
-            "{:04x}-{:016x}-{:032x}.snapshot",
-            self.shard.0, self.zxid.0, self.digest
-        )
+        format!("{:04x}-{:016x}-{:032x}.snapshot", self.shard.0, self.zxid.0, self.digest)
     }
 
     /// The inverse of [`Self::file_name`]; `None` for every name that it never makes.
@@ -160,14 +153,8 @@ pub fn publish(shard: ShardId, reference: &SnapshotReference) -> [PublishStep; 4
     let published = SnapshotName::new(shard, reference).file_name();
     [
         PublishStep::SyncFile { name: name.clone() },
-        PublishStep::ReadBack {
-            name: name.clone(),
-            expected: *reference,
-        },
-        PublishStep::Rename {
-            from: name,
-            to: published,
-        },
+        PublishStep::ReadBack { name: name.clone(), expected: *reference },
+        PublishStep::Rename { from: name, to: published },
         PublishStep::SyncDirectory,
     ]
 }
@@ -181,28 +168,15 @@ impl SnapshotWriter {
         out.put(&[0; 6]);
         out.put_u64_le(zxid.0);
         out.put_u128_le(hash.0);
-        assert_eq!(
-            out.len() - start,
-            HEADER_HASH_AT,
-            "the fields are those of the table"
-        );
+        assert_eq!(out.len() - start, HEADER_HASH_AT, "the fields are those of the table");
         let own = xxh3_128(&out[start..]);
         out.put_u128_le(own);
-        Self {
-            zxid,
-            hash,
-            digest: Xxh3::new(),
-            chunks: 0,
-            content_bytes: 0,
-        }
+        Self { zxid, hash, digest: Xxh3::new(), chunks: 0, content_bytes: 0 }
     }
 
     /// Adds the next piece of content.
     pub fn chunk(&mut self, content: &[u8], out: &mut Vec<u8>) {
-        assert!(
-            !content.is_empty(),
-            "an empty chunk would read as the trailer"
-        );
+        assert!(!content.is_empty(), "an empty chunk would read as the trailer");
         assert!(content.len() <= SNAPSHOT_CHUNK_BYTES, "a chunk is bounded");
         let hash = xxh3_128(content);
         out.put_u32_le(length_u32(content.len()));
@@ -222,18 +196,10 @@ impl SnapshotWriter {
         out.put_u32_le(self.chunks);
         out.put_u64_le(self.content_bytes);
         out.put_u128_le(digest);
-        assert_eq!(
-            out.len() - start,
-            TRAILER_HASH_AT,
-            "the fields are those of the table"
-        );
+        assert_eq!(out.len() - start, TRAILER_HASH_AT, "the fields are those of the table");
         let own = xxh3_128(&out[start..]);
         out.put_u128_le(own);
-        SnapshotReference {
-            zxid: self.zxid.0,
-            hash: self.hash.0,
-            digest,
-        }
+        SnapshotReference { zxid: self.zxid.0, hash: self.hash.0, digest }
     }
 }
 
@@ -267,11 +233,7 @@ impl SnapshotReader {
         }
         let rest = &self.buffer[self.taken..];
         if self.complete.is_some() {
-            return if rest.is_empty() {
-                Ok(None)
-            } else {
-                Err(SnapshotError::Damaged)
-            };
+            return if rest.is_empty() { Ok(None) } else { Err(SnapshotError::Damaged) };
         }
         let mut reader = Reader::new(rest);
         let Ok(length) = reader.u32_le() else {
@@ -308,11 +270,7 @@ impl SnapshotReader {
         }
         let header = self.header.ok_or(SnapshotError::Truncated)?;
         let digest = self.complete.ok_or(SnapshotError::Truncated)?;
-        let reference = SnapshotReference {
-            zxid: header.zxid.0,
-            hash: header.hash.0,
-            digest,
-        };
+        let reference = SnapshotReference { zxid: header.zxid.0, hash: header.hash.0, digest };
         Ok((header.shard, reference))
     }
 
@@ -331,10 +289,7 @@ impl SnapshotReader {
         }
         let format = reader.u16_le()?;
         if format > SNAPSHOT_FORMAT {
-            return Err(SnapshotError::Newer {
-                found: format,
-                supported: SNAPSHOT_FORMAT,
-            });
+            return Err(SnapshotError::Newer { found: format, supported: SNAPSHOT_FORMAT });
         }
         let shard = ShardId(reader.u16_le()?);
         if reader.array()? != [0; 6] || format != SNAPSHOT_FORMAT {
@@ -363,11 +318,7 @@ impl SnapshotReader {
         }
         self.taken += TRAILER_BYTES;
         self.complete = Some(digest);
-        if self.taken == self.buffer.len() {
-            Ok(())
-        } else {
-            Err(SnapshotError::Damaged)
-        }
+        if self.taken == self.buffer.len() { Ok(()) } else { Err(SnapshotError::Damaged) }
     }
 }
 

@@ -98,10 +98,7 @@ enum BatchKind {
 
 impl Default for WalConfig {
     fn default() -> Self {
-        Self {
-            segment_bytes: SEGMENT_BYTES,
-            seal_delay: Duration::from_ms(SEAL_DELAY_MS),
-        }
+        Self { segment_bytes: SEGMENT_BYTES, seal_delay: Duration::from_ms(SEAL_DELAY_MS) }
     }
 }
 
@@ -119,16 +116,10 @@ impl Wal {
         checkpoints: Vec<Checkpoint>,
         seal: Seal,
     ) -> Self {
-        assert!(
-            checkpoints.len() <= usize::from(SHARDS_MAX),
-            "shards are bounded"
-        );
+        assert!(checkpoints.len() <= usize::from(SHARDS_MAX), "shards are bounded");
         let mut shards = BTreeMap::new();
         for checkpoint in checkpoints {
-            let shard = Shard {
-                log: ShardLog::new(checkpoint),
-                durable: checkpoint,
-            };
+            let shard = Shard { log: ShardLog::new(checkpoint), durable: checkpoint };
             let earlier = shards.insert(checkpoint.shard(), shard);
             assert!(earlier.is_none(), "a shard has one checkpoint");
         }
@@ -152,38 +143,23 @@ impl Wal {
             operations: VecDeque::new(),
         };
         let first = wal.opening_bytes() + wal.seal_bytes();
-        assert!(
-            first as u64 <= config.segment_bytes,
-            "a segment holds its first batch"
-        );
-        assert!(
-            wal.capacity() >= 2 * LOG_BLOCK_BYTES,
-            "a segment holds more than its checkpoints"
-        );
+        assert!(first as u64 <= config.segment_bytes, "a segment holds its first batch");
+        assert!(wal.capacity() >= 2 * LOG_BLOCK_BYTES, "a segment holds more than its checkpoints");
         wal
     }
 
     /// Lends memory for batches: two buffers at least, one to fill while the other is written.
     pub fn lend(&mut self, buffer: LogBuffer) {
-        assert!(
-            buffer.bytes.len().is_multiple_of(LOG_BLOCK_BYTES),
-            "a buffer is whole blocks"
-        );
+        assert!(buffer.bytes.len().is_multiple_of(LOG_BLOCK_BYTES), "a buffer is whole blocks");
         let first = self.opening_bytes() + self.seal_bytes();
-        assert!(
-            buffer.bytes.len() >= first,
-            "a buffer holds the first batch"
-        );
+        assert!(buffer.bytes.len() >= first, "a buffer holds the first batch");
         self.buffers.push(buffer);
         self.fill();
     }
 
     /// Puts a record behind everything appended before.
     pub fn append(&mut self, append: Append) {
-        assert!(
-            self.shards.contains_key(&append.shard),
-            "the shard lives on this core"
-        );
+        assert!(self.shards.contains_key(&append.shard), "the shard lives on this core");
         let fits = BATCH_HEADER_BYTES + self.stored_bytes(&append) <= self.capacity();
         assert!(fits, "a record fits into an empty batch");
         if let Record::Control(Control::Truncate { zxid, .. }) = append.record {
@@ -233,11 +209,9 @@ impl Wal {
     /// An operation has succeeded: releases what was waiting for it.
     pub fn on_done(&mut self, done: DiskDone, now: Instant, released: &mut Released) {
         match done {
-            DiskDone::Write {
-                segment,
-                offset,
-                buffer,
-            } => self.on_written(segment, offset, buffer, now, released),
+            DiskDone::Write { segment, offset, buffer } => {
+                self.on_written(segment, offset, buffer, now, released)
+            }
             DiskDone::PrepareSegment { segment } => self.line.on_prepared(segment),
             DiskDone::RetireSegment { .. } => {}
         }
@@ -301,20 +275,11 @@ impl Wal {
             (segment, offset),
             "the write under way is done"
         );
-        assert_eq!(
-            flight.buffer, buffer.id,
-            "a write gives back its own buffer"
-        );
+        assert_eq!(flight.buffer, buffer.id, "a write gives back its own buffer");
         self.buffers.push(buffer);
         for state in flight.states {
-            let shard = self
-                .shards
-                .get_mut(&state.shard())
-                .expect("shards do not leave a stream");
-            assert!(
-                state.next_sequence >= shard.durable.next_sequence,
-                "the log only grows"
-            );
+            let shard = self.shards.get_mut(&state.shard()).expect("shards do not leave a stream");
+            assert!(state.next_sequence >= shard.durable.next_sequence, "the log only grows");
             shard.durable = state;
         }
         self.opened = true;
@@ -322,9 +287,7 @@ impl Wal {
         self.unsealed_since = (flight.kind != BatchKind::Seal).then_some(now);
         // The batch and, because writes never overlap, all before it are synced: this is the one
         // place where a promise becomes true.
-        released
-            .marks
-            .extend(flight.marks.into_iter().map(Durable::attest));
+        released.marks.extend(flight.marks.into_iter().map(Durable::attest));
         released.frames.extend(flight.riders);
     }
 
@@ -345,10 +308,7 @@ impl Wal {
                 self.open = Some(open);
                 self.begin_segment();
             }
-        } else if self
-            .unsealed_since
-            .is_some_and(|since| now >= since + self.config.seal_delay)
-        {
+        } else if self.unsealed_since.is_some_and(|since| now >= since + self.config.seal_delay) {
             self.seal_idle();
         }
     }
@@ -370,15 +330,9 @@ impl Wal {
             }
             let append = self.queue.pop_front().expect("it was looked at just now");
             self.queue_bytes -= stored;
-            let shard = self
-                .shards
-                .get_mut(&append.shard)
-                .expect("checked when it was appended");
+            let shard = self.shards.get_mut(&append.shard).expect("checked when it was appended");
             if let Err(misstep) = shard.log.follow(append.sequence, &append.record) {
-                panic!(
-                    "shard {} cannot log {:?}: {misstep:?}",
-                    append.shard, append.record
-                );
+                panic!("shard {} cannot log {:?}: {misstep:?}", append.shard, append.record);
             }
             open.push(append.shard, append.sequence, &append.record, append.riders);
             self.open = Some(open);
@@ -390,11 +344,9 @@ impl Wal {
     /// Beginning a segment takes a buffer, too; it is free then, because nothing is under way.
     fn take_open(&mut self) -> Option<OpenBatch> {
         let capacity = self.capacity();
-        self.open.take().or_else(|| {
-            self.buffers
-                .pop()
-                .map(|buffer| OpenBatch::new(buffer, capacity))
-        })
+        self.open
+            .take()
+            .or_else(|| self.buffers.pop().map(|buffer| OpenBatch::new(buffer, capacity)))
     }
 
     /// Writes the checkpoints with which a segment begins; the first one also takes the seal. If no
@@ -413,12 +365,7 @@ impl Wal {
         for shard in self.shards.values() {
             let state = &shard.durable;
             let body = state.to_bytes();
-            batch.write(
-                RecordKind::Checkpoint,
-                state.shard(),
-                state.next_sequence(),
-                &body,
-            );
+            batch.write(RecordKind::Checkpoint, state.shard(), state.next_sequence(), &body);
         }
         self.line.begin();
         self.send(batch, BatchKind::Opening, &[]);
@@ -448,19 +395,10 @@ impl Wal {
             durable_upto: self.number,
             previous: self.hash,
         };
-        let ClosedBatch {
-            buffer,
-            length,
-            hash,
-            spans,
-            riders,
-        } = batch.close(place, watermarks);
+        let ClosedBatch { buffer, length, hash, spans, riders } = batch.close(place, watermarks);
         self.line.occupy(length, &spans);
         let states = self.commit(watermarks, spans.keys().copied());
-        let mark = |(&shard, span): (&ShardId, &ShardSpan)| LogMark {
-            shard,
-            sequence: span.last,
-        };
+        let mark = |(&shard, span): (&ShardId, &ShardSpan)| LogMark { shard, sequence: span.last };
         self.flight = Some(Flight {
             segment,
             offset,
@@ -472,12 +410,7 @@ impl Wal {
         });
         self.number += 1;
         self.hash = hash;
-        self.operations.push_back(DiskOp::Write {
-            segment,
-            offset,
-            length,
-            buffer,
-        });
+        self.operations.push_back(DiskOp::Write { segment, offset, length, buffer });
     }
 
     /// What has become known to be committed since the last batch, as far as the batch to be sent
@@ -499,40 +432,26 @@ impl Wal {
     ) -> Vec<Checkpoint> {
         let mut changed: BTreeSet<ShardId> = written.collect();
         for &(shard, zxid) in watermarks {
-            let log = &mut self
-                .shards
-                .get_mut(&shard)
-                .expect("a watermark's shard is here")
-                .log;
+            let log = &mut self.shards.get_mut(&shard).expect("a watermark's shard is here").log;
             log.commit(zxid).expect("watermarks end at the tail");
             changed.insert(shard);
         }
         let noted = mem::take(&mut self.noted);
-        self.noted = noted
-            .into_iter()
-            .filter(|(shard, zxid)| *zxid > self.committed(*shard))
-            .collect();
-        changed
-            .iter()
-            .map(|shard| *self.shards[shard].log.checkpoint())
-            .collect()
+        self.noted =
+            noted.into_iter().filter(|(shard, zxid)| *zxid > self.committed(*shard)).collect();
+        changed.iter().map(|shard| *self.shards[shard].log.checkpoint()).collect()
     }
 
     fn committed(&self, shard: ShardId) -> Zxid {
-        self.shards.get(&shard).map_or(Zxid(u64::MAX), |shard| {
-            shard.log.checkpoint().committed_zxid()
-        })
+        self.shards
+            .get(&shard)
+            .map_or(Zxid(u64::MAX), |shard| shard.log.checkpoint().committed_zxid())
     }
 
     /// The longest batch of records: it fits behind the checkpoints of a new segment.
     fn capacity(&self) -> usize {
-        let rest = self
-            .config
-            .segment_bytes
-            .saturating_sub(self.opening_bytes() as u64);
-        usize::try_from(rest)
-            .unwrap_or(LOG_BUFFER_BYTES)
-            .min(LOG_BUFFER_BYTES)
+        let rest = self.config.segment_bytes.saturating_sub(self.opening_bytes() as u64);
+        usize::try_from(rest).unwrap_or(LOG_BUFFER_BYTES).min(LOG_BUFFER_BYTES)
     }
 
     /// The length of the batch with which a segment begins.
@@ -543,10 +462,8 @@ impl Wal {
 
     /// What the seal adds to the first of them.
     fn seal_bytes(&self) -> usize {
-        let bytes = self
-            .seal
-            .as_ref()
-            .map_or(0, |seal| record::stored_bytes(seal.to_bytes().len()));
+        let bytes =
+            self.seal.as_ref().map_or(0, |seal| record::stored_bytes(seal.to_bytes().len()));
         bytes.next_multiple_of(LOG_BLOCK_BYTES)
     }
 
@@ -558,10 +475,7 @@ impl Wal {
 
 /// Whether a record voids entries before it.
 fn truncates(record: &Record) -> bool {
-    matches!(
-        record,
-        Record::Control(Control::Truncate { .. } | Control::Install { .. })
-    )
+    matches!(record, Record::Control(Control::Truncate { .. } | Control::Install { .. }))
 }
 
 fn body_bytes(record: &Record) -> usize {

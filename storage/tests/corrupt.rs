@@ -26,9 +26,7 @@ struct Outcomes {
 fn written(seed: u64, node: &mut Node) {
     let boots = 1 + node.random.below(4);
     for boot in 0..boots {
-        let recovered = node
-            .recover()
-            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let recovered = node.recover().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         for (shard, history) in &mut node.histories {
             let found = &recovered.shards[shard];
             let count = usize::try_from(found.checkpoint.next_sequence - 1).unwrap();
@@ -56,10 +54,7 @@ fn corrupt(node: &mut Node) {
         return;
     }
     // Most of a file is usually empty; damage where there is something.
-    let used = file
-        .iter()
-        .rposition(|&byte| byte != 0)
-        .map_or(file.len(), |last| last + 1);
+    let used = file.iter().rposition(|&byte| byte != 0).map_or(file.len(), |last| last + 1);
     let at = draw(random, used);
     let block = at / LOG_BLOCK_BYTES * LOG_BLOCK_BYTES;
     let end = (block + LOG_BLOCK_BYTES).min(file.len());
@@ -97,10 +92,7 @@ fn check(node: &Node, recovered: &Recovered, seed: u64, outcomes: &mut Outcomes)
             assert_eq!(found.base, outcome.snapshot, "seed {seed}: shard {shard}");
             let entries = outcome.entries_after(&base);
             assert_eq!(found.entries, entries, "seed {seed}: shard {shard} differs");
-            assert_eq!(
-                found.checkpoint.accepted_epoch, outcome.accepted,
-                "seed {seed}"
-            );
+            assert_eq!(found.checkpoint.accepted_epoch, outcome.accepted, "seed {seed}");
             assert_eq!(tail, outcome.tail(), "seed {seed}");
             outcomes.proven += 1;
             continue;
@@ -109,14 +101,8 @@ fn check(node: &Node, recovered: &Recovered, seed: u64, outcomes: &mut Outcomes)
         // If the seal is among what was lost, a cut tail that has become readable again may show:
         // entries that this shard did log, in a replica that knows not to vouch for them.
         let appended = |entry: &Entry| history.appended.contains(&entry.hash());
-        assert!(
-            found.checkpoint.unknown,
-            "seed {seed}: it stays unknown in the next boots"
-        );
-        assert!(
-            found.entries.iter().all(appended),
-            "seed {seed}: shard {shard} has other content"
-        );
+        assert!(found.checkpoint.unknown, "seed {seed}: it stays unknown in the next boots");
+        assert!(found.entries.iter().all(appended), "seed {seed}: shard {shard} has other content");
     }
 }
 
@@ -141,14 +127,8 @@ fn one_corruption_is_noticed_or_harmless() {
         }
         memory = node.into_memory();
     }
-    assert!(
-        outcomes.unknown > 500 && outcomes.proven > 1000,
-        "{outcomes:?}"
-    );
-    assert!(
-        outcomes.refused < 300,
-        "a corruption rarely stops a node: {outcomes:?}"
-    );
+    assert!(outcomes.unknown > 500 && outcomes.proven > 1000, "{outcomes:?}");
+    assert!(outcomes.refused < 300, "a corruption rarely stops a node: {outcomes:?}");
 }
 
 #[test]
@@ -163,10 +143,7 @@ fn many_corruptions_never_show_other_content() {
         if let Ok(recovered) = node.recover() {
             for (shard, history) in &node.histories {
                 let appended = |entry: &Entry| history.appended.contains(&entry.hash());
-                assert!(
-                    recovered.shards[shard].entries.iter().all(appended),
-                    "seed {seed}"
-                );
+                assert!(recovered.shards[shard].entries.iter().all(appended), "seed {seed}");
             }
         }
         memory = node.into_memory();
@@ -186,19 +163,12 @@ fn noise_is_never_a_log() {
                 number,
             };
             let length = draw(&mut random, 40_000);
-            let bytes = (0..length)
-                .map(|_| u8::try_from(random.below(256)).unwrap())
-                .collect();
+            let bytes = (0..length).map(|_| u8::try_from(random.below(256)).unwrap()).collect();
             node.disk.files.insert(id, bytes);
         }
         let recovered = node.recover().unwrap();
         assert_eq!(recovered.shards.len(), shards);
-        assert!(
-            recovered
-                .shards
-                .values()
-                .all(|shard| shard.entries.is_empty())
-        );
+        assert!(recovered.shards.values().all(|shard| shard.entries.is_empty()));
     }
 }
 
@@ -224,10 +194,7 @@ fn unknown_outlives_restarts_until_it_is_settled() {
         for (shard, checkpoint) in &unknown {
             assert_eq!(again.shards[shard].checkpoint, *checkpoint, "seed {seed}");
             assert!(again.shards[shard].unknown.is_some(), "seed {seed}");
-            assert_eq!(
-                again.shards[shard].entries, found.shards[shard].entries,
-                "seed {seed}"
-            );
+            assert_eq!(again.shards[shard].entries, found.shards[shard].entries, "seed {seed}");
         }
         node.boot(&again);
         for (shard, checkpoint) in &unknown {
@@ -235,9 +202,7 @@ fn unknown_outlives_restarts_until_it_is_settled() {
             wal.append(Append {
                 shard: *shard,
                 sequence: checkpoint.next_sequence(),
-                record: Record::Control(Control::CurrentEpoch {
-                    epoch: checkpoint.accepted_epoch,
-                }),
+                record: Record::Control(Control::CurrentEpoch { epoch: checkpoint.accepted_epoch }),
                 riders: Vec::new(),
             });
         }

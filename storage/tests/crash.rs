@@ -32,47 +32,20 @@ fn check(node: &mut Node, recovered: &Recovered, seed: u64, cuts: &mut Cuts) {
         let base = found.fallback.unwrap_or(found.base);
         // An installed snapshot has no older one beside it; every other one has.
         let installed = outcome.snapshot == outcome.snapshot_before;
-        assert_eq!(
-            base,
-            if installed {
-                found.base
-            } else {
-                outcome.snapshot_before
-            },
-            "{seed}"
-        );
-        assert_eq!(
-            found.entries,
-            outcome.entries_after(&base),
-            "seed {seed}: shard {shard}"
-        );
+        assert_eq!(base, if installed { found.base } else { outcome.snapshot_before }, "{seed}");
+        assert_eq!(found.entries, outcome.entries_after(&base), "seed {seed}: shard {shard}");
         let tail = (found.checkpoint.tail_zxid(), found.checkpoint.tail_hash());
         assert_eq!(tail, outcome.tail(), "seed {seed}: shard {shard}");
-        assert_eq!(
-            found.checkpoint.accepted_epoch, outcome.accepted,
-            "seed {seed}"
-        );
-        assert_eq!(
-            found.checkpoint.current_epoch, outcome.current,
-            "seed {seed}"
-        );
-        assert!(
-            found.checkpoint.committed_zxid <= history.noted,
-            "seed {seed}"
-        );
-        assert!(
-            found.checkpoint.committed_zxid <= found.checkpoint.tail_zxid,
-            "seed {seed}"
-        );
+        assert_eq!(found.checkpoint.accepted_epoch, outcome.accepted, "seed {seed}");
+        assert_eq!(found.checkpoint.current_epoch, outcome.current, "seed {seed}");
+        assert!(found.checkpoint.committed_zxid <= history.noted, "seed {seed}");
+        assert!(found.checkpoint.committed_zxid <= found.checkpoint.tail_zxid, "seed {seed}");
         cuts.records += (history.records.len() - count) as u64;
         history.records.truncate(count);
         // What was committed and is cut off here would come back from a leader, not be truncated.
         history.noted = found.checkpoint.committed_zxid;
     }
-    let torn = recovered
-        .streams
-        .iter()
-        .filter(|report| matches!(report.ending, Ending::Torn(_)));
+    let torn = recovered.streams.iter().filter(|report| matches!(report.ending, Ending::Torn(_)));
     cuts.torn += torn.count() as u64;
 }
 
@@ -84,9 +57,7 @@ fn every_promise_outlives_any_crash() {
     for seed in 0..3000 {
         let mut node = Node::new(seed, memory);
         for _ in 0..1 + node.random.below(6) {
-            let recovered = node
-                .recover()
-                .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let recovered = node.recover().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             check(&mut node, &recovered, seed, &mut cuts);
             node.boot(&recovered);
             let steps = match node.random.below(4) {
@@ -102,22 +73,14 @@ fn every_promise_outlives_any_crash() {
             }
             node.crash();
         }
-        let recovered = node
-            .recover()
-            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let recovered = node.recover().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         check(&mut node, &recovered, seed, &mut cuts);
         total = sum(total, node.counters);
         memory = node.into_memory();
     }
     // The dangerous states were reached.
-    assert!(
-        total.crashes > 3000 && cuts.torn > 100,
-        "{total:?} {cuts:?}"
-    );
-    assert!(
-        cuts.records > 1000 && total.rolled > 100,
-        "{total:?} {cuts:?}"
-    );
+    assert!(total.crashes > 3000 && cuts.torn > 100, "{total:?} {cuts:?}");
+    assert!(cuts.records > 1000 && total.rolled > 100, "{total:?} {cuts:?}");
     assert!(total.seals > 100 && total.spilled > 100, "{total:?}");
     assert!(total.released > 100 && total.snapshots > 100, "{total:?}");
     assert!(total.recycled > 100 && total.truncations > 100, "{total:?}");

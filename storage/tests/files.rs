@@ -69,10 +69,7 @@ fn no_changed_byte_of_a_snapshot_goes_unnoticed() {
         assert!(read(&file[..length], 64).is_err(), "cut to {length}");
     }
     let longer = [&file[..], b"x"].concat();
-    assert_eq!(
-        read(&longer, longer.len()).unwrap_err(),
-        SnapshotError::Damaged
-    );
+    assert_eq!(read(&longer, longer.len()).unwrap_err(), SnapshotError::Damaged);
     assert_eq!(read(&longer, 1).unwrap_err(), SnapshotError::Damaged);
 }
 
@@ -125,39 +122,24 @@ fn no_changed_byte_of_meta_goes_unnoticed() {
     newer[6] = 2;
     let hash = xxhash_rust::xxh3::xxh3_128(&newer[..64]);
     newer[64..80].copy_from_slice(&hash.to_le_bytes());
-    let refused = MetaError::Newer {
-        found: 2,
-        supported: 1,
-    };
+    let refused = MetaError::Newer { found: 2, supported: 1 };
     assert_eq!(Meta::decode(&newer), Err(refused));
 }
 
 fn segment(boot: u64, number: u64, entries: &[(u16, u64)]) -> LiveSegment {
     let span = |&(shard, zxid): &(u16, u64)| {
-        let span = ShardSpan {
-            first: Sequence(1),
-            last: Sequence(1),
-            zxid_max: Zxid(zxid),
-        };
+        let span = ShardSpan { first: Sequence(1), last: Sequence(1), zxid_max: Zxid(zxid) };
         (ShardId(shard), span)
     };
     LiveSegment {
-        id: SegmentId {
-            boot,
-            core: CoreId(0),
-            number,
-        },
+        id: SegmentId { boot, core: CoreId(0), number },
         bytes: 100,
         spans: entries.iter().map(span).collect::<BTreeMap<_, _>>(),
     }
 }
 
 fn checkpoint(shard: u16, before: u64, newest: u64) -> Checkpoint {
-    let reference = |zxid| SnapshotReference {
-        zxid,
-        hash: 0,
-        digest: u128::from(zxid),
-    };
+    let reference = |zxid| SnapshotReference { zxid, hash: 0, digest: u128::from(zxid) };
     Checkpoint {
         snapshot: reference(newest),
         snapshot_before: reference(before),
@@ -166,21 +148,11 @@ fn checkpoint(shard: u16, before: u64, newest: u64) -> Checkpoint {
 }
 
 fn decide(checkpoints: &[Checkpoint], segments: &[LiveSegment], log_bytes_max: u64) -> Retention {
-    retain(&Holdings {
-        boot: 5,
-        checkpoints,
-        segments,
-        snapshots: &[],
-        log_bytes_max,
-    })
+    retain(&Holdings { boot: 5, checkpoints, segments, snapshots: &[], log_bytes_max })
 }
 
 fn numbers(retention: &Retention) -> Vec<(u64, u64)> {
-    retention
-        .segments
-        .iter()
-        .map(|(id, _)| (id.boot, id.number))
-        .collect()
+    retention.segments.iter().map(|(id, _)| (id.boot, id.number)).collect()
 }
 
 #[test]
@@ -192,32 +164,17 @@ fn segments_go_in_order_back_to_the_older_snapshot() {
         segment(5, 4, &[]),
     ];
     let both = [checkpoint(0, 30, 40), checkpoint(1, 5, 6)];
-    assert_eq!(
-        numbers(&decide(&both, &log, 0)),
-        [(5, 1), (5, 2), (5, 3)],
-        "the last one stays"
-    );
+    assert_eq!(numbers(&decide(&both, &log, 0)), [(5, 1), (5, 2), (5, 3)], "the last one stays");
     let pinned = decide(&[checkpoint(0, 30, 40), checkpoint(1, 4, 6)], &log, 200);
     assert_eq!(numbers(&pinned), [(5, 1)]);
     assert_eq!(pinned.pinned_by, Some(ShardId(1)), "300 bytes are kept");
-    assert_eq!(
-        decide(&[checkpoint(0, 30, 40), checkpoint(1, 4, 6)], &log, 300).pinned_by,
-        None
-    );
-    assert_eq!(
-        numbers(&decide(&[checkpoint(0, 30, 40)], &log, 0)),
-        [(5, 1)],
-        "shard 1 is unclear"
-    );
+    assert_eq!(decide(&[checkpoint(0, 30, 40), checkpoint(1, 4, 6)], &log, 300).pinned_by, None);
+    assert_eq!(numbers(&decide(&[checkpoint(0, 30, 40)], &log, 0)), [(5, 1)], "shard 1 is unclear");
 }
 
 #[test]
 fn the_seal_stays_while_older_streams_do() {
-    let log = [
-        segment(4, 1, &[(0, 50)]),
-        segment(5, 1, &[]),
-        segment(5, 2, &[]),
-    ];
+    let log = [segment(4, 1, &[(0, 50)]), segment(5, 1, &[]), segment(5, 2, &[])];
     let needed = [checkpoint(0, 40, 60)];
     assert_eq!(numbers(&decide(&needed, &log, 0)), []);
     let unneeded = [checkpoint(0, 50, 60)];
@@ -227,15 +184,9 @@ fn the_seal_stays_while_older_streams_do() {
 
 #[test]
 fn two_named_snapshots_are_kept_and_a_coming_one() {
-    let name = |zxid: u64| SnapshotName {
-        shard: ShardId(0),
-        zxid: Zxid(zxid),
-        digest: u128::from(zxid),
-    };
-    let stray = SnapshotName {
-        digest: 1,
-        ..name(20)
-    };
+    let name =
+        |zxid: u64| SnapshotName { shard: ShardId(0), zxid: Zxid(zxid), digest: u128::from(zxid) };
+    let stray = SnapshotName { digest: 1, ..name(20) };
     let retention = retain(&Holdings {
         boot: 5,
         checkpoints: &[checkpoint(0, 10, 20)],

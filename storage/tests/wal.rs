@@ -18,10 +18,7 @@ const SHARD: ShardId = ShardId(3);
 const START: Instant = Instant(1_000_000);
 
 fn wal(segment_bytes: u64, buffer_bytes: usize) -> Wal {
-    let config = WalConfig {
-        segment_bytes,
-        ..WalConfig::default()
-    };
+    let config = WalConfig { segment_bytes, ..WalConfig::default() };
     let checkpoints = vec![Checkpoint::empty(SHARD)];
     let mut wal = Wal::new(config, 1, CoreId(0), 77, checkpoints, Seal::default());
     for id in 0..2 {
@@ -37,10 +34,7 @@ fn open_wal() -> Wal {
     let operation = wal.next_op().unwrap();
     finish(&mut wal, operation);
     let operation = wal.next_op().unwrap();
-    assert!(
-        matches!(operation, DiskOp::Write { offset: 0, .. }),
-        "{operation:?}"
-    );
+    assert!(matches!(operation, DiskOp::Write { offset: 0, .. }), "{operation:?}");
     assert!(!wal.is_open());
     finish(&mut wal, operation);
     assert!(wal.is_open());
@@ -53,16 +47,9 @@ fn open_wal() -> Wal {
 
 fn finish(wal: &mut Wal, operation: DiskOp) -> Released {
     let done = match operation {
-        DiskOp::Write {
-            segment,
-            offset,
-            buffer,
-            ..
-        } => DiskDone::Write {
-            segment,
-            offset,
-            buffer,
-        },
+        DiskOp::Write { segment, offset, buffer, .. } => {
+            DiskDone::Write { segment, offset, buffer }
+        }
         DiskOp::PrepareSegment { segment, .. } => DiskDone::PrepareSegment { segment },
         DiskOp::RetireSegment { segment } => DiskDone::RetireSegment { segment },
     };
@@ -83,22 +70,14 @@ fn accepted(sequence: u64, riders: Vec<Rider>) -> Append {
 
 fn rider(peer: u8, cumulative: bool, frame: &[u8]) -> Rider {
     Rider {
-        link: LinkId {
-            peer: ServerId(peer),
-            core: CoreId(0),
-            incarnation: 1,
-        },
+        link: LinkId { peer: ServerId(peer), core: CoreId(0), incarnation: 1 },
         cumulative,
         frame: frame.to_vec(),
     }
 }
 
 fn marks(released: &Released) -> Vec<u64> {
-    released
-        .marks
-        .iter()
-        .map(|mark| mark.value().sequence.0)
-        .collect()
+    released.marks.iter().map(|mark| mark.value().sequence.0).collect()
 }
 
 #[test]
@@ -132,23 +111,13 @@ fn what_is_appended_during_a_write_goes_when_it_is_done() {
 #[test]
 fn riders_leave_after_the_sync_in_append_order() {
     let mut wal = open_wal();
-    wal.append(accepted(
-        1,
-        vec![rider(1, true, b"a1"), rider(2, false, b"b1")],
-    ));
-    wal.append(accepted(
-        2,
-        vec![rider(2, true, b"b2"), rider(1, true, b"a2")],
-    ));
+    wal.append(accepted(1, vec![rider(1, true, b"a1"), rider(2, false, b"b1")]));
+    wal.append(accepted(2, vec![rider(2, true, b"b2"), rider(1, true, b"a2")]));
     wal.append(accepted(3, vec![rider(2, false, b"b3")]));
     wal.turn_end(START);
     let operation = wal.next_op().unwrap();
     let released = finish(&mut wal, operation);
-    let frames: Vec<_> = released
-        .frames
-        .iter()
-        .map(|(_, frame)| frame.as_slice())
-        .collect();
+    let frames: Vec<_> = released.frames.iter().map(|(_, frame)| frame.as_slice()).collect();
     // The second rider to server 1 says all that the first one said.
     assert_eq!(frames, [&b"b1"[..], b"b2", b"a2", b"b3"]);
 }
@@ -157,11 +126,7 @@ fn riders_leave_after_the_sync_in_append_order() {
 fn a_seal_follows_the_last_write_and_nothing_follows_a_seal() {
     let mut wal = open_wal();
     let delay = Duration::from_ms(5);
-    assert_eq!(
-        wal.deadline(),
-        Some(START + delay),
-        "the first batch is sealed as well"
-    );
+    assert_eq!(wal.deadline(), Some(START + delay), "the first batch is sealed as well");
     wal.append(accepted(1, Vec::new()));
     assert_eq!(wal.deadline(), None, "the turn's end comes anyway");
     wal.turn_end(START);
@@ -188,10 +153,7 @@ fn appends_wait_for_a_segment_and_then_go() {
     }
     let prepare = wal.next_op().unwrap();
     assert!(matches!(prepare, DiskOp::PrepareSegment { .. }));
-    assert!(
-        wal.next_op().is_none(),
-        "nothing is written before there is a place for it"
-    );
+    assert!(wal.next_op().is_none(), "nothing is written before there is a place for it");
     finish(&mut wal, prepare);
     let mut last = Vec::new();
     while let Some(operation) = wal.next_op() {
@@ -205,13 +167,7 @@ fn the_largest_record_fits_into_a_buffer_of_its_own() {
     let mut wal = wal(16 << 20, LOG_BUFFER_BYTES);
     let zxid = Zxid::new(Epoch(1), 0);
     let payload = vec![1; RECORD_BYTES_MAX - ENTRY_HEADER_BYTES];
-    let begin = Entry::new(
-        EntryKind::EpochStart,
-        SHARD,
-        zxid,
-        ChainHash::default(),
-        b"",
-    );
+    let begin = Entry::new(EntryKind::EpochStart, SHARD, zxid, ChainHash::default(), b"");
     let large = Entry::new(EntryKind::Txn, SHARD, zxid.next(), begin.hash(), &payload);
     for (sequence, entry) in [(1, begin), (2, large.clone())] {
         wal.append(Append {
@@ -280,29 +236,15 @@ fn a_newer_log_is_refused_with_both_versions() {
     let hash = xxhash_rust::xxh3::xxh3_128(&file[..128]);
     file[128..144].copy_from_slice(&hash.to_le_bytes());
     let error = recover(RecoverConfig::default(), &[(first(), &file)], &[SHARD]).unwrap_err();
-    assert!(matches!(
-        error,
-        RecoverError::NewerFormat {
-            found: 9,
-            supported: 1,
-            ..
-        }
-    ));
+    assert!(matches!(error, RecoverError::NewerFormat { found: 9, supported: 1, .. }));
     let text = error.to_string();
-    assert!(
-        text.contains("format 9") && text.contains("up to 1"),
-        "{text}"
-    );
+    assert!(text.contains("format 9") && text.contains("up to 1"), "{text}");
 }
 
 #[test]
 fn ids_that_no_boot_has_used_are_refused() {
     for (boot, number) in [(0, 1), (1, 0), (u64::MAX, 1), (1, u64::MAX)] {
-        let id = SegmentId {
-            boot,
-            number,
-            ..first()
-        };
+        let id = SegmentId { boot, number, ..first() };
         let error = recover(RecoverConfig::default(), &[(id, &[])], &[SHARD]).unwrap_err();
         assert_eq!(error, RecoverError::Foreign { segment: id });
     }
@@ -315,41 +257,22 @@ fn ids_that_no_boot_has_used_are_refused() {
 
 #[test]
 fn file_names_are_ids_and_nothing_else_is() {
-    let id = SegmentId {
-        boot: 0x1f,
-        core: CoreId(2),
-        number: 7,
-    };
+    let id = SegmentId { boot: 0x1f, core: CoreId(2), number: 7 };
     assert_eq!(id.file_name(), "000000000000001f-02-0000000000000007.log");
     assert_eq!(SegmentId::from_file_name(&id.file_name()), Some(id));
     let upper = "000000000000001F-02-0000000000000007.log";
-    for name in [
-        "meta",
-        upper,
-        "1f-2-7.log",
-        "000000000000001f-02-0000000000000007.log~",
-    ] {
+    for name in ["meta", upper, "1f-2-7.log", "000000000000001f-02-0000000000000007.log~"] {
         assert_eq!(SegmentId::from_file_name(name), None, "{name}");
     }
 }
 
 fn first() -> SegmentId {
-    SegmentId {
-        boot: 1,
-        core: CoreId(0),
-        number: 1,
-    }
+    SegmentId { boot: 1, core: CoreId(0), number: 1 }
 }
 
 /// Copies a write to the first segment into its file, and returns where it ends.
 fn copy(operation: &DiskOp, file: &mut [u8]) -> Option<usize> {
-    let DiskOp::Write {
-        segment,
-        offset,
-        length,
-        buffer,
-    } = operation
-    else {
+    let DiskOp::Write { segment, offset, length, buffer } = operation else {
         return None;
     };
     assert_eq!(*segment, first());

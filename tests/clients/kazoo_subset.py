@@ -476,14 +476,21 @@ def set_watches_catches_up(world):
     data = [world.path(name) for name in ("same", "changed", "deleted")]
     answer = again.set_watches(seen, data, [world.path("born")], [world.path("parent")])
     assert answer[0] == 0
-    assert sorted(again.await_events(4)) == sorted([
+    events = again.await_events(4)
+    # With several shards a server fires what it cannot prove to be unchanged.
+    unproven = (raw_session.CHANGED, world.path("same"))
+    if unproven in events:
+        events += again.await_events(1)
+        events.remove(unproven)
+    else:
+        client.set(world.path("same"), b"now")
+        assert again.await_events(1) == [unproven]
+    assert sorted(events) == sorted([
         (raw_session.CHANGED, world.path("changed")),
         (raw_session.DELETED, world.path("deleted")),
         (raw_session.CREATED, world.path("born")),
         (raw_session.CHILD, world.path("parent")),
     ])
-    client.set(world.path("same"), b"now")
-    assert again.await_events(1) == [(raw_session.CHANGED, world.path("same"))]
     again.close()
 
 

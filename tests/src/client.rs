@@ -208,28 +208,17 @@ impl Client {
         let timeout = self.draw.between(low, self.load.session_timeout_ms.1);
         let request = ConnectRequest {
             protocol_version: 0,
-            last_zxid_seen: self
-                .session
-                .as_ref()
-                .map_or(Zxid::ZERO, |session| session.seen),
+            last_zxid_seen: self.session.as_ref().map_or(Zxid::ZERO, |session| session.seen),
             timeout_ms: i32::try_from(timeout).expect("a timeout is short"),
             session: self.session().unwrap_or_default(),
-            password: self
-                .session
-                .as_ref()
-                .map_or(&[0; 16], |session| &session.password),
+            password: self.session.as_ref().map_or(&[0; 16], |session| &session.password),
             read_only: Some(false),
         };
         let mut bytes = Vec::new();
         wire::put_connect(&mut bytes, &request);
-        around
-            .network
-            .send(stream, Side::Dialer, bytes, around.queue);
+        around.network.send(stream, Side::Dialer, bytes, around.queue);
         // Whoever does not greet within the time that a session lives is given up.
-        let patience = self
-            .session
-            .as_ref()
-            .map_or(timeout * 1000, |session| session.timeout_us);
+        let patience = self.session.as_ref().map_or(timeout * 1000, |session| session.timeout_us);
         self.sleep(patience, around);
         let _ = history;
     }
@@ -278,18 +267,8 @@ impl Client {
         let any = u8::try_from(self.draw.below(u64::from(self.servers))).expect("few servers");
         self.server = self.fixed_server.unwrap_or(any);
         let delay = around.network.delay();
-        let by = Dialer::Client {
-            client: self.id,
-            attempt: self.attempt,
-        };
-        around.queue.push_in(
-            delay,
-            Event::Connect {
-                by,
-                port: Port::Client,
-                node: self.server,
-            },
-        );
+        let by = Dialer::Client { client: self.id, attempt: self.attempt };
+        around.queue.push_in(delay, Event::Connect { by, port: Port::Client, node: self.server });
     }
 
     fn on_greeting(
@@ -309,10 +288,7 @@ impl Client {
         let timeout_us = u64::try_from(answer.timeout_ms).expect("a timeout is positive") * 1000;
         match &mut self.session {
             Some(session) => {
-                assert_eq!(
-                    session.id, answer.session,
-                    "a session is re-attached, or is over"
-                );
+                assert_eq!(session.id, answer.session, "a session is re-attached, or is over");
                 if session.server != self.server {
                     around.checks.sometimes.hit(State::SessionMoved);
                 }
@@ -343,12 +319,7 @@ impl Client {
             }
         }
         around.trace.line(now, || {
-            format!(
-                "c{} has session {} on n{}",
-                self.id,
-                answer.session,
-                self.server + 1
-            )
+            format!("c{} has session {} on n{}", self.id, answer.session, self.server + 1)
         });
         self.phase = Phase::Attached(Attached {
             stream,
@@ -374,9 +345,7 @@ impl Client {
             self.sleep(RETRY_US_MAX, around);
             return;
         };
-        around.trace.line(now, || {
-            format!("c{} is told that {} is over", self.id, session.id)
-        });
+        around.trace.line(now, || format!("c{} is told that {} is over", self.id, session.id));
         history.sessions[session.life].expired = Some(now);
         self.watches.clear();
         self.sleep(1, around);
@@ -421,9 +390,7 @@ impl Client {
         self.next_xid += 1;
         let mut bytes = Vec::new();
         speech::put_ask(&mut bytes, xid, &ask);
-        around
-            .trace
-            .line(now, || format!("c{} asks {}", self.id, speech::name(&ask)));
+        around.trace.line(now, || format!("c{} asks {}", self.id, speech::name(&ask)));
         history.sessions[session.life].closing |= ask == Ask::Close;
         let index = history.invoke(Operation {
             client: self.id,
@@ -435,14 +402,9 @@ impl Client {
             done: None,
             outcome: Outcome::Open,
         });
-        attached.in_flight.push_back(Sent {
-            xid,
-            what: What::Operation(index),
-        });
+        attached.in_flight.push_back(Sent { xid, what: What::Operation(index) });
         attached.sent_at = now;
-        around
-            .network
-            .send(attached.stream, Side::Dialer, bytes, around.queue);
+        around.network.send(attached.stream, Side::Dialer, bytes, around.queue);
     }
 
     fn ping_if_due(&mut self, around: &mut Around<'_>) {
@@ -458,9 +420,7 @@ impl Client {
         wire::put_request(&mut bytes, XID_PING, &Request::Ping);
         attached.sent_at = now;
         attached.pings.push_back(now);
-        around
-            .network
-            .send(attached.stream, Side::Dialer, bytes, around.queue);
+        around.network.send(attached.stream, Side::Dialer, bytes, around.queue);
     }
 
     fn lose(
@@ -471,9 +431,7 @@ impl Client {
         around: &mut Around<'_>,
     ) {
         let now = around.queue.now();
-        around.trace.line(now, || {
-            format!("c{} leaves n{}: {why}", self.id, self.server + 1)
-        });
+        around.trace.line(now, || format!("c{} leaves n{}: {why}", self.id, self.server + 1));
         around.network.close(stream, Side::Dialer, around.queue);
         if let Phase::Attached(attached) = std::mem::replace(&mut self.phase, Phase::Idle) {
             for sent in attached.in_flight {
@@ -486,10 +444,7 @@ impl Client {
                 history.watches[index].renewed = true;
             }
         }
-        let closing = self
-            .session
-            .as_ref()
-            .is_some_and(|one| history.sessions[one.life].closing);
+        let closing = self.session.as_ref().is_some_and(|one| history.sessions[one.life].closing);
         if closing {
             self.session_over(history, around);
         }
@@ -503,9 +458,7 @@ impl Client {
         self.session = None;
         self.watches.clear();
         if let Phase::Attached(attached) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            around
-                .network
-                .close(attached.stream, Side::Dialer, around.queue);
+            around.network.close(attached.stream, Side::Dialer, around.queue);
         }
         if self.is_scripted || self.stopping {
             self.phase = Phase::Stopped;
@@ -517,14 +470,10 @@ impl Client {
     /// The client's host stands still for longer than its session lives, or nearly so.
     fn fall_silent(&mut self, around: &mut Around<'_>) {
         let session = self.session.as_ref().expect("attached with a session");
-        let length = self
-            .draw
-            .between(session.timeout_us / 2, session.timeout_us * 3);
+        let length = self.draw.between(session.timeout_us / 2, session.timeout_us * 3);
         self.silent_until = around.queue.now() + length;
         if let Phase::Attached(attached) = &self.phase {
-            around
-                .network
-                .slow(attached.stream, Side::Dialer, length, around.queue);
+            around.network.slow(attached.stream, Side::Dialer, length, around.queue);
         }
         self.sleep(length + 1, around);
     }
@@ -552,13 +501,7 @@ impl Client {
 
     fn sleep(&mut self, microseconds: u64, around: &mut Around<'_>) {
         self.wake += 1;
-        around.queue.push_in(
-            microseconds,
-            Event::Client {
-                client: self.id,
-                wake: self.wake,
-            },
-        );
+        around.queue.push_in(microseconds, Event::Client { client: self.id, wake: self.wake });
     }
 }
 

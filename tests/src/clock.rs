@@ -27,10 +27,7 @@ impl Clock {
 
     pub fn now(&self, at: Moment) -> Now {
         let world_ms = i64::try_from(at.0 / 1000).expect("simulated time is short");
-        Now {
-            instant: self.instant(at),
-            wall_ms: self.wall_offset_ms + world_ms,
-        }
+        Now { instant: self.instant(at), wall_ms: self.wall_offset_ms + world_ms }
     }
 
     /// The first moment at which this clock shows `deadline` or more.

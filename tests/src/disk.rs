@@ -79,34 +79,15 @@ impl Disk {
     pub fn complete(&mut self, number: u64) -> DiskDone {
         let operation = self.in_flight.remove(&number).expect("it was submitted");
         match operation {
-            DiskOp::Write {
-                segment,
-                offset,
-                length,
-                buffer,
-            } => {
-                let file = self
-                    .files
-                    .get_mut(&segment)
-                    .expect("a segment is prepared first");
+            DiskOp::Write { segment, offset, length, buffer } => {
+                let file = self.files.get_mut(&segment).expect("a segment is prepared first");
                 let (offset_bytes, length) = (whole(offset), length as usize);
                 let end = offset_bytes + length;
-                assert!(
-                    end <= file.durable.len(),
-                    "a write stays inside its segment"
-                );
+                assert!(end <= file.durable.len(), "a write stays inside its segment");
                 file.durable[offset_bytes..end].copy_from_slice(&buffer.bytes[..length]);
-                DiskDone::Write {
-                    segment,
-                    offset,
-                    buffer,
-                }
+                DiskDone::Write { segment, offset, buffer }
             }
-            DiskOp::PrepareSegment {
-                segment,
-                bytes,
-                recycle,
-            } => {
+            DiskOp::PrepareSegment { segment, bytes, recycle } => {
                 self.prepare(segment, whole(bytes), recycle);
                 DiskDone::PrepareSegment { segment }
             }
@@ -150,18 +131,12 @@ impl Disk {
                 file.store(sector, &bytes);
             }
         }
-        self.files
-            .iter()
-            .map(|(&id, file)| (id, file.durable.as_slice()))
-            .collect()
+        self.files.iter().map(|(&id, file)| (id, file.durable.as_slice())).collect()
     }
 
     /// What would be left if everything not durable were lost right now.
     pub fn crash_now(&self) -> Vec<(SegmentId, &[u8])> {
-        self.files
-            .iter()
-            .map(|(&id, file)| (id, file.durable.as_slice()))
-            .collect()
+        self.files.iter().map(|(&id, file)| (id, file.durable.as_slice())).collect()
     }
 
     /// Everything on this disk is gone.
@@ -191,10 +166,7 @@ impl Disk {
     fn prepare(&mut self, segment: SegmentId, bytes: usize, recycle: Option<SegmentId>) {
         let file = match recycle {
             Some(old) => self.files.remove(&old).expect("a recycled file exists"),
-            None => File {
-                durable: vec![0; bytes],
-                ..File::default()
-            },
+            None => File { durable: vec![0; bytes], ..File::default() },
         };
         let before = self.files.insert(segment, file);
         assert!(before.is_none(), "a segment is prepared once");
@@ -203,20 +175,11 @@ impl Disk {
     /// What is left of an operation that was under way.
     fn interrupt(&mut self, operation: &DiskOp, power: bool) {
         match operation {
-            DiskOp::Write {
-                segment,
-                offset,
-                length,
-                buffer,
-            } => {
+            DiskOp::Write { segment, offset, length, buffer } => {
                 let bytes = &buffer.bytes[..*length as usize];
                 self.tear(*segment, whole(*offset), bytes, power);
             }
-            DiskOp::PrepareSegment {
-                segment,
-                bytes,
-                recycle,
-            } => match self.draw.below(3) {
+            DiskOp::PrepareSegment { segment, bytes, recycle } => match self.draw.below(3) {
                 0 => {}
                 1 if recycle.is_none() => {
                     let blocks = self.draw.below(bytes / BLOCK_BYTES as u64 + 1);
@@ -233,10 +196,7 @@ impl Disk {
     }
 
     fn tear(&mut self, segment: SegmentId, offset: usize, bytes: &[u8], power: bool) {
-        let file = self
-            .files
-            .get_mut(&segment)
-            .expect("a segment is prepared first");
+        let file = self.files.get_mut(&segment).expect("a segment is prepared first");
         // All and nothing are as likely as everything between them.
         let share = *self.draw.pick(&[0, 0, 20, 50, 80, 100, 100]);
         let mut fates = BTreeSet::new();

@@ -8,40 +8,15 @@ use crate::queue::Moment;
 /// A request that owns what it says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ask {
-    Create {
-        path: String,
-        data: Vec<u8>,
-        mode: CreateMode,
-    },
-    Set {
-        path: String,
-        data: Vec<u8>,
-        version: i32,
-    },
-    Delete {
-        path: String,
-        version: i32,
-    },
-    Check {
-        path: String,
-        version: i32,
-    },
+    Create { path: String, data: Vec<u8>, mode: CreateMode },
+    Set { path: String, data: Vec<u8>, version: i32 },
+    Delete { path: String, version: i32 },
+    Check { path: String, version: i32 },
     Multi(Vec<Self>),
-    Get {
-        path: String,
-        watch: bool,
-    },
-    Exists {
-        path: String,
-        watch: bool,
-    },
-    Children {
-        path: String,
-        watch: bool,
-    },
-    Sync {
-        path: String,
-    },
+    Get { path: String, watch: bool },
+    Exists { path: String, watch: bool },
+    Children { path: String, watch: bool },
+    Sync { path: String },
     Close,
 }
 
@@ -183,11 +158,7 @@ impl History {
 
     pub fn settle(&mut self, index: usize, at: Moment, outcome: Outcome) {
         let operation = &mut self.operations[index];
-        assert_eq!(
-            operation.outcome,
-            Outcome::Open,
-            "an operation has one outcome"
-        );
+        assert_eq!(operation.outcome, Outcome::Open, "an operation has one outcome");
         operation.outcome = outcome;
         operation.done = Some(at);
         self.open -= 1;

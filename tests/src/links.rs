@@ -60,20 +60,9 @@ enum Stream {
 
 /// What a stream's bytes mean for a core.
 pub enum Met {
-    Up {
-        core: CoreId,
-        link: LinkId,
-        peer_cores: u8,
-    },
-    Bytes {
-        core: CoreId,
-        link: LinkId,
-        bytes: Vec<u8>,
-    },
-    Down {
-        core: CoreId,
-        link: LinkId,
-    },
+    Up { core: CoreId, link: LinkId, peer_cores: u8 },
+    Bytes { core: CoreId, link: LinkId, bytes: Vec<u8> },
+    Down { core: CoreId, link: LinkId },
 }
 
 impl Links {
@@ -99,15 +88,7 @@ impl Links {
         let me = self.me;
         for peer in (0..self.servers).map(server_id).filter(|&peer| peer < me) {
             for core in (0..self.cores).map(CoreId) {
-                self.dial(
-                    Pair {
-                        peer,
-                        core,
-                        peer_core: CoreId(0),
-                    },
-                    0,
-                    queue,
-                );
+                self.dial(Pair { peer, core, peer_core: CoreId(0) }, 0, queue);
             }
         }
     }
@@ -119,29 +100,11 @@ impl Links {
         peer_core: CoreId,
         around: &mut Around<'_>,
     ) {
-        self.dials.insert(
-            Pair {
-                peer,
-                core,
-                peer_core,
-            },
-            Dial::Connecting,
-        );
+        self.dials.insert(Pair { peer, core, peer_core }, Dial::Connecting);
         let delay = around.network.delay();
-        let by = Dialer::Core {
-            process: self.name,
-            core,
-            peer_core,
-        };
+        let by = Dialer::Core { process: self.name, core, peer_core };
         let node = node_of(peer);
-        around.queue.push_in(
-            delay,
-            Event::Connect {
-                by,
-                port: Port::Peer,
-                node,
-            },
-        );
+        around.queue.push_in(delay, Event::Connect { by, port: Port::Peer, node });
     }
 
     pub fn on_connected(
@@ -153,34 +116,18 @@ impl Links {
         retry_us: u64,
         around: &mut Around<'_>,
     ) {
-        let pair = Pair {
-            peer,
-            core,
-            peer_core,
-        };
+        let pair = Pair { peer, core, peer_core };
         let Some(stream) = stream else {
             self.retry(pair, retry_us, around);
             return;
         };
         self.dials.insert(pair, Dial::Connected);
-        self.streams.insert(
-            stream,
-            Stream::Meeting {
-                pair: Some(pair),
-                carried: Vec::new(),
-            },
-        );
+        self.streams.insert(stream, Stream::Meeting { pair: Some(pair), carried: Vec::new() });
         self.say_hello(pair, stream, Side::Dialer, around);
     }
 
     pub fn on_accepted(&mut self, stream: StreamId) {
-        self.streams.insert(
-            stream,
-            Stream::Meeting {
-                pair: None,
-                carried: Vec::new(),
-            },
-        );
+        self.streams.insert(stream, Stream::Meeting { pair: None, carried: Vec::new() });
     }
 
     pub fn on_arrival(
@@ -198,11 +145,7 @@ impl Links {
         match self.streams.get_mut(&stream) {
             None => Vec::new(),
             Some(Stream::Linked { pair, link }) => {
-                vec![Met::Bytes {
-                    core: pair.core,
-                    link: *link,
-                    bytes,
-                }]
+                vec![Met::Bytes { core: pair.core, link: *link, bytes }]
             }
             Some(Stream::Meeting { carried, .. }) => {
                 carried.extend_from_slice(&bytes);
@@ -220,13 +163,9 @@ impl Links {
     ) -> Option<Met> {
         let (pair, met) = match self.streams.remove(&stream)? {
             Stream::Meeting { pair, .. } => (pair, None),
-            Stream::Linked { pair, link } => (
-                Some(pair),
-                Some(Met::Down {
-                    core: pair.core,
-                    link,
-                }),
-            ),
+            Stream::Linked { pair, link } => {
+                (Some(pair), Some(Met::Down { core: pair.core, link }))
+            }
         };
         if let Some(pair) = pair.filter(|pair| self.dials.contains_key(pair)) {
             self.retry(pair, retry_us, around);
@@ -249,17 +188,8 @@ impl Links {
 
     fn dial(&mut self, pair: Pair, delay_us: u64, queue: &mut Queue) {
         self.dials.insert(pair, Dial::Waiting);
-        let Pair {
-            peer,
-            core,
-            peer_core,
-        } = pair;
-        let event = Event::Dial {
-            process: self.name,
-            core,
-            peer: node_of(peer),
-            peer_core,
-        };
+        let Pair { peer, core, peer_core } = pair;
+        let event = Event::Dial { process: self.name, core, peer: node_of(peer), peer_core };
         queue.push_in(delay_us, event);
     }
 
@@ -310,20 +240,11 @@ impl Links {
             return Vec::new();
         }
         let rest = carried.split_off(length);
-        let Ok(Frame::Hello(body)) = codec::decode(carried) else {
-            panic!("hello comes first")
-        };
+        let Ok(Frame::Hello(body)) = codec::decode(carried) else { panic!("hello comes first") };
         let hello = Hello::decode(body).expect("nodes speak one version");
         let dialed = *pair;
-        let pair = Pair {
-            peer: hello.from,
-            core: hello.to_core,
-            peer_core: hello.from_core,
-        };
-        assert!(
-            dialed.is_none_or(|dialed| dialed == pair),
-            "the right core answers"
-        );
+        let pair = Pair { peer: hello.from, core: hello.to_core, peer_core: hello.from_core };
+        assert!(dialed.is_none_or(|dialed| dialed == pair), "the right core answers");
         self.peer_cores.insert(hello.from, hello.cores);
         if pair.core.0 >= self.cores {
             // The dialer remembers an earlier run of this process, which had more cores. It learns
@@ -334,27 +255,15 @@ impl Links {
         }
         let mut met = self.supersede(pair, stream, retry_us, around);
         self.links += 1;
-        let link = LinkId {
-            peer: pair.peer,
-            core: pair.peer_core,
-            incarnation: self.links,
-        };
+        let link = LinkId { peer: pair.peer, core: pair.peer_core, incarnation: self.links };
         self.streams.insert(stream, Stream::Linked { pair, link });
         match side {
             Side::Acceptor => self.say_hello(pair, stream, side, around),
             Side::Dialer => self.dial_rest(pair, hello.cores, around.queue),
         }
-        met.push(Met::Up {
-            core: pair.core,
-            link,
-            peer_cores: hello.cores,
-        });
+        met.push(Met::Up { core: pair.core, link, peer_cores: hello.cores });
         if !rest.is_empty() {
-            met.push(Met::Bytes {
-                core: pair.core,
-                link,
-                bytes: rest,
-            });
+            met.push(Met::Bytes { core: pair.core, link, bytes: rest });
         }
         met
     }

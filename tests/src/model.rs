@@ -42,16 +42,9 @@ pub struct Context {
 impl Model {
     /// What a new ensemble holds.
     pub fn new() -> Self {
-        let mut model = Self {
-            nodes: BTreeMap::new(),
-        };
+        let mut model = Self { nodes: BTreeMap::new() };
         model.nodes.insert("/".to_owned(), Node::default());
-        for path in [
-            "/zookeeper",
-            "/zookeeper/config",
-            "/zookeeper/nwr",
-            "/zookeeper/quota",
-        ] {
+        for path in ["/zookeeper", "/zookeeper/config", "/zookeeper/nwr", "/zookeeper/quota"] {
             model.nodes.insert(path.to_owned(), Node::default());
             let (parent, name) = split(path);
             let parent = model.nodes.get_mut(parent).expect("it was made before");
@@ -74,19 +67,13 @@ impl Model {
         Ok(match ask {
             Ask::Get { path, .. } => {
                 let node = node(path)?;
-                Answer::Data {
-                    data: node.data.clone(),
-                    stat: node.stat(),
-                }
+                Answer::Data { data: node.data.clone(), stat: node.stat() }
             }
             Ask::Exists { path, .. } => Answer::Stat(node(path)?.stat()),
             Ask::Children { path, .. } => {
                 let node = node(path)?;
                 let children = node.children.iter().cloned().collect();
-                Answer::Children {
-                    children,
-                    stat: node.stat(),
-                }
+                Answer::Children { children, stat: node.stat() }
             }
             Ask::Sync { path } => Answer::Path(path.clone()),
             _ => return Err(ErrorCode::Unimplemented.wire()),
@@ -95,14 +82,8 @@ impl Model {
 
     /// Deletes a znode because its session is over.
     pub fn purge(&mut self, path: &str, zxid: Zxid) {
-        let node = self
-            .nodes
-            .get(path)
-            .expect("an ephemeral is there until it goes");
-        assert!(
-            node.owner != SessionId(0),
-            "only ephemerals go with a session: {path}"
-        );
+        let node = self.nodes.get(path).expect("an ephemeral is there until it goes");
+        assert!(node.owner != SessionId(0), "only ephemerals go with a session: {path}");
         self.remove(path, zxid);
     }
 
@@ -125,10 +106,7 @@ impl Model {
         for (index, ask) in asks.iter().enumerate() {
             match trial.one(ask, context) {
                 Ok(Answer::Created { path, stat }) => {
-                    parts.push(Part::Created {
-                        path,
-                        stat: Some(stat),
-                    });
+                    parts.push(Part::Created { path, stat: Some(stat) });
                 }
                 Ok(Answer::Stat(stat)) => parts.push(Part::Set(stat)),
                 Ok(_) if matches!(ask, Ask::Check { .. }) => parts.push(Part::Checked),
@@ -143,11 +121,7 @@ impl Model {
     fn one(&mut self, ask: &Ask, context: Context) -> Result<Answer, ErrorCode> {
         match ask {
             Ask::Create { path, data, mode } => self.create(path, data, *mode, context),
-            Ask::Set {
-                path,
-                data,
-                version,
-            } => {
+            Ask::Set { path, data, version } => {
                 let node = self.nodes.get_mut(path).ok_or(ErrorCode::NoNode)?;
                 check_version(node, *version)?;
                 node.data.clone_from(data);
@@ -205,11 +179,7 @@ impl Model {
             pzxid: context.zxid,
             ctime_ms: context.time_ms,
             mtime_ms: context.time_ms,
-            owner: if mode.is_ephemeral() {
-                context.session
-            } else {
-                SessionId(0)
-            },
+            owner: if mode.is_ephemeral() { context.session } else { SessionId(0) },
             ..Node::default()
         };
         let stat = node.stat();
@@ -220,10 +190,7 @@ impl Model {
     fn remove(&mut self, path: &str, zxid: Zxid) {
         let (parent_path, name) = split(path);
         self.nodes.remove(path);
-        let parent = self
-            .nodes
-            .get_mut(parent_path)
-            .expect("a znode has a parent");
+        let parent = self.nodes.get_mut(parent_path).expect("a znode has a parent");
         parent.children.remove(name);
         parent.pzxid = zxid;
     }
@@ -266,18 +233,10 @@ fn failed(index: usize, count: usize, code: ErrorCode) -> Vec<Part> {
 }
 
 fn check_version(node: &Node, version: i32) -> Result<(), ErrorCode> {
-    if version == -1 || version == node.version {
-        Ok(())
-    } else {
-        Err(ErrorCode::BadVersion)
-    }
+    if version == -1 || version == node.version { Ok(()) } else { Err(ErrorCode::BadVersion) }
 }
 
 fn split(path: &str) -> (&str, &str) {
     let at = path.rfind('/').expect("a path is absolute");
-    if at == 0 {
-        ("/", &path[1..])
-    } else {
-        (&path[..at], &path[at + 1..])
-    }
+    if at == 0 { ("/", &path[1..]) } else { (&path[..at], &path[at + 1..]) }
 }

@@ -244,13 +244,7 @@ impl Network {
         pipe.schedule(id, side, queue);
         if pipe.full && pipe.bytes <= self.options.window_bytes {
             pipe.full = false;
-            queue.push(
-                queue.now(),
-                Event::Sent {
-                    stream: id,
-                    side: side.other(),
-                },
-            );
+            queue.push(queue.now(), Event::Sent { stream: id, side: side.other() });
         }
         match item.bytes {
             Some(bytes) => Some(Arrival::Bytes(bytes)),
@@ -311,10 +305,7 @@ impl Network {
 
     /// The streams of one port that are open.
     pub fn streams(&self, port: Port) -> Vec<StreamId> {
-        let open = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| stream.port == port);
+        let open = self.streams.iter().filter(|(_, stream)| stream.port == port);
         open.map(|(&id, _)| id).collect()
     }
 
@@ -346,11 +337,7 @@ impl Network {
 
     /// From the next message of this kind on, nothing that `from` sends arrives at `to`.
     pub fn hold(&mut self, from: u8, to: u8, kind: &str) {
-        self.holds.push(Hold {
-            from,
-            to,
-            kind: kind.to_owned(),
-        });
+        self.holds.push(Hold { from, to, kind: kind.to_owned() });
     }
 
     pub fn has_holds(&self) -> bool {
@@ -463,10 +450,7 @@ impl Stream {
 impl Pipe {
     fn push(&mut self, at: Moment, bytes: Option<Vec<u8>>) {
         self.last = self.last.max(at);
-        self.items.push_back(Item {
-            at: self.last,
-            bytes,
-        });
+        self.items.push_back(Item { at: self.last, bytes });
     }
 
     fn schedule(&mut self, id: StreamId, side: Side, queue: &mut Queue) {
@@ -475,10 +459,7 @@ impl Pipe {
         }
         if let Some(first) = self.items.front() {
             self.scheduled = true;
-            queue.push(
-                first.at.max(queue.now()),
-                Event::Arrive { stream: id, side },
-            );
+            queue.push(first.at.max(queue.now()), Event::Arrive { stream: id, side });
         }
     }
 
@@ -489,14 +470,8 @@ impl Pipe {
             bytes.truncate(keep);
             keep -= bytes.len();
         }
-        self.items
-            .retain(|item| item.bytes.as_ref().is_some_and(|bytes| !bytes.is_empty()));
-        self.bytes = self
-            .items
-            .iter()
-            .filter_map(|item| item.bytes.as_ref())
-            .map(Vec::len)
-            .sum();
+        self.items.retain(|item| item.bytes.as_ref().is_some_and(|bytes| !bytes.is_empty()));
+        self.bytes = self.items.iter().filter_map(|item| item.bytes.as_ref()).map(Vec::len).sum();
     }
 
     /// The reader is gone.

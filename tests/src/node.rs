@@ -90,9 +90,7 @@ impl Node {
         assert!(self.process.is_none(), "a node runs one process");
         if !self.powered {
             self.powered = true;
-            around
-                .network
-                .reappear(Host::Node(self.index), around.queue);
+            around.network.reappear(Host::Node(self.index), around.queue);
         }
         self.runs += 1;
         if self.cores_before != 0 && self.cores_before != cores {
@@ -103,10 +101,7 @@ impl Node {
         let buffers = (0..2 * usize::from(cores)).map(|_| self.buffer()).collect();
         let config = ProcessConfig {
             index: self.index,
-            name: queue::Process {
-                node: self.index,
-                run: self.runs,
-            },
+            name: queue::Process { node: self.index, run: self.runs },
             cores,
             disk: DiskId(u128::from(self.index) + 1),
             cluster: self.cluster.clone(),
@@ -116,11 +111,7 @@ impl Node {
             seed: self.draw.number(),
         };
         around.trace.line(around.queue.now(), || {
-            format!(
-                "{:?} starts boot {} on {cores} cores",
-                self.id(),
-                recovered.next_boot
-            )
+            format!("{:?} starts boot {} on {cores} cores", self.id(), recovered.next_boot)
         });
         let draw = Draw::new(self.draw.number(), 1);
         let process = Process::start(config, recovered, buffers, draw, &self.clock, around);
@@ -166,10 +157,7 @@ impl Node {
         };
         let name = process.name();
         for (core, operation) in process.take_operations() {
-            if let DiskOp::PrepareSegment {
-                segment, recycle, ..
-            } = &operation
-            {
+            if let DiskOp::PrepareSegment { segment, recycle, .. } = &operation {
                 if segment.number > 2 {
                     around.checks.sometimes.hit(State::SegmentRolled);
                 }
@@ -178,14 +166,7 @@ impl Node {
                 }
             }
             let (number, latency) = self.disk.submit(operation);
-            around.queue.push_in(
-                latency,
-                Event::Disk {
-                    process: name,
-                    core,
-                    operation: number,
-                },
-            );
+            around.queue.push_in(latency, Event::Disk { process: name, core, operation: number });
         }
     }
 
@@ -206,14 +187,8 @@ impl Node {
             }
         }
         // Every buffer has an owner at any time, so none is ever lost.
-        assert_eq!(
-            self.buffers.len(),
-            self.buffers_made as usize,
-            "all buffers are back"
-        );
-        around
-            .trace
-            .line(around.queue.now(), || format!("{:?} is down", self.id()));
+        assert_eq!(self.buffers.len(), self.buffers_made as usize, "all buffers are back");
+        around.trace.line(around.queue.now(), || format!("{:?} is down", self.id()));
     }
 
     fn recover(&mut self, around: &mut Around<'_>) -> Recovered {
@@ -234,10 +209,7 @@ impl Node {
         around.checks.states.on_restart(self.index);
         for (&shard, found) in &recovered.shards {
             let restored = restored(shard, found);
-            around
-                .checks
-                .agreement
-                .on_restart(self.index, &restored, &mut around.checks.sometimes);
+            around.checks.agreement.on_restart(self.index, &restored, &mut around.checks.sometimes);
         }
         recovered
     }
@@ -248,10 +220,7 @@ impl Node {
         }
         self.buffers_made += 1;
         let bytes = usize::try_from(self.cluster.segment_bytes).expect("a segment is small");
-        LogBuffer {
-            id: self.buffers_made,
-            bytes: take_memory(bytes),
-        }
+        LogBuffer { id: self.buffers_made, bytes: take_memory(bytes) }
     }
 }
 
@@ -267,9 +236,7 @@ impl Drop for Node {
         }
         POOL.with_borrow_mut(|pool| {
             for buffer in self.buffers.drain(..) {
-                pool.entry(buffer.bytes.len())
-                    .or_default()
-                    .push(buffer.bytes);
+                pool.entry(buffer.bytes.len()).or_default().push(buffer.bytes);
             }
         });
     }
@@ -304,15 +271,9 @@ pub fn node_of(server: ServerId) -> u8 {
 
 /// What a worker is given of one shard.
 pub fn restored(shard: ShardId, found: &RecoveredShard) -> Restored {
-    let base = Mark {
-        zxid: Zxid(found.base.zxid),
-        hash: ChainHash(found.base.hash),
-    };
+    let base = Mark { zxid: Zxid(found.base.zxid), hash: ChainHash(found.base.hash) };
     let checkpoint = &found.checkpoint;
-    let after = found
-        .entries
-        .iter()
-        .filter(|entry| entry.zxid() > base.zxid);
+    let after = found.entries.iter().filter(|entry| entry.zxid() > base.zxid);
     Restored {
         shard,
         next_sequence: checkpoint.next_sequence(),

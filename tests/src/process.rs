@@ -83,37 +83,15 @@ struct Socket {
 
 /// What a core has heard and not looked at.
 enum Heard {
-    ClientOpened {
-        connection: ConnectionId,
-        address: IpAddr,
-        entropy: [u8; 16],
-    },
-    ClientBytes {
-        connection: ConnectionId,
-        bytes: Vec<u8>,
-    },
-    ClientSent {
-        connection: ConnectionId,
-    },
-    ClientClosed {
-        connection: ConnectionId,
-    },
-    LinkUp {
-        link: LinkId,
-        peer_cores: u8,
-    },
-    LinkBytes {
-        link: LinkId,
-        bytes: Vec<u8>,
-    },
-    LinkDown {
-        link: LinkId,
-    },
+    ClientOpened { connection: ConnectionId, address: IpAddr, entropy: [u8; 16] },
+    ClientBytes { connection: ConnectionId, bytes: Vec<u8> },
+    ClientSent { connection: ConnectionId },
+    ClientClosed { connection: ConnectionId },
+    LinkUp { link: LinkId, peer_cores: u8 },
+    LinkBytes { link: LinkId, bytes: Vec<u8> },
+    LinkDown { link: LinkId },
     Disk(DiskDone),
-    Mail {
-        from: CoreId,
-        mail: Mail,
-    },
+    Mail { from: CoreId, mail: Mail },
 }
 
 impl Process {
@@ -266,8 +244,7 @@ impl Process {
         around: &mut Around<'_>,
     ) {
         let delay = self.retry_delay();
-        self.links
-            .on_connected(core, peer, peer_core, stream, delay, around);
+        self.links.on_connected(core, peer, peer_core, stream, delay, around);
     }
 
     pub fn on_dial(
@@ -301,17 +278,8 @@ impl Process {
         let delay = self.retry_delay();
         for met in self.links.on_arrival(stream, side, arrival, delay, around) {
             match met {
-                Met::Up {
-                    core,
-                    link,
-                    peer_cores,
-                } => {
-                    let socket = Socket {
-                        stream,
-                        side,
-                        sending: false,
-                        closing: false,
-                    };
+                Met::Up { core, link, peer_cores } => {
+                    let socket = Socket { stream, side, sending: false, closing: false };
                     self.core(core).links.insert(link, socket);
                     self.hand_over(core, Heard::LinkUp { link, peer_cores }, around);
                 }
@@ -361,10 +329,8 @@ impl Process {
                 ((state, restored(shard, found)), found.checkpoint)
             })
             .unzip::<_, _, Vec<_>, Vec<_>>();
-        let wal_config = WalConfig {
-            segment_bytes: config.cluster.segment_bytes,
-            ..WalConfig::default()
-        };
+        let wal_config =
+            WalConfig { segment_bytes: config.cluster.segment_bytes, ..WalConfig::default() };
         let secret = u128::from(config.seed) << 64 | u128::from(core.0);
         let mut wal = Wal::new(
             wal_config,
@@ -418,38 +384,14 @@ impl Process {
 
     fn hear(&mut self, id: CoreId, heard: Heard, now: Now, around: &mut Around<'_>) {
         match heard {
-            Heard::ClientOpened {
-                connection,
-                address,
-                entropy,
-            } => {
-                self.step(
-                    id,
-                    now,
-                    Input::ClientOpened {
-                        connection,
-                        address,
-                        entropy,
-                    },
-                    around,
-                );
+            Heard::ClientOpened { connection, address, entropy } => {
+                self.step(id, now, Input::ClientOpened { connection, address, entropy }, around);
             }
             Heard::ClientBytes { connection, bytes } => {
-                self.step(
-                    id,
-                    now,
-                    Input::ClientBytes {
-                        connection,
-                        bytes: &bytes,
-                    },
-                    around,
-                );
+                self.step(id, now, Input::ClientBytes { connection, bytes: &bytes }, around);
             }
             Heard::ClientSent { connection } => {
-                let input = Input::ClientSent {
-                    connection,
-                    unsent_bytes: 0,
-                };
+                let input = Input::ClientSent { connection, unsent_bytes: 0 };
                 self.step(id, now, input, around);
             }
             Heard::ClientClosed { connection } => {
@@ -462,15 +404,7 @@ impl Process {
             Heard::LinkBytes { link, bytes } => {
                 // What a worker has given up it hears nothing of any more.
                 if self.core(id).links.contains_key(&link) || self.links.is_known(link) {
-                    self.step(
-                        id,
-                        now,
-                        Input::LinkBytes {
-                            link,
-                            bytes: &bytes,
-                        },
-                        around,
-                    );
+                    self.step(id, now, Input::LinkBytes { link, bytes: &bytes }, around);
                 }
             }
             Heard::LinkDown { link } => self.step(id, now, Input::LinkDown { link }, around),
@@ -485,10 +419,7 @@ impl Process {
         let mut released = std::mem::take(&mut core.released);
         core.wal.on_done(done, now.instant, &mut released);
         for mark in &released.marks {
-            around
-                .checks
-                .agreement
-                .on_durable(self.config.index, mark.value());
+            around.checks.agreement.on_durable(self.config.index, mark.value());
         }
         for (link, frame) in released.frames.drain(..) {
             let core = self.core(id);
@@ -540,18 +471,9 @@ impl Process {
         let next = deadlines.into_iter().flatten().min();
         if let Some(deadline) = next {
             let at = clock.moment(deadline).max(around.queue.now() + 1);
-            if core
-                .timer
-                .is_none_or(|timer| timer > at || timer <= around.queue.now())
-            {
+            if core.timer.is_none_or(|timer| timer > at || timer <= around.queue.now()) {
                 core.timer = Some(at);
-                around.queue.push(
-                    at,
-                    Event::Timer {
-                        process: name,
-                        core: id,
-                    },
-                );
+                around.queue.push(at, Event::Timer { process: name, core: id });
             }
         }
         if !core.inbox.is_empty() {
@@ -569,31 +491,14 @@ impl Process {
         });
         let generation = &mut core.slots[slot as usize];
         *generation += 1;
-        let connection = ConnectionId {
-            core: id,
-            slot,
-            generation: *generation,
-        };
-        let socket = Socket {
-            stream,
-            side: Side::Acceptor,
-            sending: false,
-            closing: false,
-        };
+        let connection = ConnectionId { core: id, slot, generation: *generation };
+        let socket = Socket { stream, side: Side::Acceptor, sending: false, closing: false };
         core.clients.insert(connection, socket);
         self.clients.insert(stream, connection);
         let [_, _, high, low] = client.to_be_bytes();
         let address = IpAddr::V4(Ipv4Addr::new(10, 1, high, low));
         let entropy = (u128::from(entropy) << 64 | u128::from(client)).to_le_bytes();
-        self.hand_over(
-            id,
-            Heard::ClientOpened {
-                connection,
-                address,
-                entropy,
-            },
-            around,
-        );
+        self.hand_over(id, Heard::ClientOpened { connection, address, entropy }, around);
     }
 
     fn hand_over(&mut self, id: CoreId, heard: Heard, around: &mut Around<'_>) {
@@ -608,9 +513,7 @@ impl Process {
         self.core(id).turn_queued = true;
         let delay = self.draw.below(self.config.cluster.turn_delay_us + 1);
         let process = self.config.name;
-        around
-            .queue
-            .push_in(delay, Event::Turn { process, core: id });
+        around.queue.push_in(delay, Event::Turn { process, core: id });
     }
 
     /// After so long a lost link is dialled again.

@@ -98,15 +98,8 @@ pub enum Event {
 /// Who connects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialer {
-    Client {
-        client: u32,
-        attempt: u64,
-    },
-    Core {
-        process: Process,
-        core: CoreId,
-        peer_core: CoreId,
-    },
+    Client { client: u32, attempt: u64 },
+    Core { process: Process, core: CoreId, peer_core: CoreId },
 }
 
 #[derive(Default)]
@@ -145,10 +138,7 @@ impl Queue {
 
     /// Lets time pass up to a moment before which nothing happens.
     pub fn advance_to(&mut self, at: Moment) {
-        assert!(
-            self.next_at().is_none_or(|next| next >= at),
-            "an event comes before"
-        );
+        assert!(self.next_at().is_none_or(|next| next >= at), "an event comes before");
         self.now = self.now.max(at);
     }
 }

@@ -28,13 +28,7 @@ pub fn say(message: &ArchivedPeerMessage) -> String {
             format!("FollowerInfo accepted {accepted_epoch}")
         }
         PeerMessage::LeaderInfo { epoch, .. } => format!("LeaderInfo epoch {epoch}"),
-        PeerMessage::AckEpoch {
-            epoch,
-            counted,
-            current_epoch,
-            tail,
-            ..
-        } => format!(
+        PeerMessage::AckEpoch { epoch, counted, current_epoch, tail, .. } => format!(
             "AckEpoch epoch {epoch}{}, current {current_epoch}, tail {}",
             if counted { "" } else { " again" },
             end(tail)
@@ -54,22 +48,11 @@ pub fn say(message: &ArchivedPeerMessage) -> String {
         PeerMessage::AckLeader { epoch, zxid } => {
             format!("AckLeader epoch {epoch}, tail {}", Zxid(zxid))
         }
-        PeerMessage::UpToDate {
-            epoch,
-            committed_zxid,
-        } => {
+        PeerMessage::UpToDate { epoch, committed_zxid } => {
             format!("UpToDate epoch {epoch}, committed {}", Zxid(committed_zxid))
         }
-        PeerMessage::Propose {
-            committed_zxid,
-            entries,
-            ..
-        } => {
-            format!(
-                "Propose{}, committed {}",
-                say_entries(&entries),
-                Zxid(committed_zxid)
-            )
+        PeerMessage::Propose { committed_zxid, entries, .. } => {
+            format!("Propose{}, committed {}", say_entries(&entries), Zxid(committed_zxid))
         }
         PeerMessage::Ack { zxid, .. } => format!("Ack {}", Zxid(zxid)),
         PeerMessage::Commit { zxid, .. } => format!("Commit {}", Zxid(zxid)),
@@ -119,10 +102,7 @@ pub fn say_result(result: &Result<Answer, i32>) -> String {
                 Part::Checked => "checked".to_owned(),
                 Part::Error(code) => format!("error {code}"),
             };
-            format!(
-                "[{}]",
-                parts.iter().map(part).collect::<Vec<_>>().join(", ")
-            )
+            format!("[{}]", parts.iter().map(part).collect::<Vec<_>>().join(", "))
         }
     }
 }
@@ -132,11 +112,7 @@ fn say_vote(vote: &Vote) -> String {
         "Vote for {:?} ({:?}{}, round {}, {} {})",
         ServerId(vote.leader),
         vote.state,
-        if vote.established {
-            ", established"
-        } else {
-            ""
-        },
+        if vote.established { ", established" } else { "" },
         vote.round,
         Epoch(vote.epoch),
         Zxid(vote.zxid),

@@ -14,7 +14,8 @@
 //! | `lose A B`                 | the links between the two break, and what is held is lost   |
 //! | `slow-disk N MS`           | each write of a server takes so long                        |
 //! | `client C N`               | a client connects, to this server only                      |
-//! | `ask C create P`, ...      | it asks: create, ephemeral, sequential, set, delete, get, exists, children, sync, close |
+//! | `ask C create P`, ...      | it asks: create, ephemeral, sequential, set, delete, get,   |
+//! |                            | exists, children, sync, close                               |
 //! | `run MS`                   | time passes                                                 |
 //! | `roles`                    | what every server says of itself                            |
 
@@ -39,9 +40,7 @@ pub fn play(story: &str) -> String {
     let mut stage = Stage::default();
     let mut out = String::new();
     for block in story.split("\n\n") {
-        let commands = block
-            .split_once("\n----")
-            .map_or(block, |(commands, _)| commands);
+        let commands = block.split_once("\n----").map_or(block, |(commands, _)| commands);
         let commands = commands.trim_end();
         let mut told = String::new();
         for line in commands.lines().filter(|line| !line.starts_with('#')) {
@@ -71,10 +70,7 @@ pub fn check(path: &Path) -> Result<(), String> {
     if std::env::var_os("PIGEONHOLE_BLESS").is_some() {
         return std::fs::write(path, now).map_err(|why| format!("{path:?}: {why}"));
     }
-    let line = golden
-        .lines()
-        .zip(now.lines())
-        .position(|(old, new)| old != new);
+    let line = golden.lines().zip(now.lines()).position(|(old, new)| old != new);
     let line = line.unwrap_or(golden.lines().count().min(now.lines().count()));
     Err(format!(
         "{path:?} tells another story from line {} on:\n  then: {}\n  now:  {}\n\
@@ -157,43 +153,18 @@ fn set(servers: u8, clients: u32) -> World {
 
 fn parse_ask(words: &[&str], number_of_ask: u64) -> Ask {
     let data = format!("data {number_of_ask}").into_bytes();
-    let create = |path: &str, mode| Ask::Create {
-        path: path.to_owned(),
-        data: data.clone(),
-        mode,
-    };
+    let create = |path: &str, mode| Ask::Create { path: path.to_owned(), data: data.clone(), mode };
     match *words {
         ["create", path] => create(path, CreateMode::Persistent),
         ["ephemeral", path] => create(path, CreateMode::Ephemeral),
         ["sequential", path] => create(path, CreateMode::PersistentSequential),
-        ["set", path] => Ask::Set {
-            path: path.to_owned(),
-            data,
-            version: -1,
-        },
-        ["delete", path] => Ask::Delete {
-            path: path.to_owned(),
-            version: -1,
-        },
-        ["get", path] => Ask::Get {
-            path: path.to_owned(),
-            watch: false,
-        },
-        ["watch", path] => Ask::Exists {
-            path: path.to_owned(),
-            watch: true,
-        },
-        ["exists", path] => Ask::Exists {
-            path: path.to_owned(),
-            watch: false,
-        },
-        ["children", path] => Ask::Children {
-            path: path.to_owned(),
-            watch: false,
-        },
-        ["sync", path] => Ask::Sync {
-            path: path.to_owned(),
-        },
+        ["set", path] => Ask::Set { path: path.to_owned(), data, version: -1 },
+        ["delete", path] => Ask::Delete { path: path.to_owned(), version: -1 },
+        ["get", path] => Ask::Get { path: path.to_owned(), watch: false },
+        ["watch", path] => Ask::Exists { path: path.to_owned(), watch: true },
+        ["exists", path] => Ask::Exists { path: path.to_owned(), watch: false },
+        ["children", path] => Ask::Children { path: path.to_owned(), watch: false },
+        ["sync", path] => Ask::Sync { path: path.to_owned() },
         ["close"] => Ask::Close,
         _ => panic!("not a request of a story: {words:?}"),
     }
@@ -206,11 +177,7 @@ fn roles(world: &World) -> String {
             let _ = writeln!(out, "{:?} is down", node.id());
             continue;
         };
-        for report in process
-            .reports()
-            .into_iter()
-            .flat_map(|report| report.shards)
-        {
+        for report in process.reports().into_iter().flat_map(|report| report.shards) {
             let under = |leader: ServerId| format!(" under {leader:?}");
             let _ = writeln!(
                 out,
@@ -233,8 +200,7 @@ fn node(text: &str) -> u8 {
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> T {
-    text.parse()
-        .unwrap_or_else(|_| panic!("a story counts in numbers, not in {text}"))
+    text.parse().unwrap_or_else(|_| panic!("a story counts in numbers, not in {text}"))
 }
 
 /// What is left to chance in a story is the same for all of them.

@@ -42,10 +42,7 @@ pub fn run_many(seeds: Range<u64>, threads: usize) -> Summary {
                         return;
                     }
                     let outcome = run_one(seed, Mode::Silent);
-                    summary
-                        .lock()
-                        .expect("nobody panics with it")
-                        .take(seed, outcome);
+                    summary.lock().expect("nobody panics with it").take(seed, outcome);
                 }
             });
         }

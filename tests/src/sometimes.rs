@@ -79,11 +79,7 @@ impl Sometimes {
     }
 
     pub fn never(&self) -> Vec<State> {
-        State::ALL
-            .iter()
-            .copied()
-            .filter(|&state| self.count(state) == 0)
-            .collect()
+        State::ALL.iter().copied().filter(|&state| self.count(state) == 0).collect()
     }
 }
 

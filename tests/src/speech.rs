@@ -18,20 +18,14 @@ pub fn read_answer(ask: &Ask, header: &ReplyHeader, body: &[u8]) -> Result<Answe
     Ok(match ask {
         Ask::Create { .. } => {
             let (path, stat) = wire::parse_create2(body).expect(understood);
-            Answer::Created {
-                path: path.to_owned(),
-                stat,
-            }
+            Answer::Created { path: path.to_owned(), stat }
         }
         Ask::Set { .. } | Ask::Exists { .. } => {
             Answer::Stat(wire::parse_stat(body).expect(understood))
         }
         Ask::Get { .. } => {
             let (data, stat) = wire::parse_get_data(body).expect(understood);
-            Answer::Data {
-                data: data.to_vec(),
-                stat,
-            }
+            Answer::Data { data: data.to_vec(), stat }
         }
         Ask::Children { .. } => {
             let (names, stat) = wire::parse_children2(body).expect(understood);
@@ -41,11 +35,8 @@ pub fn read_answer(ask: &Ask, header: &ReplyHeader, body: &[u8]) -> Result<Answe
         }
         Ask::Sync { .. } => Answer::Path(wire::parse_path(body).expect(understood).to_owned()),
         Ask::Multi(_) => {
-            let parts: Vec<Part> = wire::parse_multi(body)
-                .expect(understood)
-                .into_iter()
-                .map(part)
-                .collect();
+            let parts: Vec<Part> =
+                wire::parse_multi(body).expect(understood).into_iter().map(part).collect();
             Answer::Multi(parts)
         }
         Ask::Delete { .. } | Ask::Check { .. } | Ask::Close => Answer::Nothing,
@@ -81,10 +72,7 @@ pub fn name(ask: &Ask) -> String {
         Ask::Delete { path, version } => format!("delete {path} {version}"),
         Ask::Check { path, version } => format!("check {path} {version}"),
         Ask::Multi(parts) => {
-            format!(
-                "multi[{}]",
-                parts.iter().map(name).collect::<Vec<_>>().join(", ")
-            )
+            format!("multi[{}]", parts.iter().map(name).collect::<Vec<_>>().join(", "))
         }
         Ask::Get { path, .. } => format!("get {path}"),
         Ask::Exists { path, .. } => format!("exists {path}"),
@@ -95,50 +83,20 @@ pub fn name(ask: &Ask) -> String {
 }
 
 fn request(ask: &Ask) -> Request<'_> {
-    let open = vec![Acl {
-        permissions: permission::ALL,
-        scheme: "world",
-        id: "anyone",
-    }];
+    let open = vec![Acl { permissions: permission::ALL, scheme: "world", id: "anyone" }];
     match ask {
-        Ask::Create { path, data, mode } => Request::Create {
-            path,
-            data,
-            acl: open,
-            mode: *mode,
-            with_stat: true,
-        },
-        Ask::Set {
-            path,
-            data,
-            version,
-        } => Request::SetData {
-            path,
-            data,
-            version: *version,
-        },
-        Ask::Delete { path, version } => Request::Delete {
-            path,
-            version: *version,
-        },
-        Ask::Check { path, version } => Request::Check {
-            path,
-            version: *version,
-        },
+        Ask::Create { path, data, mode } => {
+            Request::Create { path, data, acl: open, mode: *mode, with_stat: true }
+        }
+        Ask::Set { path, data, version } => Request::SetData { path, data, version: *version },
+        Ask::Delete { path, version } => Request::Delete { path, version: *version },
+        Ask::Check { path, version } => Request::Check { path, version: *version },
         Ask::Multi(parts) => Request::Multi(parts.iter().map(request).collect()),
-        Ask::Get { path, watch } => Request::GetData {
-            path,
-            watch: *watch,
-        },
-        Ask::Exists { path, watch } => Request::Exists {
-            path,
-            watch: *watch,
-        },
-        Ask::Children { path, watch } => Request::GetChildren {
-            path,
-            watch: *watch,
-            with_stat: true,
-        },
+        Ask::Get { path, watch } => Request::GetData { path, watch: *watch },
+        Ask::Exists { path, watch } => Request::Exists { path, watch: *watch },
+        Ask::Children { path, watch } => {
+            Request::GetChildren { path, watch: *watch, with_stat: true }
+        }
         Ask::Sync { path } => Request::Sync { path },
         Ask::Close => Request::CloseSession,
     }
@@ -146,14 +104,10 @@ fn request(ask: &Ask) -> Request<'_> {
 
 fn part(result: MultiResult<'_>) -> Part {
     match result {
-        MultiResult::Create { path } => Part::Created {
-            path: path.to_owned(),
-            stat: None,
-        },
-        MultiResult::Create2 { path, stat } => Part::Created {
-            path: path.to_owned(),
-            stat: Some(stat),
-        },
+        MultiResult::Create { path } => Part::Created { path: path.to_owned(), stat: None },
+        MultiResult::Create2 { path, stat } => {
+            Part::Created { path: path.to_owned(), stat: Some(stat) }
+        }
         MultiResult::Delete => Part::Deleted,
         MultiResult::SetData { stat } => Part::Set(stat),
         MultiResult::Check => Part::Checked,

@@ -105,21 +105,13 @@ impl Options {
             network: NetworkOptions {
                 delay_min_us: draw.log_uniform(10, 2000),
                 delay_tail_us: draw.log_uniform(5, 4000),
-                split_rate: if draw.chance(1, 2) {
-                    draw.log_uniform(100, 300_000)
-                } else {
-                    0
-                },
+                split_rate: if draw.chance(1, 2) { draw.log_uniform(100, 300_000) } else { 0 },
                 window_bytes: usize::try_from(draw.log_uniform(4096, 1 << 20)).expect("it fits"),
             },
             disk: DiskOptions {
                 latency_min_us: draw.log_uniform(20, 1000),
                 latency_tail_us: draw.log_uniform(10, 4000),
-                spike_rate: if draw.chance(1, 2) {
-                    draw.log_uniform(10, 5000)
-                } else {
-                    0
-                },
+                spike_rate: if draw.chance(1, 2) { draw.log_uniform(10, 5000) } else { 0 },
             },
             faults: Faults::draw(&mut draw),
             load: Load::draw(&mut draw),
@@ -139,11 +131,7 @@ impl Options {
             split_rate: 0,
             window_bytes: 1 << 20,
         };
-        options.disk = DiskOptions {
-            latency_min_us: 100,
-            latency_tail_us: 0,
-            spike_rate: 0,
-        };
+        options.disk = DiskOptions { latency_min_us: 100, latency_tail_us: 0, spike_rate: 0 };
         options.faults = Faults::default();
         options.drift_ppm = 0;
         options.turn_delay_us = 1;
@@ -157,19 +145,12 @@ impl Faults {
         let mut every = [None; FAULTS];
         for (class, every) in every.iter_mut().enumerate() {
             // Whole nodes fail more rarely than links do.
-            let low = if class >= Fault::Partition as usize {
-                400_000
-            } else {
-                50_000
-            };
+            let low = if class >= Fault::Partition as usize { 400_000 } else { 50_000 };
             if draw.chance(1, 2) {
                 *every = Some(draw.log_uniform(low, low * 64));
             }
         }
-        Self {
-            every,
-            repair_us: draw.log_uniform(20_000, 3_000_000),
-        }
+        Self { every, repair_us: draw.log_uniform(20_000, 3_000_000) }
     }
 }
 
@@ -177,11 +158,7 @@ impl Load {
     fn draw(draw: &mut Draw) -> Self {
         let mut weights = [0; KINDS];
         for weight in &mut weights {
-            *weight = if draw.chance(1, 5) {
-                0
-            } else {
-                draw.log_uniform(1, 16)
-            };
+            *weight = if draw.chance(1, 5) { 0 } else { draw.log_uniform(1, 16) };
         }
         weights[Kind::Create as usize] += 2;
         weights[Kind::Set as usize] += 1;
@@ -197,11 +174,7 @@ impl Load {
             weights,
             data_bytes_max: draw.log_uniform(16, 2000),
             watches: draw.below(500),
-            silences: if draw.chance(1, 2) {
-                draw.log_uniform(100, 10_000)
-            } else {
-                0
-            },
+            silences: if draw.chance(1, 2) { draw.log_uniform(100, 10_000) } else { 0 },
         }
     }
 }

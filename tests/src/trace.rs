@@ -26,10 +26,7 @@ pub enum Mode {
 
 impl Trace {
     pub fn new(mode: Mode) -> Self {
-        Self {
-            mode,
-            ..Self::default()
-        }
+        Self { mode, ..Self::default() }
     }
 
     /// An event that anybody reading along would want to see.

@@ -17,13 +17,7 @@ pub struct Workload {
 
 impl Workload {
     pub fn new(client: u32, load: Load, draw: Draw) -> Self {
-        Self {
-            client,
-            load,
-            draw,
-            next_at: Moment(0),
-            sent: 0,
-        }
+        Self { client, load, draw, next_at: Moment(0), sent: 0 }
     }
 
     /// When the client has thought long enough.
@@ -49,29 +43,18 @@ impl Workload {
             k if k == Kind::Create as usize => self.create(CreateMode::Persistent),
             k if k == Kind::CreateEphemeral as usize => self.create(CreateMode::Ephemeral),
             k if k == Kind::CreateSequential as usize => {
-                let mode = *self.draw.pick(&[
-                    CreateMode::PersistentSequential,
-                    CreateMode::EphemeralSequential,
-                ]);
+                let mode = *self
+                    .draw
+                    .pick(&[CreateMode::PersistentSequential, CreateMode::EphemeralSequential]);
                 self.create(mode)
             }
             k if k == Kind::Set as usize => self.set(),
-            k if k == Kind::Delete as usize => Ask::Delete {
-                path: self.path(),
-                version: self.version(),
-            },
-            k if k == Kind::Get as usize => Ask::Get {
-                path: self.path(),
-                watch,
-            },
-            k if k == Kind::Exists as usize => Ask::Exists {
-                path: self.path(),
-                watch,
-            },
-            k if k == Kind::Children as usize => Ask::Children {
-                path: self.parent(),
-                watch,
-            },
+            k if k == Kind::Delete as usize => {
+                Ask::Delete { path: self.path(), version: self.version() }
+            }
+            k if k == Kind::Get as usize => Ask::Get { path: self.path(), watch },
+            k if k == Kind::Exists as usize => Ask::Exists { path: self.path(), watch },
+            k if k == Kind::Children as usize => Ask::Children { path: self.parent(), watch },
             k if k == Kind::Sync as usize => Ask::Sync { path: self.path() },
             k if k == Kind::Multi as usize => self.multi(),
             _ => Ask::Close,
@@ -86,19 +69,11 @@ impl Workload {
         } else {
             self.path()
         };
-        Ask::Create {
-            path,
-            data: self.data(),
-            mode,
-        }
+        Ask::Create { path, data: self.data(), mode }
     }
 
     fn set(&mut self) -> Ask {
-        Ask::Set {
-            path: self.path(),
-            data: self.data(),
-            version: self.version(),
-        }
+        Ask::Set { path: self.path(), data: self.data(), version: self.version() }
     }
 
     fn multi(&mut self) -> Ask {
@@ -106,15 +81,9 @@ impl Workload {
         let part = |workload: &mut Self| match workload.draw.below(5) {
             0 => workload.create(CreateMode::Persistent),
             1 => workload.set(),
-            2 => Ask::Delete {
-                path: workload.path(),
-                version: workload.version(),
-            },
+            2 => Ask::Delete { path: workload.path(), version: workload.version() },
             3 => workload.create(CreateMode::Ephemeral),
-            _ => Ask::Check {
-                path: workload.path(),
-                version: workload.version(),
-            },
+            _ => Ask::Check { path: workload.path(), version: workload.version() },
         };
         Ask::Multi((0..count).map(|_| part(self)).collect())
     }
@@ -124,10 +93,7 @@ impl Workload {
         let mut data =
             format!("{}-{}-{} ", self.client, self.sent, self.draw.number()).into_bytes();
         let length = self.draw.log_uniform(1, self.load.data_bytes_max);
-        data.resize(
-            data.len() + usize::try_from(length).expect("it is small"),
-            b'.',
-        );
+        data.resize(data.len() + usize::try_from(length).expect("it is small"), b'.');
         data
     }
 

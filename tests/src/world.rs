@@ -72,10 +72,7 @@ impl World {
         let node = |index: u8| {
             let mut draw = Draw::new(seed, 100 + u64::from(index));
             let clock = Clock::draw(options.drift_ppm, &mut draw);
-            let disk = Disk::new(
-                options.disk.clone(),
-                Draw::new(seed, 200 + u64::from(index)),
-            );
+            let disk = Disk::new(options.disk.clone(), Draw::new(seed, 200 + u64::from(index)));
             Node::new(index, cluster.clone(), clock, disk, draw)
         };
         let client = |id| Client::new(id, options.servers, options.load.clone(), seed);
@@ -115,8 +112,8 @@ impl World {
         }
     }
 
-    /// Runs until the clients have asked enough. Where faults come faster than they are repaired that
-    /// may never be: then what must hold afterwards is all the more to be seen.
+    /// Runs until the clients have asked enough. Where faults come faster than they are repaired
+    /// that may never be: then what must hold afterwards is all the more to be seen.
     pub fn run_load(&mut self) {
         let end = Moment::from_ms(SIMULATED_MS_MAX);
         while (self.history.operations.len() as u64) < self.options.load.operations
@@ -163,27 +160,20 @@ impl World {
             events: self.trace.events(),
             operations: self.history.operations.len(),
             simulated: self.queue.now(),
-            sometimes: self.checks.sometimes.clone(),
+            sometimes: self.checks.sometimes,
         }
     }
 
     /// Takes the next event.
     pub fn step(&mut self) {
-        let event = self
-            .queue
-            .pop()
-            .expect("a world with timers always goes on");
+        let event = self.queue.pop().expect("a world with timers always goes on");
         self.trace.fold(self.queue.now().0, &event_bytes(&event));
         match event {
             Event::Turn { process, core } => self.on_turn(process, core),
             Event::Timer { process, core } => self.with_process(process, |_, process, around| {
                 process.on_timer(core, around);
             }),
-            Event::Disk {
-                process,
-                core,
-                operation,
-            } => {
+            Event::Disk { process, core, operation } => {
                 self.with_process(process, |disk, process, around| {
                     let done = disk.complete(operation);
                     process.on_disk(core, done, around);
@@ -191,12 +181,7 @@ impl World {
             }
             Event::Arrive { stream, side } => self.on_arrive(stream, side),
             Event::Sent { stream, side } => self.on_sent(stream, side),
-            Event::Dial {
-                process,
-                core,
-                peer,
-                peer_core,
-            } => {
+            Event::Dial { process, core, peer, peer_core } => {
                 self.with_process(process, |_, process, around| {
                     process.on_dial(core, server_id(peer), peer_core, around);
                 });
@@ -270,11 +255,7 @@ impl World {
             checks: &mut self.checks,
             trace: &mut self.trace,
         };
-        act(
-            &mut self.clients[client as usize],
-            &mut self.history,
-            &mut around,
-        );
+        act(&mut self.clients[client as usize], &mut self.history, &mut around);
     }
 
     /// Holds what every replica reports against all others.
@@ -283,14 +264,8 @@ impl World {
             let Some(process) = &node.process else {
                 continue;
             };
-            for report in process
-                .reports()
-                .into_iter()
-                .flat_map(|report| report.shards)
-            {
-                self.checks
-                    .states
-                    .on_report(node.index, report.shard, report.zxid, report.digest);
+            for report in process.reports().into_iter().flat_map(|report| report.shards) {
+                self.checks.states.on_report(node.index, report.shard, report.zxid, report.digest);
             }
         }
     }
@@ -309,11 +284,7 @@ impl World {
     fn on_turn(&mut self, process: Process, core: CoreId) {
         let (nodes, mut around) = self.split();
         let node = &mut nodes[usize::from(process.node)];
-        if let Some(running) = node
-            .process
-            .as_mut()
-            .filter(|running| running.name() == process)
-        {
+        if let Some(running) = node.process.as_mut().filter(|running| running.name() == process) {
             running.on_turn(core, &node.clock, &node.disk, &mut around);
             node.submit(&mut around);
         }
@@ -362,38 +333,20 @@ impl World {
         let target = &self.nodes[usize::from(node)];
         let cut = self.network.is_cut(from, to) || self.network.is_cut(to, from);
         if cut || !target.powered {
-            let event = Event::Connected {
-                by,
-                node,
-                stream: None,
-            };
+            let event = Event::Connected { by, node, stream: None };
             self.queue.push_in(CONNECT_US_MAX, event);
             return;
         }
         let delay = self.network.delay();
         if !target.is_running() {
-            self.queue.push_in(
-                delay,
-                Event::Connected {
-                    by,
-                    node,
-                    stream: None,
-                },
-            );
+            self.queue.push_in(delay, Event::Connected { by, node, stream: None });
             return;
         }
         let stream = self.network.open(port, from, to);
         let (nodes, mut around) = self.split();
         let process = nodes[usize::from(node)].process.as_mut().expect("it runs");
         process.on_accepted(port, from, stream, &mut around);
-        self.queue.push_in(
-            delay,
-            Event::Connected {
-                by,
-                node,
-                stream: Some(stream),
-            },
-        );
+        self.queue.push_in(delay, Event::Connected { by, node, stream: Some(stream) });
     }
 
     fn on_connected(&mut self, by: Dialer, node: u8, stream: Option<StreamId>) {
@@ -405,18 +358,13 @@ impl World {
                     client.on_connected(attempt, stream, history, around);
                 });
             }
-            Dialer::Core {
-                process,
-                core,
-                peer_core,
-            } => {
+            Dialer::Core { process, core, peer_core } => {
                 let alive = self.nodes[usize::from(process.node)]
                     .process
                     .as_ref()
                     .is_some_and(|running| running.name() == process);
                 if let (Some(stream), false) = (stream, alive) {
-                    self.network
-                        .break_off(stream, Side::Dialer, &mut self.queue);
+                    self.network.break_off(stream, Side::Dialer, &mut self.queue);
                 }
                 self.with_process(process, |_, process, around| {
                     process.on_connected(core, server_id(node), peer_core, stream, around);
@@ -441,10 +389,7 @@ impl World {
                 self.start(node, u8::try_from(cores).expect("few cores"));
             }
             let (nodes, mut around) = self.split();
-            let process = nodes[usize::from(node)]
-                .process
-                .as_mut()
-                .expect("it was started");
+            let process = nodes[usize::from(node)].process.as_mut().expect("it was started");
             process.resume(&mut around);
         }
         for client in 0..self.options.load.clients {
@@ -467,10 +412,7 @@ impl World {
             let mut states = Vec::new();
             for node in &self.nodes {
                 let process = node.process.as_ref().expect("every node was started");
-                let reports = process
-                    .reports()
-                    .into_iter()
-                    .flat_map(|report| report.shards);
+                let reports = process.reports().into_iter().flat_map(|report| report.shards);
                 let report = reports.into_iter().find(|report| report.shard == shard);
                 let report = report.expect("every node holds every shard");
                 if !report.established {
@@ -491,10 +433,7 @@ impl World {
                 operation.outcome == crate::history::Outcome::Open
             };
             let first = self.history.operations.iter().find(open);
-            format!(
-                "not done with {} operations, as {first:?}",
-                self.history.open
-            )
+            format!("not done with {} operations, as {first:?}", self.history.open)
         })
     }
 
@@ -505,11 +444,7 @@ impl World {
     ) {
         let (nodes, mut around) = self.split();
         let node = &mut nodes[usize::from(process.node)];
-        if let Some(running) = node
-            .process
-            .as_mut()
-            .filter(|running| running.name() == process)
-        {
+        if let Some(running) = node.process.as_mut().filter(|running| running.name() == process) {
             act(&mut node.disk, running, &mut around);
         }
     }

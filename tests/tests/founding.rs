@@ -198,15 +198,8 @@ impl Ensemble {
             let role = if id > voters { ":observer" } else { "" };
             members += &format!("server.{id}=127.0.0.1:{port}:1{id}{role}\n");
         }
-        let servers = ports[count..].iter().map(|&port| Server {
-            port,
-            process: None,
-        });
-        let ensemble = Self {
-            place,
-            servers: servers.collect(),
-            voters,
-        };
+        let servers = ports[count..].iter().map(|&port| Server { port, process: None });
+        let ensemble = Self { place, servers: servers.collect(), voters };
         for id in 1..=voters + observers {
             ensemble.write_id(id);
             let port = ensemble.port(id);
@@ -221,10 +214,7 @@ impl Ensemble {
     }
 
     fn start(&mut self, server: u8) {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log(server));
+        let log = File::options().create(true).append(true).open(self.log(server));
         let config = self.config(server).display().to_string();
         let mut command = binary(&["serve", &config]);
         command.stdin(Stdio::null()).stderr(log.unwrap());
@@ -273,8 +263,7 @@ impl Ensemble {
     }
 
     fn serves(&self, server: u8) -> bool {
-        self.ask(server, "srvr")
-            .is_ok_and(|answer| answer.contains("\nMode: "))
+        self.ask(server, "srvr").is_ok_and(|answer| answer.contains("\nMode: "))
     }
 
     fn ask(&self, server: u8, word: &str) -> io::Result<String> {
@@ -373,11 +362,7 @@ impl Client {
     }
 
     fn create(&mut self, path: &str) {
-        let acl = vec![Acl {
-            permissions: 31,
-            scheme: "world",
-            id: "anyone",
-        }];
+        let acl = vec![Acl { permissions: 31, scheme: "world", id: "anyone" }];
         self.ask(&Request::Create {
             path,
             data: b"",
@@ -421,13 +406,10 @@ fn binary(arguments: &[&str]) -> Command {
 /// Ports that nobody listens on. Another process may take one before it is used; the range from
 /// which the kernel gives ports to connections is large enough for that to be rare.
 fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap())
-        .collect();
+    let listeners: Vec<_> =
+        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
     let ports = listeners.iter();
-    ports
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect()
+    ports.map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";

@@ -45,15 +45,8 @@ fn a_stop_in_good_order_takes_less_than_five_seconds_and_leaves_a_clean_log() {
     }
     let begun = Instant::now();
     assert_eq!(process.terminate().code(), Some(0));
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
-    assert!(
-        client.is_closed(),
-        "the client is told that the server is gone"
-    );
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(client.is_closed(), "the client is told that the server is gone");
 
     let (status, printed) = run(server.command(&["check", &server.data_text()]));
     assert_eq!(status.code(), Some(0), "{printed}");
@@ -166,10 +159,7 @@ fn words_are_answered_and_those_not_allowed_are_refused() {
     assert_eq!(server.word("ruok"), "imok");
     let srvr = server.word("srvr");
     assert!(srvr.starts_with("Zookeeper version: 3.8.0"), "{srvr}");
-    assert!(
-        srvr.contains("\nMode: standalone\nNode count: 5\n"),
-        "{srvr}"
-    );
+    assert!(srvr.contains("\nMode: standalone\nNode count: 5\n"), "{srvr}");
     let mntr = server.word("mntr");
     assert!(mntr.contains("\nzk_znode_count\t5\n"), "{mntr}");
     assert!(mntr.contains("\nzk_shard_0_leader\t1\n"), "{mntr}");
@@ -207,18 +197,9 @@ fn clients_that_misbehave_disturb_nobody() {
     }
     // Asks for ever and never listens: it is not read any more, and all others are.
     let mut stuck = Client::connect(&server).stream;
-    stuck
-        .set_write_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
+    stuck.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut request = Vec::new();
-    client::put_request(
-        &mut request,
-        1,
-        &Request::GetData {
-            path: "/steady",
-            watch: false,
-        },
-    );
+    client::put_request(&mut request, 1, &Request::GetData { path: "/steady", watch: false });
     let burst = request.repeat(1000);
     let outcome = (0..10_000).try_for_each(|_| stuck.write_all(&burst));
     assert!(outcome.is_err(), "the server reads on without end");
@@ -230,10 +211,7 @@ fn the_version_names_the_formats() {
     let (status, printed) = run(binary(&["--version"]));
     assert_eq!(status.code(), Some(0));
     assert!(printed.starts_with("pigeonhole "), "{printed}");
-    assert!(
-        printed.contains("formats: log 1, meta 1, peer protocol 1"),
-        "{printed}"
-    );
+    assert!(printed.contains("formats: log 1, meta 1, peer protocol 1"), "{printed}");
 }
 
 #[test]
@@ -241,23 +219,12 @@ fn a_local_cluster_serves_within_a_second_and_keeps_its_data() {
     let place = Place::new("local");
     let port = free_ports(1)[0];
     let data = place.0.join("data").display().to_string();
-    let arguments = [
-        "--data",
-        &data,
-        "--port",
-        &port.to_string(),
-        "--replicas",
-        "3",
-    ];
+    let arguments = ["--data", &data, "--port", &port.to_string(), "--replicas", "3"];
     let begun = Instant::now();
     let mut process = Process(binary(&arguments).stdout(Stdio::null()).spawn().unwrap());
     let mut client = Client::connect_to(port);
     client.create("/local", b"data");
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(process.terminate().code(), Some(0));
 
     let _again = Process(binary(&arguments).stdout(Stdio::null()).spawn().unwrap());
@@ -265,14 +232,7 @@ fn a_local_cluster_serves_within_a_second_and_keeps_its_data() {
     client.sync("/");
     assert_eq!(client.data("/local"), b"data");
 
-    let fewer = [
-        "--data",
-        &data,
-        "--port",
-        &port.to_string(),
-        "--replicas",
-        "1",
-    ];
+    let fewer = ["--data", &data, "--port", &port.to_string(), "--replicas", "1"];
     let (status, said) = run(binary(&fewer));
     assert_eq!(status.code(), Some(3), "{said}");
     assert!(said.contains("--replicas"), "{said}");
@@ -389,10 +349,7 @@ impl Server {
             if !answer.contains("not currently serving") {
                 return answer;
             }
-            assert!(
-                Instant::now() < deadline,
-                "the server does not begin to serve"
-            );
+            assert!(Instant::now() < deadline, "the server does not begin to serve");
         }
     }
 }
@@ -461,11 +418,7 @@ impl Client {
     }
 
     fn create(&mut self, path: &str, data: &[u8]) {
-        let everyone = Acl {
-            permissions: 31,
-            scheme: "world",
-            id: "anyone",
-        };
+        let everyone = Acl { permissions: 31, scheme: "world", id: "anyone" };
         let body = self.ask(&Request::Create {
             path,
             data,
@@ -528,29 +481,20 @@ fn run(mut command: Command) -> (ExitStatus, String) {
 /// Ports that nobody listens on. Another process may take one before it is used; the range from
 /// which the kernel gives ports to connections is large enough for that to be rare.
 fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap())
-        .collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect()
+    let listeners: Vec<_> =
+        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 /// Limits what the command may lock to so many bytes.
 fn lock_at_most(command: &mut Command, bytes: u64) {
-    let limit = libc::rlimit {
-        rlim_cur: bytes,
-        rlim_max: bytes,
-    };
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
     // SAFETY: setting a limit is allowed between fork and exec, and allocates nothing.
     unsafe {
-        command.pre_exec(
-            move || match libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            },
-        );
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
     }
 }
 

@@ -72,14 +72,8 @@ impl Cluster {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let said = lines.any(|line| line.unwrap().starts_with("Ctrl-C"));
         assert!(said, "the cluster did not start");
-        let hosts: Vec<String> = (port..port + 3)
-            .map(|port| format!("127.0.0.1:{port}"))
-            .collect();
-        Self {
-            process,
-            hosts: hosts.join(","),
-            data,
-        }
+        let hosts: Vec<String> = (port..port + 3).map(|port| format!("127.0.0.1:{port}")).collect();
+        Self { process, hosts: hosts.join(","), data }
     }
 }
 
@@ -108,12 +102,8 @@ fn clients() -> PathBuf {
 /// The first of so many neighbouring ports that nobody uses at the moment.
 fn free_ports(count: u16) -> u16 {
     loop {
-        let first = TcpListener::bind(("127.0.0.1", 0))
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let last = first.saturating_add(count - 1).min(u16::MAX);
+        let first = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let last = first.saturating_add(count - 1);
         if (first..=last).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return first;
         }

@@ -11,24 +11,10 @@ fn seeds_keep_every_promise() {
         .iter()
         .map(|(seed, text)| format!("seed {seed}: {text}\n    {}", replay(*seed)))
         .collect();
-    assert!(
-        failures.is_empty(),
-        "{} seeds fail:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} seeds fail:\n{}", failures.len(), failures.join("\n"));
     assert_eq!(summary.seeds, SEEDS, "every seed was run");
-    let never: Vec<&str> = summary
-        .sometimes
-        .never()
-        .into_iter()
-        .map(State::text)
-        .collect();
-    assert!(
-        never.is_empty(),
-        "never happened in {SEEDS} seeds: {never:?}\n{}",
-        summary.sometimes
-    );
+    let never: Vec<&str> = summary.sometimes.never().into_iter().map(State::text).collect();
+    assert!(never.is_empty(), "never happened in {SEEDS} seeds: {never:?}\n{}", summary.sometimes);
 }
 
 const SEEDS: u64 = 400;

@@ -26,10 +26,7 @@ const SHARD: ShardId = ShardId(0x0102);
 fn the_log_is_as_released() {
     let batches = batches();
     assert_eq!(batches.len(), 3, "an opening, the records, a seal");
-    for (name, batch) in ["log_opening", "log_records", "log_seal"]
-        .into_iter()
-        .zip(&batches)
-    {
+    for (name, batch) in ["log_opening", "log_records", "log_seal"].into_iter().zip(&batches) {
         check(name, batch);
     }
 }
@@ -68,12 +65,7 @@ fn batches() -> Vec<Vec<u8>> {
     let mut batches = perform(&mut wal, Instant(0));
     for (sequence, record) in (0x77..).map(Sequence).zip(records()) {
         let riders = Vec::new();
-        wal.append(Append {
-            shard: SHARD,
-            sequence,
-            record,
-            riders,
-        });
+        wal.append(Append { shard: SHARD, sequence, record, riders });
     }
     wal.note_committed(ShardId(4), Zxid(5));
     wal.turn_end(Instant(0));
@@ -103,23 +95,9 @@ fn new_wal() -> Wal {
         snapshot_before: reference(3),
         unknown: true,
     };
-    let seal = Seal {
-        streams: vec![StreamEnd {
-            boot: 8,
-            core: 1,
-            batch: 6,
-            hash: 0xbb,
-        }],
-    };
-    let config = WalConfig {
-        segment_bytes: 1 << 20,
-        seal_delay: Duration::from_ms(5),
-    };
-    let other = Checkpoint {
-        tail_zxid: 6,
-        committed_zxid: 4,
-        ..Checkpoint::empty(ShardId(4))
-    };
+    let seal = Seal { streams: vec![StreamEnd { boot: 8, core: 1, batch: 6, hash: 0xbb }] };
+    let config = WalConfig { segment_bytes: 1 << 20, seal_delay: Duration::from_ms(5) };
+    let other = Checkpoint { tail_zxid: 6, committed_zxid: 4, ..Checkpoint::empty(ShardId(4)) };
     let secret = 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100;
     let mut wal = Wal::new(config, 9, CoreId(2), secret, vec![checkpoint, other], seal);
     for id in 0..2 {
@@ -131,20 +109,9 @@ fn new_wal() -> Wal {
 
 /// An epoch, a write that is taken back, and two snapshots.
 fn records() -> Vec<Record> {
-    let entry = Entry::new(
-        EntryKind::EpochStart,
-        SHARD,
-        Zxid::new(Epoch(5), 0),
-        ChainHash(0x99),
-        b"",
-    );
-    let txn = Entry::new(
-        EntryKind::Txn,
-        SHARD,
-        entry.zxid().next(),
-        entry.hash(),
-        b"payload",
-    );
+    let entry =
+        Entry::new(EntryKind::EpochStart, SHARD, Zxid::new(Epoch(5), 0), ChainHash(0x99), b"");
+    let txn = Entry::new(EntryKind::Txn, SHARD, entry.zxid().next(), entry.hash(), b"payload");
     let (zxid, hash) = (entry.zxid().0, entry.hash().0);
     vec![
         Record::Control(Control::AcceptedEpoch { epoch: 6 }),
@@ -152,16 +119,8 @@ fn records() -> Vec<Record> {
         Record::Control(Control::CurrentEpoch { epoch: 5 }),
         Record::Entry(txn),
         Record::Control(Control::Truncate { zxid, hash }),
-        Record::Control(Control::SnapshotTaken {
-            zxid,
-            hash,
-            digest: 1,
-        }),
-        Record::Control(Control::Install {
-            zxid: zxid + 9,
-            hash: 2,
-            digest: 3,
-        }),
+        Record::Control(Control::SnapshotTaken { zxid, hash, digest: 1 }),
+        Record::Control(Control::Install { zxid: zxid + 9, hash: 2, digest: 3 }),
     ]
 }
 
@@ -170,18 +129,9 @@ fn perform(wal: &mut Wal, now: Instant) -> Vec<Vec<u8>> {
     let mut written = Vec::new();
     while let Some(operation) = wal.next_op() {
         let done = match operation {
-            DiskOp::Write {
-                segment,
-                offset,
-                length,
-                buffer,
-            } => {
+            DiskOp::Write { segment, offset, length, buffer } => {
                 written.push(buffer.bytes[..usize::try_from(length).unwrap()].to_vec());
-                DiskDone::Write {
-                    segment,
-                    offset,
-                    buffer,
-                }
+                DiskDone::Write { segment, offset, buffer }
             }
             DiskOp::PrepareSegment { segment, .. } => DiskDone::PrepareSegment { segment },
             DiskOp::RetireSegment { segment } => DiskDone::RetireSegment { segment },
@@ -197,10 +147,7 @@ fn check(name: &str, bytes: &[u8]) {
         .join("golden/storage")
         .join(name)
         .with_extension("hex");
-    let end = bytes
-        .iter()
-        .rposition(|&byte| byte != 0)
-        .map_or(0, |last| last + 1);
+    let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     let mut text = String::new();
     for line in bytes[..end].chunks(32) {
         for byte in line {

@@ -14,9 +14,7 @@ fn stories_are_told_as_they_were() {
         .collect();
     paths.sort();
     assert!(!paths.is_empty(), "there are stories");
-    let differences: Vec<String> = paths
-        .iter()
-        .filter_map(|path| script::check(path).err())
-        .collect();
+    let differences: Vec<String> =
+        paths.iter().filter_map(|path| script::check(path).err()).collect();
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }

@@ -10,12 +10,7 @@ fn a_seed_runs_twice_alike() {
         let (first, second) = (run(), run());
         assert_eq!(
             (first.hash, first.events, first.simulated, &first.sometimes),
-            (
-                second.hash,
-                second.events,
-                second.simulated,
-                &second.sometimes
-            ),
+            (second.hash, second.events, second.simulated, &second.sometimes),
             "two runs differ: {}",
             replay(seed)
         );

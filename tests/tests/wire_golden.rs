@@ -68,9 +68,7 @@ fn every_reply_is_understood_and_written_alike() {
             continue;
         }
         let (header, body) = client::parse_header(&line.frame).expect(&line.place);
-        let code = header
-            .code()
-            .unwrap_or_else(|| panic!("{}: {header:?}", line.place));
+        let code = header.code().unwrap_or_else(|| panic!("{}: {header:?}", line.place));
         if header.xid == reply::XID_EVENT {
             let event = client::parse_event(body).expect(&line.place);
             assert_eq!(line.meaning, format!("{:?} {}", event.kind, event.path));
@@ -81,11 +79,7 @@ fn every_reply_is_understood_and_written_alike() {
             reply::finish(&mut out, mark, header.xid, header.zxid, code);
             bodies += usize::from(!body.is_empty());
         } else {
-            assert!(
-                line.meaning.ends_with(&format!("{code:?}")),
-                "{}",
-                line.place
-            );
+            assert!(line.meaning.ends_with(&format!("{code:?}")), "{}", line.place);
             reply::header_only(&mut out, header.xid, header.zxid, code);
         }
         assert_frame(&out, line);
@@ -97,10 +91,7 @@ fn every_reply_is_understood_and_written_alike() {
 fn every_operation_is_recorded() {
     let files = files();
     let names = |is_request| -> BTreeSet<&str> {
-        let lines = files
-            .iter()
-            .flatten()
-            .filter(|line| line.is_request == is_request);
+        let lines = files.iter().flatten().filter(|line| line.is_request == is_request);
         lines.map(|line| line.name.as_str()).collect()
     };
     let (requests, mut replies) = (names(true), names(false));
@@ -115,12 +106,7 @@ fn every_operation_is_recorded() {
 
 fn assert_connect_written_alike(line: &Line) {
     let request = request::parse_connect(&line.frame).expect(&line.place);
-    assert_eq!(
-        request.read_only.is_some(),
-        line.frame.len() == 45,
-        "{}",
-        line.place
-    );
+    assert_eq!(request.read_only.is_some(), line.frame.len() == 45, "{}", line.place);
     let is_new = line.meaning.ends_with("a new session");
     assert_eq!(request.session == SessionId(0), is_new, "{}", line.place);
     let mut out = Vec::new();
@@ -131,9 +117,7 @@ fn assert_connect_written_alike(line: &Line) {
 /// What this server refuses at the edge, ZooKeeper refused with the same reply; containers apart,
 /// which ZooKeeper created.
 fn assert_answered_alike(error: RequestError, line: &Line, later: &[Line]) {
-    let answer = later
-        .iter()
-        .find(|other| !other.is_request && other.name == line.name);
+    let answer = later.iter().find(|other| !other.is_request && other.name == line.name);
     let answer = answer.expect(&line.place);
     let (header, _) = client::parse_header(&answer.frame).expect(&line.place);
     let (_, body) = request::parse_header(&line.frame).expect(&line.place);
@@ -263,15 +247,8 @@ fn has_null_data(request: &Request<'_>, body: &[u8]) -> bool {
 
 #[track_caller]
 fn assert_frame(written: &[u8], line: &Line) {
-    let (length, frame) = written
-        .split_first_chunk::<4>()
-        .expect("a frame has a length");
-    assert_eq!(
-        u32::from_be_bytes(*length) as usize,
-        frame.len(),
-        "{}",
-        line.place
-    );
+    let (length, frame) = written.split_first_chunk::<4>().expect("a frame has a length");
+    assert_eq!(u32::from_be_bytes(*length) as usize, frame.len(), "{}", line.place);
     assert_eq!(to_hex(frame), to_hex(&line.frame), "{}", line.place);
 }
 
@@ -279,13 +256,8 @@ fn files() -> Vec<Vec<Line>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/wire");
     let read = |name: &str| -> Vec<Line> {
         let text = fs::read_to_string(folder.join(name)).expect("the golden file is there");
-        let lines = text
-            .lines()
-            .enumerate()
-            .filter(|(_, line)| !line.starts_with('#'));
-        lines
-            .map(|(number, line)| parse_line(&format!("{name}:{}", number + 1), line))
-            .collect()
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.starts_with('#'));
+        lines.map(|(number, line)| parse_line(&format!("{name}:{}", number + 1), line)).collect()
     };
     vec![read("java.txt"), read("kazoo.txt"), read("raw.txt")]
 }
@@ -295,10 +267,7 @@ fn parse_line(place: &str, line: &str) -> Line {
     let [name, direction, hex, meaning] = columns[..] else {
         panic!("{place}: four columns, not {}", columns.len());
     };
-    assert!(
-        matches!(direction, "request" | "reply"),
-        "{place}: {direction}"
-    );
+    assert!(matches!(direction, "request" | "reply"), "{place}: {direction}");
     Line {
         place: format!("{place} ({name}, {meaning})"),
         name: name.to_string(),
@@ -311,12 +280,8 @@ fn parse_line(place: &str, line: &str) -> Line {
 fn from_hex(text: &str) -> Vec<u8> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     assert!(rest.is_empty(), "two digits are a byte");
-    let pairs = pairs
-        .iter()
-        .map(|pair| std::str::from_utf8(pair).expect("hex is ASCII"));
-    pairs
-        .map(|pair| u8::from_str_radix(pair, 16).expect("hex digits"))
-        .collect()
+    let pairs = pairs.iter().map(|pair| std::str::from_utf8(pair).expect("hex is ASCII"));
+    pairs.map(|pair| u8::from_str_radix(pair, 16).expect("hex digits")).collect()
 }
 
 fn to_hex(bytes: &[u8]) -> String {

@@ -50,19 +50,10 @@ fn acl() -> impl Strategy<Value = Vec<Acl<'static>>> {
 fn create() -> impl Strategy<Value = Request<'static>> {
     let numbered_path = prop_oneof![path(), "(/[a-z]{1,9}){0,3}/[.]{0,2}".prop_map(leak_text)];
     let plain = select(vec![CreateMode::Persistent, CreateMode::Ephemeral]);
-    let numbered = select(vec![
-        CreateMode::PersistentSequential,
-        CreateMode::EphemeralSequential,
-    ]);
+    let numbered = select(vec![CreateMode::PersistentSequential, CreateMode::EphemeralSequential]);
     let named = prop_oneof![(path(), plain), (numbered_path, numbered)];
     (named, data(), acl(), any::<bool>()).prop_map(|((path, mode), data, acl, with_stat)| {
-        Request::Create {
-            path,
-            data,
-            acl,
-            mode,
-            with_stat,
-        }
+        Request::Create { path, data, acl, mode, with_stat }
     })
 }
 
@@ -99,11 +90,7 @@ fn read() -> impl Strategy<Value = Request<'static>> {
         (path(), any::<bool>()).prop_map(|(path, watch)| Request::Exists { path, watch }),
         (path(), any::<bool>()).prop_map(|(path, watch)| Request::GetData { path, watch }),
         (path(), any::<bool>(), any::<bool>()).prop_map(|(path, watch, with_stat)| {
-            Request::GetChildren {
-                path,
-                watch,
-                with_stat,
-            }
+            Request::GetChildren { path, watch, with_stat }
         }),
         path().prop_map(|path| Request::GetAcl { path }),
         text().prop_map(|path| Request::Sync { path }),
@@ -124,28 +111,23 @@ fn watch() -> impl Strategy<Value = Request<'static>> {
             WatcherType::PersistentRecursive,
         ])
     };
-    let mode = select(vec![
-        AddWatchMode::Persistent,
-        AddWatchMode::PersistentRecursive,
-    ]);
+    let mode = select(vec![AddWatchMode::Persistent, AddWatchMode::PersistentRecursive]);
     let paths = || vec(path(), 0..4);
     let set = (zxid(), paths(), paths(), paths(), paths(), paths());
     prop_oneof![
         (path(), mode).prop_map(|(path, mode)| Request::AddWatch { path, mode }),
         (path(), kind()).prop_map(|(path, kind)| Request::CheckWatches { path, kind }),
         (path(), kind()).prop_map(|(path, kind)| Request::RemoveWatches { path, kind }),
-        set.prop_map(
-            |(relative_zxid, data, exist, child, persistent, persistent_recursive)| {
-                Request::SetWatches(SetWatches {
-                    relative_zxid,
-                    data,
-                    exist,
-                    child,
-                    persistent,
-                    persistent_recursive,
-                })
-            }
-        ),
+        set.prop_map(|(relative_zxid, data, exist, child, persistent, persistent_recursive)| {
+            Request::SetWatches(SetWatches {
+                relative_zxid,
+                data,
+                exist,
+                child,
+                persistent,
+                persistent_recursive,
+            })
+        }),
     ]
 }
 

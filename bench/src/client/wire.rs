@@ -37,10 +37,7 @@ impl ReplyHeader {
     #[inline]
     pub(crate) fn parse(frame: &[u8]) -> Result<(Self, &[u8]), BenchError> {
         let Some((head, body)) = frame.split_at_checked(REPLY_HEADER_BYTES) else {
-            return Err(BenchError::Protocol(format!(
-                "a reply of {} bytes",
-                frame.len()
-            )));
+            return Err(BenchError::Protocol(format!("a reply of {} bytes", frame.len())));
         };
         let header = Self {
             xid: i32::from_be_bytes(head[0..4].try_into().expect("four bytes")),
@@ -82,9 +79,7 @@ pub(crate) fn buffer(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 pub(crate) fn parse_connected(frame: &[u8]) -> Result<Session, BenchError> {
     // Version, timeout, session id, password; newer servers add one byte for read-only.
     if frame.len() < CONNECTED_BYTES {
-        return Err(BenchError::Protocol(
-            "a connect reply that ends early".to_owned(),
-        ));
+        return Err(BenchError::Protocol("a connect reply that ends early".to_owned()));
     }
     let session = Session {
         timeout_ms: i32::from_be_bytes(frame[4..8].try_into().expect("four bytes")),
@@ -232,20 +227,14 @@ mod tests {
     fn get_data_has_the_bytes_that_a_zookeeper_client_sends() {
         let mut output = Vec::new();
         get_data(&mut output, 7, "/a");
-        let expected = [
-            0, 0, 0, 15, 0, 0, 0, 7, 0, 0, 0, 4, 0, 0, 0, 2, b'/', b'a', 0,
-        ];
+        let expected = [0, 0, 0, 15, 0, 0, 0, 7, 0, 0, 0, 4, 0, 0, 0, 2, b'/', b'a', 0];
         assert_eq!(output, expected);
     }
 
     #[test]
     fn the_handshake_has_forty_five_bytes_and_carries_the_session() {
         let mut output = Vec::new();
-        let session = Session {
-            id: 0x0102,
-            password: [9; 16],
-            timeout_ms: 0,
-        };
+        let session = Session { id: 0x0102, password: [9; 16], timeout_ms: 0 };
         connect(&mut output, 30_000, session, 5);
         assert_eq!(output.len(), 4 + 45);
         assert_eq!(output[..4], 45_i32.to_be_bytes());
@@ -257,44 +246,22 @@ mod tests {
     #[test]
     fn frames_come_out_whole_or_not_at_all() {
         let mut bytes = Vec::new();
-        reply(
-            &mut bytes,
-            ReplyHeader {
-                xid: 3,
-                zxid: 9,
-                error: -101,
-            },
-            &[b"rest"],
-        );
+        reply(&mut bytes, ReplyHeader { xid: 3, zxid: 9, error: -101 }, &[b"rest"]);
         for cut in 0..bytes.len() {
             assert!(frame(&bytes[..cut]).unwrap().is_none());
         }
         let (header, body) = ReplyHeader::parse(frame(&bytes).unwrap().unwrap()).unwrap();
-        assert_eq!(
-            header,
-            ReplyHeader {
-                xid: 3,
-                zxid: 9,
-                error: NO_NODE
-            }
-        );
+        assert_eq!(header, ReplyHeader { xid: 3, zxid: 9, error: NO_NODE });
         assert_eq!(body, b"rest");
         assert!(frame(&(-1_i32).to_be_bytes()).is_err());
     }
 
     #[test]
     fn an_expired_session_is_told_from_a_granted_one() {
-        let granted = Session {
-            id: 77,
-            password: [1; 16],
-            timeout_ms: 4000,
-        };
+        let granted = Session { id: 77, password: [1; 16], timeout_ms: 4000 };
         let mut bytes = Vec::new();
         connected(&mut bytes, granted);
-        assert_eq!(
-            parse_connected(frame(&bytes).unwrap().unwrap()).unwrap(),
-            granted
-        );
+        assert_eq!(parse_connected(frame(&bytes).unwrap().unwrap()).unwrap(), granted);
         bytes.clear();
         connected(&mut bytes, Session::default());
         let refused = parse_connected(frame(&bytes).unwrap().unwrap());

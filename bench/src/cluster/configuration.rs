@@ -17,9 +17,7 @@ pub(super) fn write(
     options: &ClusterOptions,
     directory: &WorkDirectory,
 ) -> Result<Vec<Server>, BenchError> {
-    (0..count)
-        .map(|index| write_one(system, index, count, options, directory))
-        .collect()
+    (0..count).map(|index| write_one(system, index, count, options, directory)).collect()
 }
 
 fn write_one(
@@ -68,10 +66,7 @@ fn command(
             let program = options
                 .pigeonhole
                 .canonicalize()
-                .map_err(BenchError::io(format!(
-                    "find {}",
-                    options.pigeonhole.display()
-                )))?;
+                .map_err(BenchError::io(format!("find {}", options.pigeonhole.display())))?;
             let mut command = Command::new(program);
             command.arg("serve").arg(zoo_cfg);
             command
@@ -106,21 +101,17 @@ fn zoo_cfg_text(
         data.display()
     );
     let own: Vec<String> = match system {
-        System::ZooKeeper => [
-            "forceSync=yes".to_owned(),
-            "admin.enableServer=false".to_owned(),
-        ]
-        .into_iter()
-        .chain(options.zookeeper_option.iter().cloned())
-        .collect(),
+        System::ZooKeeper => ["forceSync=yes".to_owned(), "admin.enableServer=false".to_owned()]
+            .into_iter()
+            .chain(options.zookeeper_option.iter().cloned())
+            .collect(),
         // Servers that share a machine must not all claim its first core.
-        System::Pigeonhole => [
-            format!("pigeonhole.shards={}", options.shards),
-            "pigeonhole.pin=off".to_owned(),
-        ]
-        .into_iter()
-        .chain(options.pigeonhole_option.iter().cloned())
-        .collect(),
+        System::Pigeonhole => {
+            [format!("pigeonhole.shards={}", options.shards), "pigeonhole.pin=off".to_owned()]
+                .into_iter()
+                .chain(options.pigeonhole_option.iter().cloned())
+                .collect()
+        }
         System::Floor => Vec::new(),
     };
     for line in own {
@@ -150,9 +141,5 @@ fn ports(system: System, count: u16, options: &ClusterOptions) -> Ports {
         System::Floor => 120 + 10 * u16::from(count > 1),
     };
     let client = options.base_port + cluster;
-    Ports {
-        client,
-        quorum: client + 20,
-        election: client + 40,
-    }
+    Ports { client, quorum: client + 20, election: client + 40 }
 }

@@ -36,13 +36,7 @@ impl Server {
                 Ok(())
             });
         }
-        Self {
-            name,
-            address,
-            command,
-            home,
-            child: None,
-        }
+        Self { name, address, command, home, child: None }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -65,18 +59,13 @@ impl Server {
             .append(true)
             .open(self.log_path())
             .map_err(BenchError::io(format!("open the log of {}", self.name)))?;
-        let errors = log
-            .try_clone()
-            .map_err(BenchError::io("duplicate a descriptor"))?;
+        let errors = log.try_clone().map_err(BenchError::io("duplicate a descriptor"))?;
         let child = self
             .command
             .stdout(log)
             .stderr(errors)
             .spawn()
-            .map_err(BenchError::io(format!(
-                "start {:?}",
-                self.command.get_program()
-            )))?;
+            .map_err(BenchError::io(format!("start {:?}", self.command.get_program())))?;
         self.child = Some(child);
         Ok(())
     }
@@ -88,13 +77,8 @@ impl Server {
             if let Ok(client) = Client::connect(self.address, POLL_PATIENCE) {
                 return client.close();
             }
-            let child = self
-                .child
-                .as_mut()
-                .expect("only a started server is waited for");
-            let exited = child
-                .try_wait()
-                .map_err(BenchError::io("look after a server"))?;
+            let child = self.child.as_mut().expect("only a started server is waited for");
+            let exited = child.try_wait().map_err(BenchError::io("look after a server"))?;
             let problem = match exited {
                 Some(status) => format!("ended with {status}"),
                 None if Instant::now() > deadline => format!("does not serve after {patience:?}"),
@@ -103,11 +87,7 @@ impl Server {
                     continue;
                 }
             };
-            return Err(BenchError::Invalid(format!(
-                "{} {problem}; {}",
-                self.name,
-                self.log()
-            )));
+            return Err(BenchError::Invalid(format!("{} {problem}; {}", self.name, self.log())));
         }
     }
 

@@ -16,10 +16,9 @@ impl WorkDirectory {
         let path = parent.join(format!("pigeonhole-bench-{}", std::process::id()));
         fs::create_dir_all(&path).map_err(BenchError::io(format!("create {}", path.display())))?;
         // Servers run elsewhere, so their paths must not depend on where this process stands.
-        let path = path.canonicalize().map_err(BenchError::io(format!(
-            "find the path of {}",
-            path.display()
-        )))?;
+        let path = path
+            .canonicalize()
+            .map_err(BenchError::io(format!("find the path of {}", path.display())))?;
         Ok(Self { path, keep })
     }
 

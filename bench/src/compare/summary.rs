@@ -96,9 +96,5 @@ fn spread(reports: &[&Report], of: impl Fn(&Report) -> f64) -> Spread {
     } else {
         f64::midpoint(values[middle - 1], values[middle])
     };
-    Spread {
-        median,
-        min: values[0],
-        max: values[values.len() - 1],
-    }
+    Spread { median, min: values[0], max: values[values.len() - 1] }
 }

@@ -46,13 +46,7 @@ fn write_all(text: &mut String, comparison: &Comparison<'_>) -> Result {
 }
 
 fn write_head(text: &mut String, comparison: &Comparison<'_>) -> Result {
-    let Comparison {
-        options,
-        cpus,
-        kernel,
-        stolen_percent,
-        ..
-    } = comparison;
+    let Comparison { options, cpus, kernel, stolen_percent, .. } = comparison;
     let cluster = &options.cluster;
     writeln!(
         text,
@@ -69,10 +63,7 @@ fn write_head(text: &mut String, comparison: &Comparison<'_>) -> Result {
         cluster.java_flags.join(" "),
         cluster.shards,
     )?;
-    for (when, disk) in [
-        ("before", comparison.disk_before),
-        ("after", comparison.disk_after),
-    ] {
+    for (when, disk) in [("before", comparison.disk_before), ("after", comparison.disk_after)] {
         writeln!(
             text,
             "disk {when}: 4 KiB and fdatasync p50 {:.0}, p99 {:.0}, max {:.0} µs",
@@ -81,8 +72,8 @@ fn write_head(text: &mut String, comparison: &Comparison<'_>) -> Result {
     }
     writeln!(
         text,
-        "CPU is that of all servers, RSS that of the largest; others is the most that anything else \
-         took of the CPUs."
+        "CPU is that of all servers, RSS that of the largest; others is the most that anything \
+         else took of the CPUs."
     )
 }
 
@@ -114,16 +105,8 @@ fn write_row(text: &mut String, summary: &Summary) -> Result {
 }
 
 fn write_quantiles(text: &mut String, quantiles: Quantiles) -> Result {
-    let Quantiles {
-        p50_us,
-        p99_us,
-        p999_us,
-    } = quantiles;
-    write!(
-        text,
-        " {:>9.1} {:>9.1} {:>9.1}",
-        p50_us.median, p99_us.median, p999_us.median
-    )
+    let Quantiles { p50_us, p99_us, p999_us } = quantiles;
+    write!(text, " {:>9.1} {:>9.1} {:>9.1}", p50_us.median, p99_us.median, p999_us.median)
 }
 
 /// How many times better Pigeonhole is than ZooKeeper, and how much of each floor it reaches.
@@ -140,16 +123,11 @@ fn write_ratios(text: &mut String, summaries: &[&Summary]) -> Result {
             latency_ratios("p50", "p99", ours.all, theirs.all),
             theirs.server_cpu_us_per_request.median / ours.server_cpu_us_per_request.median,
         )?;
-        for (name, ours, theirs) in [
-            ("reads", ours.reads, theirs.reads),
-            ("writes", ours.writes, theirs.writes),
-        ] {
+        for (name, ours, theirs) in
+            [("reads", ours.reads, theirs.reads), ("writes", ours.writes, theirs.writes)]
+        {
             if let (Some(ours), Some(theirs)) = (ours, theirs) {
-                writeln!(
-                    text,
-                    "    {name}: {}",
-                    latency_ratios("p50", "p99", ours, theirs)
-                )?;
+                writeln!(text, "    {name}: {}", latency_ratios("p50", "p99", ours, theirs))?;
             }
         }
     }

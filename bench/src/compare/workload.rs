@@ -44,9 +44,7 @@ impl Workload {
             servers,
             connections: self.connections,
             depth: self.depth,
-            mix: Mix {
-                read_percent: self.read_percent,
-            },
+            mix: Mix { read_percent: self.read_percent },
             value_bytes: options.value_bytes,
             subtrees: options.subtrees,
             keys_per_subtree: options.keys_per_subtree,
@@ -67,9 +65,7 @@ pub(super) fn select(names: &[String]) -> Result<Vec<Workload>, BenchError> {
     let known = |name: &String| WORKLOADS.iter().any(|workload| workload.name == name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {
         let names = WORKLOADS.map(|workload| workload.name).join(", ");
-        return Err(BenchError::Invalid(format!(
-            "no workload `{unknown}`; there are {names}"
-        )));
+        return Err(BenchError::Invalid(format!("no workload `{unknown}`; there are {names}")));
     }
     let selected =
         |workload: &&Workload| names.is_empty() || names.iter().any(|name| name == workload.name);

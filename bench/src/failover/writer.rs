@@ -35,11 +35,7 @@ pub(super) fn write_until_stopped(
     stop: &AtomicBool,
     acks: &Sender<Ack>,
 ) {
-    let mut reach = Reach {
-        servers,
-        next: usize::try_from(writer).unwrap_or(0),
-        session: None,
-    };
+    let mut reach = Reach { servers, next: usize::try_from(writer).unwrap_or(0), session: None };
     let mut client = None;
     let mut sequence = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -50,12 +46,7 @@ pub(super) fn write_until_stopped(
         let sent = Instant::now();
         match connected.create(&path(writer, sequence), b"") {
             Ok(wire::OK | NODE_EXISTS) => {
-                let ack = Ack {
-                    writer,
-                    sequence,
-                    sent,
-                    received: Instant::now(),
-                };
+                let ack = Ack { writer, sequence, sent, received: Instant::now() };
                 if acks.send(ack).is_err() {
                     return;
                 }

@@ -18,10 +18,7 @@ pub(crate) fn measure(directory: &Path) -> Result<Latency, BenchError> {
         .truncate(true)
         .custom_flags(libc::O_DIRECT)
         .open(&path)
-        .map_err(BenchError::io(format!(
-            "open {} past the page cache",
-            path.display()
-        )))?;
+        .map_err(BenchError::io(format!("open {} past the page cache", path.display())))?;
     let measured = write_and_time(&file).map_err(BenchError::io("write to the disk floor's file"));
     let removed = fs::remove_file(&path).map_err(BenchError::io("remove the disk floor's file"));
     measured.and_then(|latency| removed.map(|()| latency))

@@ -73,11 +73,7 @@ impl Znodes {
         let (xid, rest) = frame.split_first_chunk::<4>().ok_or_else(short)?;
         let (opcode, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
         let xid = i32::from_be_bytes(*xid);
-        let ok = ReplyHeader {
-            xid,
-            zxid: 1,
-            error: wire::OK,
-        };
+        let ok = ReplyHeader { xid, zxid: 1, error: wire::OK };
         let (opcode, stat) = (i32::from_be_bytes(*opcode), [0; wire::STAT_BYTES]);
         if matches!(opcode, wire::PING | wire::CLOSE_SESSION) {
             wire::reply(output, ok, &[]);
@@ -97,24 +93,10 @@ impl Znodes {
                 wire::reply(output, ok, &[&frame[8..12], path]);
             }
             (wire::CREATE, Some(_)) => {
-                wire::reply(
-                    output,
-                    ReplyHeader {
-                        error: wire::NODE_EXISTS,
-                        ..ok
-                    },
-                    &[],
-                );
+                wire::reply(output, ReplyHeader { error: wire::NODE_EXISTS, ..ok }, &[]);
             }
             (wire::SYNC, _) => wire::reply(output, ok, &[&frame[8..12], path]),
-            _ => wire::reply(
-                output,
-                ReplyHeader {
-                    error: wire::NO_NODE,
-                    ..ok
-                },
-                &[],
-            ),
+            _ => wire::reply(output, ReplyHeader { error: wire::NO_NODE, ..ok }, &[]),
         }
         Ok(())
     }
@@ -127,11 +109,7 @@ fn data_reply_body(data: &[u8]) -> Result<Vec<u8>, BenchError> {
 }
 
 const CONNECTIONS_EXPECTED: u32 = 256;
-const SESSION: Session = Session {
-    id: 1,
-    password: [0; 16],
-    timeout_ms: 30_000,
-};
+const SESSION: Session = Session { id: 1, password: [0; 16], timeout_ms: 30_000 };
 
 #[cfg(test)]
 mod tests {
@@ -159,10 +137,7 @@ mod tests {
         assert_eq!(code_and_body(&mut znodes, &create).0, wire::OK);
         assert_eq!(code_and_body(&mut znodes, &create).0, wire::NODE_EXISTS);
         let (code, body) = code_and_body(&mut znodes, &request);
-        assert_eq!(
-            (code, wire::data_of(&body).unwrap()),
-            (wire::OK, b"one".as_slice())
-        );
+        assert_eq!((code, wire::data_of(&body).unwrap()), (wire::OK, b"one".as_slice()));
 
         let mut set = Vec::new();
         wire::set_data(&mut set, 5, "/a", b"second");

@@ -84,12 +84,7 @@ impl Connection {
             Operation::Write
         };
         self.last_sent = now;
-        self.outstanding.push_back(Outstanding {
-            xid,
-            operation,
-            key,
-            started,
-        });
+        self.outstanding.push_back(Outstanding { xid, operation, key, started });
     }
 
     /// Asks the server to end the session; no request may follow.
@@ -111,10 +106,7 @@ impl Connection {
             return Ok(());
         }
         let Some(asked) = self.outstanding.pop_front() else {
-            return Err(BenchError::Protocol(format!(
-                "nobody asked for xid {}",
-                header.xid
-            )));
+            return Err(BenchError::Protocol(format!("nobody asked for xid {}", header.xid)));
         };
         if header.xid != asked.xid {
             let what = format!("a reply to xid {} where {} is due", header.xid, asked.xid);
@@ -146,34 +138,16 @@ mod tests {
     use super::*;
 
     fn answer(connection: &mut Connection, recorder: &mut Recorder, xid: i32, data: &[u8]) -> bool {
-        let templates = Templates::new(
-            Keys {
-                subtrees: 1,
-                keys_per_subtree: 1,
-            },
-            20,
-        );
+        let templates = Templates::new(Keys { subtrees: 1, keys_per_subtree: 1 }, 20);
         let length = i32::try_from(data.len()).unwrap().to_be_bytes();
         let mut bytes = Vec::new();
-        let header = ReplyHeader {
-            xid,
-            zxid: 1,
-            error: wire::OK,
-        };
+        let header = ReplyHeader { xid, zxid: 1, error: wire::OK };
         wire::reply(&mut bytes, header, &[&length, data, &[0; wire::STAT_BYTES]]);
-        connection
-            .on_reply(&bytes[4..], 5, &templates, recorder)
-            .is_ok()
+        connection.on_reply(&bytes[4..], 5, &templates, recorder).is_ok()
     }
 
     fn ask(connection: &mut Connection) {
-        let templates = Templates::new(
-            Keys {
-                subtrees: 1,
-                keys_per_subtree: 1,
-            },
-            20,
-        );
+        let templates = Templates::new(Keys { subtrees: 1, keys_per_subtree: 1 }, 20);
         let mix = Mix { read_percent: 100 };
         connection.issue(2, 2, mix, &templates, &mut Random::new(1), &mut Vec::new());
     }

@@ -48,12 +48,7 @@ impl Templates {
         wire::get_data(&mut read, 0, &keys.path(0));
         let mut write = Vec::new();
         wire::set_data(&mut write, 0, &keys.path(0), &value(0, value_bytes));
-        Self {
-            keys,
-            read,
-            write,
-            value_bytes,
-        }
+        Self { keys, read, write, value_bytes }
     }
 
     #[inline]
@@ -84,10 +79,7 @@ impl Templates {
     #[inline]
     fn patch(&self, request: &mut [u8], xid: i32, key: u32) {
         request[wire::XID_OFFSET..][..4].copy_from_slice(&xid.to_be_bytes());
-        let (subtree, key) = (
-            key / self.keys.keys_per_subtree,
-            key % self.keys.keys_per_subtree,
-        );
+        let (subtree, key) = (key / self.keys.keys_per_subtree, key % self.keys.keys_per_subtree);
         put_digits(&mut request[SUBTREE_OFFSET..][..SUBTREE_DIGITS], subtree);
         put_digits(&mut request[KEY_OFFSET..][..KEY_DIGITS], key);
     }
@@ -132,10 +124,7 @@ mod tests {
 
     #[test]
     fn a_patched_template_is_the_request_encoded_from_scratch() {
-        let keys = Keys {
-            subtrees: 16,
-            keys_per_subtree: 1000,
-        };
+        let keys = Keys { subtrees: 16, keys_per_subtree: 1000 };
         for value_bytes in [0, 7, 8, 100] {
             let templates = Templates::new(keys, value_bytes);
             for key in [0, 9, 999, 1000, 15_999] {
@@ -152,10 +141,7 @@ mod tests {
 
     #[test]
     fn another_keys_value_is_noticed() {
-        let keys = Keys {
-            subtrees: 2,
-            keys_per_subtree: 10,
-        };
+        let keys = Keys { subtrees: 2, keys_per_subtree: 10 };
         assert_eq!(keys.path(13), "/bench-001/key-000003");
         assert_eq!(keys.of_subtree(1), 10..20);
         let templates = Templates::new(keys, 100);

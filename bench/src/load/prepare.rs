@@ -67,11 +67,7 @@ pub(crate) fn create(server: SocketAddr, keys: Keys, value_bytes: usize) -> Resu
 }
 
 fn expect(request: &'static str, code: i32) -> Result<(), BenchError> {
-    if code == wire::OK {
-        Ok(())
-    } else {
-        Err(BenchError::Refused { request, code })
-    }
+    if code == wire::OK { Ok(()) } else { Err(BenchError::Refused { request, code }) }
 }
 
 /// The whole set-up has to come through, so a server is given more time than a client would.

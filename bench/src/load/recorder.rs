@@ -108,15 +108,9 @@ impl Recorder {
         if self.errors() == 0 {
             return None;
         }
-        let mut parts: Vec<String> = self
-            .refusals
-            .iter()
-            .map(|(code, count)| format!("{count} × error {code}"))
-            .collect();
-        parts.push(format!(
-            "{} wrong answers, {} unanswered",
-            self.wrong_answers, self.unanswered
-        ));
+        let mut parts: Vec<String> =
+            self.refusals.iter().map(|(code, count)| format!("{count} × error {code}")).collect();
+        parts.push(format!("{} wrong answers, {} unanswered", self.wrong_answers, self.unanswered));
         parts.extend(self.first_failure.clone());
         Some(parts.join("; "))
     }

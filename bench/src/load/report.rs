@@ -110,10 +110,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let heading = ["", "count", "p50 µs", "p99 µs", "p99.9 µs", "max µs"];
         let [name, count, p50, p99, p999, max] = heading;
-        writeln!(
-            f,
-            "{name:<9} {count:>10} {p50:>10} {p99:>10} {p999:>10} {max:>10}"
-        )?;
+        writeln!(f, "{name:<9} {count:>10} {p50:>10} {p99:>10} {p999:>10} {max:>10}")?;
         let rows = [
             ("all", self.all),
             ("reads", self.reads),
@@ -121,32 +118,17 @@ impl fmt::Display for Report {
             ("lateness", self.lateness),
         ];
         for (name, latency) in rows.iter().filter(|(_, latency)| latency.count > 0) {
-            let Latency {
-                count,
-                p50_us,
-                p99_us,
-                p999_us,
-                max_us,
-            } = latency;
+            let Latency { count, p50_us, p99_us, p999_us, max_us } = latency;
             write!(f, "{name:<9} {count:>10} {p50_us:>10.1} {p99_us:>10.1} ")?;
             writeln!(f, "{p999_us:>10.1} {max_us:>10.1}")?;
         }
-        let Self {
-            requests_per_second,
-            errors,
-            client_cpu_us_per_request,
-            ..
-        } = self;
+        let Self { requests_per_second, errors, client_cpu_us_per_request, .. } = self;
         write!(f, "{requests_per_second:.0} requests/s, {errors} errors, ")?;
         write!(f, "client CPU {client_cpu_us_per_request:.2} µs a request")?;
         if let (Some(cpu), Some(resident)) =
             (self.server_cpu_us_per_request, self.server_resident_bytes)
         {
-            write!(
-                f,
-                ", server CPU {cpu:.2} µs a request, resident {} MiB",
-                resident >> 20
-            )?;
+            write!(f, ", server CPU {cpu:.2} µs a request, resident {} MiB", resident >> 20)?;
         }
         if let Some(errors) = &self.errors_explained {
             write!(f, "\nINVALID: {errors}")?;

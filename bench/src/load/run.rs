@@ -39,11 +39,7 @@ impl<'a> Run<'a> {
         for (number, server) in (0..options.connections).zip(servers) {
             let socket = Client::connect(*server, CONNECT_PATIENCE)?.into_stream();
             let stream = streams.add(socket);
-            assert_eq!(
-                stream,
-                connections.len(),
-                "a new ring numbers its streams from zero"
-            );
+            assert_eq!(stream, connections.len(), "a new ring numbers its streams from zero");
             let keys = if options.subtree_affine {
                 options.keys().of_subtree(number % options.subtrees)
             } else {
@@ -55,11 +51,7 @@ impl<'a> Run<'a> {
         let schedule = options.rate.map_or_else(Vec::new, |rate| {
             arrivals(rate, options.end(), options.arrivals, &mut random)
         });
-        let timed_by = if options.rate.is_some() {
-            TimedBy::Start
-        } else {
-            TimedBy::Reply
-        };
+        let timed_by = if options.rate.is_some() { TimedBy::Start } else { TimedBy::Reply };
         let window = (nanoseconds(options.warm_up()), nanoseconds(options.end()));
         Ok(Self {
             options,
@@ -114,12 +106,7 @@ impl<'a> Run<'a> {
                 next_ping_check = now + nanoseconds(PING_INTERVAL) / 4;
             }
             self.start_due_requests(now);
-            let wake_at = self
-                .schedule
-                .get(self.scheduled)
-                .copied()
-                .unwrap_or(end)
-                .min(end);
+            let wake_at = self.schedule.get(self.scheduled).copied().unwrap_or(end).min(end);
             let patience = Duration::from_nanos(wake_at.saturating_sub(now)).min(PING_INTERVAL / 4);
             self.streams.wait(patience, &mut events)?;
             for event in &events {
@@ -157,14 +144,7 @@ impl<'a> Run<'a> {
             self.recorder.on_departure(now - intended);
             let (_, output) = self.streams.split(index);
             let mix = self.options.mix;
-            connection.issue(
-                intended,
-                now,
-                mix,
-                &self.templates,
-                &mut self.random,
-                output,
-            );
+            connection.issue(intended, now, mix, &self.templates, &mut self.random, output);
         }
     }
 
@@ -247,11 +227,7 @@ impl<'a> Run<'a> {
 
     /// Ends the sessions, so that the server does not time them out during the next run.
     fn close_sessions(&mut self) -> Result<(), BenchError> {
-        for connection in self
-            .connections
-            .iter_mut()
-            .filter(|connection| connection.alive)
-        {
+        for connection in self.connections.iter_mut().filter(|connection| connection.alive) {
             connection.close_session(self.streams.split(connection.stream).1);
             self.streams.flush(connection.stream);
         }
@@ -260,9 +236,7 @@ impl<'a> Run<'a> {
         while self.connections.iter().any(|connection| connection.alive) {
             let patience = deadline.saturating_sub(self.started.elapsed());
             if patience.is_zero() {
-                return Err(BenchError::Invalid(
-                    "sessions were not closed in time".to_owned(),
-                ));
+                return Err(BenchError::Invalid("sessions were not closed in time".to_owned()));
             }
             self.streams.wait(patience, &mut events)?;
             for event in &events {

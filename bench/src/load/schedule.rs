@@ -95,11 +95,7 @@ mod tests {
         for kind in [Arrivals::Constant, Arrivals::Poisson] {
             let arrivals = arrivals(2000, span, kind, &mut Random::new(1));
             assert!(arrivals.is_sorted());
-            assert!(
-                (19_000..21_000).contains(&arrivals.len()),
-                "{}",
-                arrivals.len()
-            );
+            assert!((19_000..21_000).contains(&arrivals.len()), "{}", arrivals.len());
             assert!(*arrivals.last().unwrap() < nanoseconds(span));
         }
     }
@@ -111,10 +107,7 @@ mod tests {
         for _ in 0..10_000 {
             seen[random.below(10) as usize] += 1;
         }
-        assert!(
-            seen.iter().all(|count| (800..1200).contains(count)),
-            "{seen:?}"
-        );
+        assert!(seen.iter().all(|count| (800..1200).contains(count)), "{seen:?}");
     }
 
     #[test]

@@ -76,10 +76,7 @@ impl Zxid {
         Epoch((self.0 >> 32) as u32)
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the lower half is the counter"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is the counter")]
     pub const fn counter(self) -> u32 {
         self.0 as u32
     }
@@ -89,10 +86,7 @@ impl Zxid {
     /// # Panics
     /// If the counter is exhausted: a leader hands over long before (see `limits`).
     pub fn next(self) -> Self {
-        assert!(
-            self.counter() < u32::MAX,
-            "the counter of {self} is exhausted"
-        );
+        assert!(self.counter() < u32::MAX, "the counter of {self} is exhausted");
         Self(self.0 + 1)
     }
 
@@ -202,10 +196,6 @@ debug_as_number!(Sequence "#", Generation "g", CoreId "core", ChainHash "h", Dis
 
 impl fmt::Debug for LinkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "link({:?},{:?},{})",
-            self.peer, self.core, self.incarnation
-        )
+        write!(f, "link({:?},{:?},{})", self.peer, self.core, self.incarnation)
     }
 }

@@ -54,11 +54,7 @@ pub(super) enum Stage {
     /// Nothing, or a part of the ConnectRequest, has come.
     Connecting,
     /// The home shard is asked for the session.
-    Establishing {
-        read_only: Option<bool>,
-        last_zxid_seen: Zxid,
-        is_new: bool,
-    },
+    Establishing { read_only: Option<bool>, last_zxid_seen: Zxid, is_new: bool },
     /// The session is this connection's.
     Attached,
     /// The driver is told to close it; nothing is read from it any more.
@@ -139,8 +135,8 @@ pub(super) struct Done {
     pub(super) closes: bool,
 }
 
-/// Where a request was executed, and up to where all events of that shard had come by then. What was
-/// refused was executed nowhere.
+/// Where a request was executed, and up to where all events of that shard had come by then. What
+/// was refused was executed nowhere.
 pub(super) enum Executed {
     Nowhere,
     In(ShardId, Zxid),
@@ -258,15 +254,9 @@ impl Connection {
 
     /// Moves replies that are next in order to the output; tells whether the connection ends.
     pub(super) fn flush(&mut self, map: ShardMap) -> bool {
-        while let Some(Slot {
-            state: SlotState::Done(_),
-            ..
-        }) = self.queue.front()
-        {
+        while let Some(Slot { state: SlotState::Done(_), .. }) = self.queue.front() {
             let slot = self.queue.pop_front().expect("it was just looked at");
-            let SlotState::Done(done) = slot.state else {
-                unreachable!("it was just looked at")
-            };
+            let SlotState::Done(done) = slot.state else { unreachable!("it was just looked at") };
             let zxid = if done.closes && done.code == ErrorCode::Unimplemented {
                 // ZooKeeper answers an unknown operation so, before it closes.
                 reply::ZXID_NONE
@@ -331,14 +321,10 @@ impl Connection {
 
     /// What the client has seen when it has read everything that is in the output.
     pub(super) fn checkpoint(&self) -> Option<Seen> {
-        let shards = self.seen.iter().map(|(shard, zxid)| SeenShard {
-            shard: shard.0,
-            zxid: zxid.0,
-        });
-        (!self.seen.is_empty()).then(|| Seen {
-            counter: self.zxid_sent.0,
-            shards: shards.collect(),
-        })
+        let shards =
+            self.seen.iter().map(|(shard, zxid)| SeenShard { shard: shard.0, zxid: zxid.0 });
+        (!self.seen.is_empty())
+            .then(|| Seen { counter: self.zxid_sent.0, shards: shards.collect() })
     }
 
     /// What a client that has read headers up to `counter` has surely seen.
@@ -346,19 +332,14 @@ impl Connection {
         let mut newest_first = self.seen_before.iter().rev();
         let known = newest_first.find(|seen| seen.counter <= counter.0);
         let shards = known.map_or(&[][..], |seen| &seen.shards);
-        shards
-            .iter()
-            .map(|seen| (ShardId(seen.shard), Zxid(seen.zxid)))
-            .collect()
+        shards.iter().map(|seen| (ShardId(seen.shard), Zxid(seen.zxid))).collect()
     }
 
     /// The newest request that this shard has executed and whose reply still waits: events come
-    /// behind it. What stands open before it is to be refused, or it would have been answered before.
+    /// behind it. What stands open before it is to be refused, or it would have been answered
+    /// before.
     pub(super) fn last_executed(&mut self, shard: ShardId) -> Option<&mut Slot> {
-        self.queue
-            .iter_mut()
-            .rev()
-            .find(|slot| slot.state.was_executed_in(shard))
+        self.queue.iter_mut().rev().find(|slot| slot.state.was_executed_in(shard))
     }
 }
 
@@ -366,9 +347,9 @@ impl SlotState {
     pub(super) fn was_executed_in(&self, wanted: ShardId) -> bool {
         match self {
             Self::Waiting { .. } => false,
-            Self::Open { gather, .. } => gather
-                .as_ref()
-                .is_some_and(|gather| gather.has_heard_from(wanted)),
+            Self::Open { gather, .. } => {
+                gather.as_ref().is_some_and(|gather| gather.has_heard_from(wanted))
+            }
             Self::Done(done) => match &done.executed {
                 Executed::Nowhere => false,
                 Executed::In(shard, _) => *shard == wanted,

@@ -79,15 +79,8 @@ impl Gather {
         shards: impl Iterator<Item = ShardId>,
         marks: PointMarks,
     ) -> Self {
-        let parts = shards.map(|shard| Part {
-            shard,
-            answer: None,
-        });
-        Self {
-            plan,
-            parts: parts.collect(),
-            marks,
-        }
+        let parts = shards.map(|shard| Part { shard, answer: None });
+        Self { plan, parts: parts.collect(), marks }
     }
 
     /// The oldest open question to this shard is answered: a shard answers in order.
@@ -238,13 +231,8 @@ fn union_stat(point: &str, parts: &[Part]) -> Result<Stat, ErrorCode> {
         };
         // A shard begins with its points already there, as if created before it counted: its
         // cversion starts that much below zero.
-        union.cversion = union
-            .cversion
-            .wrapping_add(stat.cversion)
-            .wrapping_add(twice);
-        union.children_count = union
-            .children_count
-            .saturating_add(stat.children_count - twice);
+        union.cversion = union.cversion.wrapping_add(stat.cversion).wrapping_add(twice);
+        union.children_count = union.children_count.saturating_add(stat.children_count - twice);
         union.pzxid = union.pzxid.max(stat.pzxid);
     }
     union.ok_or(ErrorCode::SystemError)
@@ -255,9 +243,7 @@ fn put_names(body: &mut Vec<u8>, point: &str, parts: &[Part]) -> Result<(), Erro
         let mut points = PARTITION_POINTS.iter();
         points.any(|other| path::parent(other) == Some(point) && path::name(other) == name)
     };
-    put_lists(body, parts, |part, name| {
-        part.shard == ShardId(0) || !is_point(name)
-    })
+    put_lists(body, parts, |part, name| part.shard == ShardId(0) || !is_point(name))
 }
 
 /// The lists that the parts' bodies begin with, in one.
@@ -298,10 +284,7 @@ fn points_under(point: &str) -> i32 {
 fn points_below(point: &str) -> i32 {
     let prefix = point.strip_suffix('/').unwrap_or(point);
     count_points(|other| {
-        other != point
-            && other
-                .strip_prefix(prefix)
-                .is_some_and(|rest| rest.starts_with('/'))
+        other != point && other.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'))
     })
 }
 

@@ -53,10 +53,7 @@ impl Gateway {
                 None => break,
                 Some(Ok(frame)) => self.on_frame(now, id, frame, replicas),
                 Some(Err(FrameError::Word(word))) => {
-                    self.wishes.push(Wish::Admin {
-                        connection: id,
-                        word,
-                    });
+                    self.wishes.push(Wish::Admin { connection: id, word });
                     if let Some(connection) = self.find(id) {
                         connection.stage = Stage::Closing;
                     }
@@ -143,10 +140,7 @@ impl Gateway {
             let Some(connection) = self.find(id) else {
                 return;
             };
-            let state = SlotState::Waiting {
-                op_code: header.op_code,
-                body: body.to_vec(),
-            };
+            let state = SlotState::Waiting { op_code: header.op_code, body: body.to_vec() };
             connection.queue.push_back(Slot {
                 xid: header.xid,
                 since: now,
@@ -196,10 +190,7 @@ impl Gateway {
         let zxid = connection.header_zxid(map, zxid);
         let mark = reply::begin(&mut connection.output);
         let result = replicas.read(shard, &reader, &request, &mut connection.output);
-        let code = result
-            .expect("the shard was here")
-            .err()
-            .unwrap_or(ErrorCode::Ok);
+        let code = result.expect("the shard was here").err().unwrap_or(ErrorCode::Ok);
         reply::finish(&mut connection.output, mark, xid, zxid, code);
         true
     }
@@ -234,10 +225,8 @@ impl Gateway {
         let Some(connection) = self.find(id) else {
             return;
         };
-        if let Some(Slot {
-            state: SlotState::Waiting { body, .. },
-            ..
-        }) = connection.queue.get_mut(index)
+        if let Some(Slot { state: SlotState::Waiting { body, .. }, .. }) =
+            connection.queue.get_mut(index)
         {
             *body = waiting;
         }
@@ -288,10 +277,7 @@ impl Gateway {
                 if !is_due || !self.make_ready(id, &[shard], true) {
                     return false;
                 }
-                let ask = WriteAsk::Client {
-                    op_code,
-                    body: body.to_vec(),
-                };
+                let ask = WriteAsk::Client { op_code, body: body.to_vec() };
                 self.issue_write(id, index, shard, Kind::Write, ask);
                 true
             }
@@ -301,20 +287,14 @@ impl Gateway {
                 }
                 let session = connection.session.id.0;
                 let generation = connection.session.generation.0;
-                let ask = WriteAsk::SessionClose {
-                    session,
-                    generation,
-                };
+                let ask = WriteAsk::SessionClose { session, generation };
                 self.issue_write(id, index, shard, Kind::Close, ask);
                 true
             }
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a request, its place and its surroundings"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "a request, its place and its surroundings")]
     fn issue_read(
         &mut self,
         now: Instant,
@@ -343,21 +323,14 @@ impl Gateway {
                 let reader = connection.reader();
                 let mut reply_body = Vec::new();
                 let result = replicas.read(shard, &reader, request, &mut reply_body);
-                let code = result
-                    .expect("the shard was here")
-                    .err()
-                    .unwrap_or(ErrorCode::Ok);
+                let code = result.expect("the shard was here").err().unwrap_or(ErrorCode::Ok);
                 let executed = Executed::In(shard, zxid);
                 self.done_in(id, index, executed, zxid, code, reply_body, false);
                 true
             }
             None => {
                 let reader = connection.reader();
-                let what = What::Read {
-                    reader,
-                    op_code,
-                    body: body.to_vec(),
-                };
+                let what = What::Read { reader, op_code, body: body.to_vec() };
                 let ticket = self.ask_for(shard, what, Purpose::Request(id));
                 self.open_at(id, index, ticket, Some(shard), 1, Kind::Read, None);
                 true
@@ -379,11 +352,7 @@ impl Gateway {
         let sync_limit = self.config.periods.sync_limit;
         // The events that setWatches fires come by mail, and its reply behind them.
         let sets_watches = matches!(request, Request::SetWatches(_));
-        let kind = if sets_watches {
-            Kind::Barrier
-        } else {
-            Kind::Read
-        };
+        let kind = if sets_watches { Kind::Barrier } else { Kind::Read };
         let Some(connection) = self.find(id) else {
             return false;
         };
@@ -489,10 +458,7 @@ impl Gateway {
         true
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a request, its place, and what it waits for"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "a request, its place, and what it waits for")]
     fn open_at(
         &mut self,
         id: ConnectionId,
@@ -507,13 +473,7 @@ impl Gateway {
             return;
         };
         connection.on_issued(kind, shard);
-        let open = SlotState::Open {
-            ticket,
-            answers,
-            kind,
-            gather,
-            echo: Vec::new(),
-        };
+        let open = SlotState::Open { ticket, answers, kind, gather, echo: Vec::new() };
         connection.queue[index].state = open;
     }
 
@@ -521,11 +481,7 @@ impl Gateway {
         match error {
             RequestError::Code(code) => self.done_at(id, index, code, &[], false),
             RequestError::Final(code) => self.done_at(id, index, code, &[], true),
-            RequestError::MultiOperation {
-                index: failed,
-                count,
-                code,
-            } => {
+            RequestError::MultiOperation { index: failed, count, code } => {
                 let mut body = Vec::new();
                 reply::multi_failed(&mut body, failed, count, code);
                 self.done_at(id, index, ErrorCode::Ok, &body, false);
@@ -541,12 +497,7 @@ impl Gateway {
         let mut body = Vec::new();
         let mut known = reply::begin_vector(&mut body);
         for identity in connection.identities.iter() {
-            reply::push_identity(
-                &mut body,
-                &mut known,
-                &identity.scheme,
-                identity.user_name(),
-            );
+            reply::push_identity(&mut body, &mut known, &identity.scheme, identity.user_name());
         }
         reply::finish_vector(&mut body, known);
         self.done_at(id, index, ErrorCode::Ok, &body, false);
@@ -578,12 +529,7 @@ impl Gateway {
         let reader = connection.reader();
         let watching: Vec<ShardId> = connection.watching.iter().copied().collect();
         for shard in watching {
-            self.ask(
-                shard,
-                What::Identify {
-                    reader: reader.clone(),
-                },
-            );
+            self.ask(shard, What::Identify { reader: reader.clone() });
         }
     }
 }

@@ -56,24 +56,11 @@ pub struct ClientLimits {
 /// What a gateway asks for.
 #[derive(Debug)]
 pub enum Wish {
-    Mail {
-        to: Recipient,
-        mail: Mail,
-    },
-    Output {
-        connection: ConnectionId,
-    },
-    Pause {
-        connection: ConnectionId,
-        paused: bool,
-    },
-    Close {
-        connection: ConnectionId,
-    },
-    Admin {
-        connection: ConnectionId,
-        word: [u8; 4],
-    },
+    Mail { to: Recipient, mail: Mail },
+    Output { connection: ConnectionId },
+    Pause { connection: ConnectionId, paused: bool },
+    Close { connection: ConnectionId },
+    Admin { connection: ConnectionId, word: [u8; 4] },
 }
 
 /// The replicas that live on the gateway's core.
@@ -163,10 +150,7 @@ impl Gateway {
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
-        assert!(
-            self.connections[slot].is_none(),
-            "a slot is free before it is used again"
-        );
+        assert!(self.connections[slot].is_none(), "a slot is free before it is used again");
         let frame_bytes_max = self.config.client.frame_bytes_max;
         let connection = Connection::new(id, address, entropy, frame_bytes_max, now);
         self.connections[slot] = Some(connection);
@@ -179,8 +163,7 @@ impl Gateway {
             self.close(id);
             return;
         }
-        self.deadlines
-            .insert((now + Duration::from_ms(CONNECT_TIME_MS_MAX), id));
+        self.deadlines.insert((now + Duration::from_ms(CONNECT_TIME_MS_MAX), id));
     }
 
     /// The connection is gone; nothing is known of it afterwards.
@@ -272,11 +255,7 @@ impl Gateway {
 
     /// Client requests that have been read and not replied to.
     pub fn outstanding(&self) -> usize {
-        self.connections
-            .iter()
-            .flatten()
-            .map(|connection| connection.queue.len())
-            .sum()
+        self.connections.iter().flatten().map(|connection| connection.queue.len()).sum()
     }
 
     fn slot_mut(&mut self, id: ConnectionId) -> Option<&mut Option<Connection>> {
@@ -308,15 +287,9 @@ impl Gateway {
     }
 
     fn ask_as(&mut self, ticket: Ticket, shard: ShardId, what: What) {
-        let ask = Ask {
-            core: self.config.core,
-            ticket,
-            what,
-        };
-        self.wishes.push(Wish::Mail {
-            to: Recipient::Shard(shard),
-            mail: Mail::Ask { shard, ask },
-        });
+        let ask = Ask { core: self.config.core, ticket, what };
+        self.wishes
+            .push(Wish::Mail { to: Recipient::Shard(shard), mail: Mail::Ask { shard, ask } });
     }
 
     fn close(&mut self, id: ConnectionId) {
@@ -351,10 +324,7 @@ impl Gateway {
             waiting > OUTPUT_BYTES_PAUSE || connection.queue.len() >= REQUESTS_PER_CONNECTION_MAX;
         if paused != connection.is_paused {
             connection.is_paused = paused;
-            self.wishes.push(Wish::Pause {
-                connection: id,
-                paused,
-            });
+            self.wishes.push(Wish::Pause { connection: id, paused });
         }
     }
 }

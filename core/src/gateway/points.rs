@@ -123,14 +123,11 @@ impl Gateway {
             return false;
         };
         let setting = connection.queue.iter().find_map(|slot| match &slot.state {
-            SlotState::Open {
-                ticket,
-                gather: Some(gather),
-                ..
-            } if gather.sets_watches()
-                && gather.waits_for(shard)
-                && gather.marks.children & point != 0
-                && gather.marks.fired & point == 0 =>
+            SlotState::Open { ticket, gather: Some(gather), .. }
+                if gather.sets_watches()
+                    && gather.waits_for(shard)
+                    && gather.marks.children & point != 0
+                    && gather.marks.fired & point == 0 =>
             {
                 Some(*ticket)
             }
@@ -149,10 +146,7 @@ impl Gateway {
             return;
         };
         if let Some(slot) = connection.slot_of(ticket)
-            && let SlotState::Open {
-                gather: Some(gather),
-                ..
-            } = &mut slot.state
+            && let SlotState::Open { gather: Some(gather), .. } = &mut slot.state
         {
             gather.marks.fired |= point;
         }
@@ -186,14 +180,11 @@ impl Gateway {
 }
 
 impl Connection {
-    /// The watch's one event may still be held behind the reply to a request that this shard has not
-    /// executed yet. That reply will show this shard's change: then this event goes, ahead of it,
+    /// The watch's one event may still be held behind the reply to a request that this shard has
+    /// not executed yet. That reply will show this shard's change: then this event goes, ahead of it,
     /// and the one that is held does not.
     fn overtakes(&mut self, shard: ShardId, ticket: Ticket) -> bool {
-        let executed = self
-            .queue
-            .iter()
-            .rposition(|slot| slot.state.was_executed_in(shard));
+        let executed = self.queue.iter().rposition(|slot| slot.state.was_executed_in(shard));
         let later = executed.map_or(0, |index| index + 1);
         self.queue.range_mut(later..).any(|slot| {
             let before = slot.events.len();
@@ -205,10 +196,9 @@ impl Connection {
     /// Whether the shard has been asked to watch the point's children and has not answered.
     fn registers(&self, point: u8, shard: ShardId) -> bool {
         self.queue.iter().any(|slot| match &slot.state {
-            SlotState::Open {
-                gather: Some(gather),
-                ..
-            } => gather.marks.children & point != 0 && gather.waits_for(shard),
+            SlotState::Open { gather: Some(gather), .. } => {
+                gather.marks.children & point != 0 && gather.waits_for(shard)
+            }
             _ => false,
         })
     }
@@ -223,9 +213,7 @@ impl PointWatches {
 }
 
 fn bits(points: u8) -> impl Iterator<Item = u8> {
-    (0..PARTITION_POINTS.len())
-        .map(|index| 1 << index)
-        .filter(move |point| points & point != 0)
+    (0..PARTITION_POINTS.len()).map(|index| 1 << index).filter(move |point| points & point != 0)
 }
 
 fn index_of(point: u8) -> usize {

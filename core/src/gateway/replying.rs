@@ -14,39 +14,21 @@ use crate::op::EventType;
 impl Gateway {
     pub fn on_mail(&mut self, now: Instant, mail: Mail) {
         match mail {
-            Mail::Answer {
-                shard,
-                ticket,
-                zxid,
-                outcome,
-            } => {
+            Mail::Answer { shard, ticket, zxid, outcome } => {
                 self.on_answer(now, shard, ticket, zxid, outcome);
             }
-            Mail::Event {
-                shard,
-                connection,
-                zxid,
-                event,
-                path,
-            } => {
+            Mail::Event { shard, connection, zxid, event, path } => {
                 self.on_event(shard, connection, zxid, event, &path);
             }
-            Mail::Moved {
-                session,
-                generation,
-            } => {
+            Mail::Moved { session, generation } => {
                 if let Some(&id) = self.by_session.get(&session)
-                    && self
-                        .find(id)
-                        .is_some_and(|it| it.session.generation < generation)
+                    && self.find(id).is_some_and(|it| it.session.generation < generation)
                 {
                     self.close(id);
                 }
             }
             Mail::Ended { session } => self.on_ended(session),
-            Mail::Touched {
-                ticket, expired, ..
-            } => self.on_touched(ticket, &expired),
+            Mail::Touched { ticket, expired, .. } => self.on_touched(ticket, &expired),
             Mail::Ask { .. } => unreachable!("questions go to replicas"),
         }
     }
@@ -128,17 +110,7 @@ impl Gateway {
             }
         };
         let slot = self.find(id).and_then(|it| it.slot_of(ticket));
-        let Some(Slot {
-            state:
-                SlotState::Open {
-                    answers,
-                    kind,
-                    gather,
-                    echo,
-                    ..
-                },
-            ..
-        }) = slot
+        let Some(Slot { state: SlotState::Open { answers, kind, gather, echo, .. }, .. }) = slot
         else {
             self.questions.remove(&ticket);
             return;
@@ -161,8 +133,8 @@ impl Gateway {
             };
             let executed = match kind {
                 Kind::Read => Executed::In(shard, zxid),
-                // The reply of a write comes before the events that it causes.
-                Kind::Write if !is_refused => Executed::In(shard, Zxid(zxid.0.saturating_sub(1))),
+                // The events that a write causes come before its reply.
+                Kind::Write if !is_refused => Executed::In(shard, zxid),
                 Kind::Write | Kind::Barrier | Kind::Close => Executed::Nowhere,
             };
             if kind == Kind::Write && !is_refused {
@@ -179,12 +151,7 @@ impl Gateway {
             return;
         };
         let (index, slot) = connection.open_slot(ticket);
-        let SlotState::Open {
-            kind,
-            gather: Some(gather),
-            ..
-        } = &slot.state
-        else {
+        let SlotState::Open { kind, gather: Some(gather), .. } = &slot.state else {
             unreachable!("the slot gathers answers");
         };
         let (kind, marks) = (*kind, gather.marks);
@@ -197,10 +164,7 @@ impl Gateway {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a question, its answer, and where it came from"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "a question, its answer, and where it came from")]
     fn finish_request(
         &mut self,
         id: ConnectionId,
@@ -251,13 +215,7 @@ impl Gateway {
         let Some(connection) = self.find(id) else {
             return;
         };
-        let done = Done {
-            executed,
-            zxid,
-            code,
-            body,
-            closes,
-        };
+        let done = Done { executed, zxid, code, body, closes };
         connection.queue[index].state = SlotState::Done(done);
     }
 
@@ -312,13 +270,7 @@ impl Gateway {
             return;
         };
         if let Some(slot) = connection.last_executed(shard) {
-            slot.events.push(HeldEvent {
-                watch,
-                shard,
-                zxid,
-                event,
-                path: path.into(),
-            });
+            slot.events.push(HeldEvent { watch, shard, zxid, event, path: path.into() });
             return;
         }
         connection.put_event(map, shard, zxid, event, path);

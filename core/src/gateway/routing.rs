@@ -94,9 +94,7 @@ pub(super) fn split<'a>(
             marks: PointMarks::default(),
         },
         Request::AddWatch { path, mode } => Split {
-            plan: Plan::Everywhere {
-                op_code: OpCode::AddWatch,
-            },
+            plan: Plan::Everywhere { op_code: OpCode::AddWatch },
             parts: everywhere(map, request),
             marks: PointMarks {
                 persistent: bit_if(*mode == AddWatchMode::Persistent, path),
@@ -151,10 +149,7 @@ fn shard_of_part(map: ShardMap, part: &Request<'_>) -> Option<ShardId> {
 }
 
 fn first_shard(map: ShardMap, parts: &[Request<'_>], otherwise: ShardId) -> ShardId {
-    parts
-        .first()
-        .and_then(|part| shard_of_part(map, part))
-        .unwrap_or(otherwise)
+    parts.first().and_then(|part| shard_of_part(map, part)).unwrap_or(otherwise)
 }
 
 fn spans_shards(map: ShardMap, parts: &[Request<'_>]) -> bool {
@@ -169,9 +164,7 @@ fn everywhere<'a>(map: ShardMap, request: &Request<'a>) -> Vec<(ShardId, Request
 
 fn split_multi_read<'a>(map: ShardMap, reads: &[Request<'a>]) -> Split<'a> {
     let mut split = Split {
-        plan: Plan::Everywhere {
-            op_code: OpCode::MultiRead,
-        },
+        plan: Plan::Everywhere { op_code: OpCode::MultiRead },
         parts: Vec::new(),
         marks: PointMarks::default(),
     };
@@ -194,10 +187,9 @@ fn add_read<'a>(map: ShardMap, read: &Request<'a>, split: &mut Split<'a>) {
         return;
     };
     let others = match read {
-        Request::GetData { .. } | Request::Exists { .. } => Request::Exists {
-            path: point,
-            watch: false,
-        },
+        Request::GetData { .. } | Request::Exists { .. } => {
+            Request::Exists { path: point, watch: false }
+        }
         same => same.clone(),
     };
     for shard in map.shards() {
@@ -218,10 +210,7 @@ fn place_of(read: &Request<'_>) -> Place {
         | Request::GetAllChildrenNumber { path } => point_index(path),
         _ => None,
     };
-    Place {
-        op_code: read.op_code(),
-        point: path.map(|index| PARTITION_POINTS[index]),
-    }
+    Place { op_code: read.op_code(), point: path.map(|index| PARTITION_POINTS[index]) }
 }
 
 /// Every shard gets the paths that it holds, and is told up to where the client has seen it. What
@@ -269,13 +258,7 @@ fn split_set_watches<'a>(
         };
         (shard, Request::SetWatches(part))
     });
-    Split {
-        plan: Plan::Everywhere {
-            op_code: OpCode::SetWatches,
-        },
-        parts: parts.collect(),
-        marks,
-    }
+    Split { plan: Plan::Everywhere { op_code: OpCode::SetWatches }, parts: parts.collect(), marks }
 }
 
 type ListOf<'a> = for<'s> fn(&'s mut SetWatches<'a>) -> &'s mut Vec<&'a str>;

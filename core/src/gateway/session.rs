@@ -22,11 +22,7 @@ impl Gateway {
         };
         let timeout = self.negotiate(request.timeout_ms);
         let is_new = request.session == SessionId(0);
-        let session = if is_new {
-            self.next_session()
-        } else {
-            request.session
-        };
+        let session = if is_new { self.next_session() } else { request.session };
         let home = self.config.map.home_of(session);
         let Some(connection) = self.find(id) else {
             return;
@@ -36,27 +32,17 @@ impl Gateway {
         connection.session.timeout = timeout;
         connection.session.heard = now;
         let last_zxid_seen = request.last_zxid_seen;
-        connection.stage = Stage::Establishing {
-            read_only: request.read_only,
-            last_zxid_seen,
-            is_new,
-        };
+        connection.stage =
+            Stage::Establishing { read_only: request.read_only, last_zxid_seen, is_new };
         let ask = if is_new {
             let password = connection.entropy;
-            WriteAsk::SessionCreate {
-                session: session.0,
-                password,
-                timeout_ms,
-            }
+            WriteAsk::SessionCreate { session: session.0, password, timeout_ms }
         } else {
             let password = request.password.to_vec();
             if let Some(known) = password.first_chunk::<PASSWORD_BYTES>() {
                 connection.entropy = *known;
             }
-            WriteAsk::SessionRenew {
-                session: session.0,
-                password,
-            }
+            WriteAsk::SessionRenew { session: session.0, password }
         };
         let asker = system_writer();
         self.ask_for(home, What::Write { asker, ask }, Purpose::Establish(id));
@@ -74,20 +60,10 @@ impl Gateway {
         let Some(connection) = self.find(id) else {
             return;
         };
-        let Stage::Establishing {
-            read_only,
-            last_zxid_seen,
-            is_new,
-        } = connection.stage
-        else {
+        let Stage::Establishing { read_only, last_zxid_seen, is_new } = connection.stage else {
             return;
         };
-        let Outcome::Session {
-            generation,
-            timeout_ms,
-            attached,
-        } = outcome
-        else {
+        let Outcome::Session { generation, timeout_ms, attached } = outcome else {
             // Unknown, expired, or the wrong password: the client begins anew.
             reply::connect(&mut connection.output, &ConnectResponse::refused(read_only));
             self.wishes.push(Wish::Output { connection: id });
@@ -100,11 +76,7 @@ impl Gateway {
             return;
         }
         connection.stage = Stage::Attached;
-        connection.zxid_sent = if map.count() == 1 {
-            zxid
-        } else {
-            last_zxid_seen
-        };
+        connection.zxid_sent = if map.count() == 1 { zxid } else { last_zxid_seen };
         let session = connection.session.id;
         let home = map.home_of(session);
         let timeout = Duration::from_ms(u64::from(*timeout_ms));
@@ -371,11 +343,7 @@ impl Gateway {
         connection.session.preparing += 1;
         let session = connection.session.id.0;
         let generation = connection.session.generation.0;
-        let ask = WriteAsk::SessionAttach {
-            session,
-            generation,
-            shard: shard.0,
-        };
+        let ask = WriteAsk::SessionAttach { session, generation, shard: shard.0 };
         let asker = system_writer();
         self.ask_for(home, What::Write { asker, ask }, Purpose::Attach(id, shard));
         false
@@ -398,11 +366,7 @@ impl Gateway {
             let what = match attachment.flatten() {
                 Some(home_zxid) => What::Write {
                     asker: system_writer(),
-                    ask: WriteAsk::SessionOpen {
-                        session,
-                        generation,
-                        home_zxid: home_zxid.0,
-                    },
+                    ask: WriteAsk::SessionOpen { session, generation, home_zxid: home_zxid.0 },
                 },
                 None => What::Barrier,
             };
@@ -421,13 +385,7 @@ impl Gateway {
             return;
         };
         connection.session.preparing -= 1;
-        if !matches!(
-            outcome,
-            Outcome::Reply {
-                code: ErrorCode::Ok,
-                ..
-            }
-        ) {
+        if !matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. }) {
             self.close(id);
             return;
         }
@@ -447,13 +405,7 @@ impl Gateway {
             return;
         };
         connection.session.preparing -= 1;
-        if matches!(
-            outcome,
-            Outcome::Reply {
-                code: ErrorCode::Ok,
-                ..
-            }
-        ) {
+        if matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. }) {
             connection.session.ready.insert(shard);
             if let Some(attachment) = connection.session.attached.get_mut(&shard) {
                 *attachment = None;

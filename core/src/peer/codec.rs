@@ -35,10 +35,7 @@ pub enum FrameError {
 
 /// One frame, borrowed from the receive buffer.
 pub enum Frame<'a> {
-    Message {
-        shard: ShardId,
-        message: &'a ArchivedPeerMessage,
-    },
+    Message { shard: ShardId, message: &'a ArchivedPeerMessage },
     Hello(&'a [u8]),
     Ping,
     Formation(FormationMessage),
@@ -83,24 +80,20 @@ pub fn frame_bytes(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
 
 /// Decodes one complete frame, length prefix included.
 pub fn decode(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
-    let (header, body) = frame
-        .split_first_chunk::<FRAME_HEADER_BYTES>()
-        .ok_or(FrameError::Malformed)?;
+    let (header, body) =
+        frame.split_first_chunk::<FRAME_HEADER_BYTES>().ok_or(FrameError::Malformed)?;
     let shard = u16::from_le_bytes([header[4], header[5]]);
     match u16::from_le_bytes([header[6], header[7]]) {
         KIND_MESSAGE => {
             let message = rkyv::access::<ArchivedPeerMessage, rancor::Failure>(body)
                 .map_err(|_| FrameError::Malformed)?;
-            Ok(Frame::Message {
-                shard: ShardId(shard),
-                message,
-            })
+            Ok(Frame::Message { shard: ShardId(shard), message })
         }
         KIND_HELLO => Ok(Frame::Hello(body)),
         KIND_PING if body.is_empty() => Ok(Frame::Ping),
-        KIND_FORMATION => FormationMessage::decode(body)
-            .map(Frame::Formation)
-            .map_err(|_| FrameError::Malformed),
+        KIND_FORMATION => {
+            FormationMessage::decode(body).map(Frame::Formation).map_err(|_| FrameError::Malformed)
+        }
         _ => Err(FrameError::Malformed),
     }
 }
@@ -111,10 +104,7 @@ pub fn to_owned(message: &ArchivedPeerMessage) -> Result<PeerMessage, FrameError
 }
 
 fn put_header(out: &mut Vec<u8>, body_bytes: usize, shard: u16, kind: u16) {
-    assert!(
-        body_bytes + 4 <= PEER_FRAME_BYTES_MAX,
-        "a peer frame is bounded"
-    );
+    assert!(body_bytes + 4 <= PEER_FRAME_BYTES_MAX, "a peer frame is bounded");
     out.put_u32_le(length_u32(body_bytes + 4));
     out.put_u16_le(shard);
     out.put_u16_le(kind);

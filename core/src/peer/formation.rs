@@ -100,11 +100,7 @@ impl FormationMessage {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let message = Self::read(&mut reader).map_err(|Truncated| Malformed)??;
-        if reader.is_empty() {
-            Ok(message)
-        } else {
-            Err(Malformed)
-        }
+        if reader.is_empty() { Ok(message) } else { Err(Malformed) }
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Result<Self, Malformed>, Truncated> {
@@ -118,9 +114,7 @@ impl FormationMessage {
         let cluster = ClusterId(reader.u128_le()?);
         let voters = ServerSet(reader.array()?);
         let standing = Standing::from_hello(formation, cluster).filter(|_| zeros == [0; 7]);
-        Ok(standing
-            .map(|standing| Self { standing, voters })
-            .ok_or(Malformed))
+        Ok(standing.map(|standing| Self { standing, voters }).ok_or(Malformed))
     }
 }
 
@@ -136,18 +130,10 @@ mod tests {
     #[test]
     fn every_message_survives_its_bytes() {
         let cluster = ClusterId(7);
-        for standing in [
-            Standing::Empty,
-            Standing::Forming(cluster),
-            Standing::Formed(cluster),
-        ] {
+        for standing in [Standing::Empty, Standing::Forming(cluster), Standing::Formed(cluster)] {
             let mut bytes = Vec::new();
             message(standing).encode(&mut bytes);
-            assert_eq!(
-                FormationMessage::decode(&bytes),
-                Ok(message(standing)),
-                "{standing:?}"
-            );
+            assert_eq!(FormationMessage::decode(&bytes), Ok(message(standing)), "{standing:?}");
         }
     }
 

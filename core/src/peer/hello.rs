@@ -91,11 +91,7 @@ impl Hello {
     pub fn decode(bytes: &[u8]) -> Result<Self, HelloError> {
         let mut reader = Reader::new(bytes);
         let hello = Self::read(&mut reader).map_err(|Truncated| HelloError::NotAPeer)??;
-        if reader.is_empty() {
-            Ok(hello)
-        } else {
-            Err(HelloError::NotAPeer)
-        }
+        if reader.is_empty() { Ok(hello) } else { Err(HelloError::NotAPeer) }
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Result<Self, HelloError>, Truncated> {
@@ -105,9 +101,7 @@ impl Hello {
         let version_min = reader.u16_le()?;
         let version_max = reader.u16_le()?;
         if version_min > PROTOCOL_VERSION_MAX || version_max < PROTOCOL_VERSION_MIN {
-            return Ok(Err(HelloError::Version {
-                theirs: (version_min, version_max),
-            }));
+            return Ok(Err(HelloError::Version { theirs: (version_min, version_max) }));
         }
         let from = ServerId(reader.u8()?);
         let to = ServerId(reader.u8()?);

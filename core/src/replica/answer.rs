@@ -59,10 +59,9 @@ impl Replica {
     pub(super) fn done_outcome(&self, asked: &Asked) -> Outcome {
         match &asked.question {
             Question::Write { ask, .. } => self.system_outcome(ask),
-            Question::Barrier | Question::Recall { .. } => Outcome::Reply {
-                code: ErrorCode::Ok,
-                body: Vec::new(),
-            },
+            Question::Barrier | Question::Recall { .. } => {
+                Outcome::Reply { code: ErrorCode::Ok, body: Vec::new() }
+            }
         }
     }
 
@@ -70,17 +69,9 @@ impl Replica {
     fn system_outcome(&self, ask: &WriteAsk) -> Outcome {
         let mut body = Vec::new();
         if let WriteAsk::SessionPurge { session } = ask {
-            body.push(u8::from(
-                self.state
-                    .sessions()
-                    .attached(SessionId(*session))
-                    .is_none(),
-            ));
+            body.push(u8::from(self.state.sessions().attached(SessionId(*session)).is_none()));
         }
-        Outcome::Reply {
-            code: ErrorCode::Ok,
-            body,
-        }
+        Outcome::Reply { code: ErrorCode::Ok, body }
     }
 
     fn session_outcome(&self, applied: &Applied) -> Outcome {
@@ -108,10 +99,7 @@ pub(super) fn refused_multi(codes: &[i32]) -> Outcome {
         reply::multi_error(&mut body, code);
     }
     reply::multi_end(&mut body);
-    Outcome::Refused {
-        code: ErrorCode::Ok,
-        body,
-    }
+    Outcome::Refused { code: ErrorCode::Ok, body }
 }
 
 fn client_outcome(op_code: i32, applied: &Applied) -> Outcome {
@@ -127,10 +115,7 @@ fn client_outcome(op_code: i32, applied: &Applied) -> Outcome {
             put_result(&mut body, &result);
         }
     }
-    Outcome::Reply {
-        code: ErrorCode::Ok,
-        body,
-    }
+    Outcome::Reply { code: ErrorCode::Ok, body }
 }
 
 fn operation_of(result: &OperationResult<'_>) -> OpCode {

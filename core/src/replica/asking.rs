@@ -20,24 +20,14 @@ pub(super) struct Asked {
 }
 
 pub(super) enum Question {
-    Write {
-        asker: Writer,
-        ask: WriteAsk,
-    },
+    Write { asker: Writer, ask: WriteAsk },
     Barrier,
-    Recall {
-        session: SessionId,
-        generation: Generation,
-        counter: u64,
-    },
+    Recall { session: SessionId, generation: Generation, counter: u64 },
 }
 
 impl Asked {
     pub(super) fn write(asker: Writer, ask: WriteAsk) -> Self {
-        Self {
-            question: Question::Write { asker, ask },
-            is_sent: false,
-        }
+        Self { question: Question::Write { asker, ask }, is_sent: false }
     }
 
     /// The client session that wrote.
@@ -49,21 +39,11 @@ impl Asked {
     }
 
     pub(super) fn barrier() -> Self {
-        Self {
-            question: Question::Barrier,
-            is_sent: false,
-        }
+        Self { question: Question::Barrier, is_sent: false }
     }
 
     pub(super) fn recall(session: SessionId, generation: Generation, counter: u64) -> Self {
-        Self {
-            question: Question::Recall {
-                session,
-                generation,
-                counter,
-            },
-            is_sent: false,
-        }
+        Self { question: Question::Recall { session, generation, counter }, is_sent: false }
     }
 }
 
@@ -107,16 +87,10 @@ impl Replica {
         match &asked.question {
             Question::Barrier if leads => self.begin_read_index(None, origin),
             Question::Barrier => self.send(leader, PeerMessage::ReadIndex { origin }, deeds),
-            &Question::Recall {
-                session,
-                generation,
-                counter,
-            } if leads => self.on_recall(None, origin, session, generation, counter, deeds),
-            Question::Recall {
-                session,
-                generation,
-                counter,
-            } => {
+            &Question::Recall { session, generation, counter } if leads => {
+                self.on_recall(None, origin, session, generation, counter, deeds)
+            }
+            Question::Recall { session, generation, counter } => {
                 let message = PeerMessage::Recall {
                     origin,
                     session: session.0,
@@ -164,12 +138,8 @@ impl Replica {
 
     /// Outcomes that only the old leader could tell are unknown now.
     pub(super) fn give_up_sent(&mut self, deeds: &mut Vec<Deed>) {
-        let mut lost: Vec<_> = self
-            .asked
-            .iter()
-            .filter(|(_, asked)| asked.is_sent)
-            .map(|(&key, _)| key)
-            .collect();
+        let mut lost: Vec<_> =
+            self.asked.iter().filter(|(_, asked)| asked.is_sent).map(|(&key, _)| key).collect();
         let mut given_up = BTreeSet::new();
         for key in &lost {
             if let Some(session) = self.asked.get(key).and_then(Asked::session) {
@@ -199,10 +169,7 @@ impl Replica {
         if !self.is_mine(origin) || self.asked.remove(&key).is_none() {
             return;
         }
-        let outcome = Outcome::Reply {
-            code: ErrorCode::Ok,
-            body: Vec::new(),
-        };
+        let outcome = Outcome::Reply { code: ErrorCode::Ok, body: Vec::new() };
         self.answer_after(zxid, key.0, key.1, outcome, deeds);
     }
 
@@ -218,10 +185,7 @@ impl Replica {
         if zxid <= self.state.applied() {
             self.answer(core, ticket, zxid, outcome, deeds);
         } else {
-            self.after_apply
-                .entry(zxid)
-                .or_default()
-                .push((core, ticket, outcome));
+            self.after_apply.entry(zxid).or_default().push((core, ticket, outcome));
         }
     }
 

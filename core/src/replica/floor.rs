@@ -37,23 +37,15 @@ impl Replica {
 
     fn propose_floor(&self, shard: ShardId, deeds: &mut Vec<Deed>) {
         let sessions = self.state.sessions();
-        let living = sessions
-            .homes()
-            .filter_map(|(session, home)| Some((session, home.attachment(shard)?)));
+        let living =
+            sessions.homes().filter_map(|(session, home)| Some((session, home.attachment(shard)?)));
         let what = What::RaiseFloor {
             home: self.shard(),
             until: self.state.applied(),
             living: living.collect(),
         };
-        let ask = Ask {
-            core: self.config.core,
-            ticket: Ticket(0),
-            what,
-        };
-        deeds.push(Deed::Mail {
-            to: Recipient::Shard(shard),
-            mail: Mail::Ask { shard, ask },
-        });
+        let ask = Ask { core: self.config.core, ticket: Ticket(0), what };
+        deeds.push(Deed::Mail { to: Recipient::Shard(shard), mail: Mail::Ask { shard, ask } });
     }
 
     /// The home's part is known; what this shard adds is which of the living it has opened.
@@ -79,10 +71,7 @@ impl Replica {
             attachment: None,
             identities: Identities::none(),
         };
-        let ask = WriteAsk::SessionFloor {
-            home: home.0,
-            home_zxid: floor.0,
-        };
+        let ask = WriteAsk::SessionFloor { home: home.0, home_zxid: floor.0 };
         // Nobody waits for it: if it is lost, the next one does its work.
         self.next_question += 1;
         let ticket = Ticket::of_replica(self.shard(), self.next_question);

@@ -160,34 +160,18 @@ impl Replica {
             self.prepare_client(now, &forward, *op_code, body);
             return;
         }
-        if let WriteAsk::PointSet {
-            path,
-            data,
-            acl,
-            point_zxid,
-        } = &forward.ask
-        {
+        if let WriteAsk::PointSet { path, data, acl, point_zxid } = &forward.ask {
             let zxid = self.zab.next_zxid();
             let reign = self.reign.as_mut().expect("only a leader prepares");
             let point_zxid = Zxid(*point_zxid);
             let operations =
-                reign
-                    .overlay
-                    .prepare_point(&self.state, zxid, path, data, acl, point_zxid);
+                reign.overlay.prepare_point(&self.state, zxid, path, data, acl, point_zxid);
             // What is known already may still be pending: everything proposed comes first.
-            let done_at = if operations.is_empty() {
-                self.zab.log().tail().zxid
-            } else {
-                zxid
-            };
+            let done_at = if operations.is_empty() { self.zab.log().tail().zxid } else { zxid };
             self.log_or_confirm(now, origin, session, operations, done_at);
             return;
         }
-        if let WriteAsk::SessionClose {
-            session,
-            generation,
-        } = forward.ask
-        {
+        if let WriteAsk::SessionClose { session, generation } = forward.ask {
             let generation = (generation != 0).then_some(Generation(generation));
             self.close_session(now, SessionId(session), generation, Some(origin), deeds);
             return;
@@ -276,16 +260,9 @@ impl Replica {
     }
 
     fn log(&mut self, now: Now, origin: Origin, session: SessionId, operations: Vec<Operation>) {
-        let txn = Txn {
-            origin,
-            session: session.0,
-            time_ms: now.wall_ms,
-            operations,
-        };
+        let txn = Txn { origin, session: session.0, time_ms: now.wall_ms, operations };
         let payload = txn.to_bytes();
-        let zxid = self
-            .zab
-            .propose(EntryKind::Txn, &payload, &mut self.actions);
+        let zxid = self.zab.propose(EntryKind::Txn, &payload, &mut self.actions);
         let reign = self.reign.as_mut().expect("only a leader proposes");
         reign.outstanding.push_back((zxid, payload.len()));
         reign.outstanding_bytes += payload.len();
@@ -325,12 +302,7 @@ impl Replica {
         }
         let round = self.zab.ask_confirmation();
         let reign = self.reign.as_mut().expect("only a leader has verdicts");
-        reign.unconfirmed.push_back(Unconfirmed {
-            origin,
-            round,
-            after,
-            answer,
-        });
+        reign.unconfirmed.push_back(Unconfirmed { origin, round, after, answer });
     }
 
     /// Hands out verdicts that are certain by now: what they were judged against is applied, and a
@@ -348,10 +320,7 @@ impl Replica {
             if first.round > confirmed || first.after > applied {
                 return;
             }
-            let first = reign
-                .unconfirmed
-                .pop_front()
-                .expect("it was just looked at");
+            let first = reign.unconfirmed.pop_front().expect("it was just looked at");
             self.hand_out(first, deeds);
         }
     }
@@ -371,12 +340,7 @@ impl Replica {
             Verdict::Already { zxid } => (ErrorCode::Ok, zxid, Vec::new()),
             Verdict::Refused { code, multi } => (code, verdict.after, multi),
         };
-        let refused = Refused {
-            origin,
-            code: code.wire(),
-            zxid: zxid.0,
-            multi,
-        };
+        let refused = Refused { origin, code: code.wire(), zxid: zxid.0, multi };
         if self.is_mine(origin) {
             self.on_refused(&refused, deeds);
         } else {
@@ -408,48 +372,33 @@ impl Replica {
 
 fn session_request(ask: &WriteAsk) -> Option<SessionRequest<'_>> {
     Some(match ask {
-        WriteAsk::SessionCreate {
-            session,
-            password,
-            timeout_ms,
-        } => SessionRequest::Create {
+        WriteAsk::SessionCreate { session, password, timeout_ms } => SessionRequest::Create {
             session: SessionId(*session),
             password: *password,
             timeout_ms: *timeout_ms,
         },
-        WriteAsk::SessionRenew { session, password } => SessionRequest::Renew {
-            session: SessionId(*session),
-            password,
-        },
-        WriteAsk::SessionAttach {
-            session,
-            generation,
-            shard,
-        } => SessionRequest::Attach {
+        WriteAsk::SessionRenew { session, password } => {
+            SessionRequest::Renew { session: SessionId(*session), password }
+        }
+        WriteAsk::SessionAttach { session, generation, shard } => SessionRequest::Attach {
             session: SessionId(*session),
             generation: Generation(*generation),
             shard: ShardId(*shard),
         },
-        WriteAsk::SessionOpen {
-            session,
-            generation,
-            home_zxid,
-        } => SessionRequest::Open {
+        WriteAsk::SessionOpen { session, generation, home_zxid } => SessionRequest::Open {
             session: SessionId(*session),
             generation: Generation(*generation),
             home_zxid: Zxid(*home_zxid),
         },
-        WriteAsk::SessionFence { session, home_zxid } => SessionRequest::Fence {
-            session: SessionId(*session),
-            home_zxid: Zxid(*home_zxid),
-        },
-        WriteAsk::SessionPurge { session } => SessionRequest::Purge {
-            session: SessionId(*session),
-        },
-        WriteAsk::SessionFloor { home, home_zxid } => SessionRequest::Floor {
-            home: ShardId(*home),
-            home_zxid: Zxid(*home_zxid),
-        },
+        WriteAsk::SessionFence { session, home_zxid } => {
+            SessionRequest::Fence { session: SessionId(*session), home_zxid: Zxid(*home_zxid) }
+        }
+        WriteAsk::SessionPurge { session } => {
+            SessionRequest::Purge { session: SessionId(*session) }
+        }
+        WriteAsk::SessionFloor { home, home_zxid } => {
+            SessionRequest::Floor { home: ShardId(*home), home_zxid: Zxid(*home_zxid) }
+        }
         WriteAsk::Client { .. } | WriteAsk::SessionClose { .. } | WriteAsk::PointSet { .. } => {
             return None;
         }
@@ -462,7 +411,5 @@ fn multi_codes(index: usize, count: usize, code: ErrorCode) -> Vec<i32> {
         core::cmp::Ordering::Equal => code,
         core::cmp::Ordering::Greater => ErrorCode::RuntimeInconsistency,
     };
-    (0..count)
-        .map(|operation| code_of(operation).wire())
-        .collect()
+    (0..count).map(|operation| code_of(operation).wire()).collect()
 }

@@ -110,11 +110,7 @@ impl Replica {
         now: Now,
         deeds: &mut Vec<Deed>,
     ) -> Self {
-        assert_eq!(
-            state.applied(),
-            restored.base.zxid,
-            "replay begins where the state ends"
-        );
+        assert_eq!(state.applied(), restored.base.zxid, "replay begins where the state ends");
         let mut actions = Vec::new();
         let zab = Zab::new(
             config.membership.clone(),
@@ -169,20 +165,13 @@ impl Replica {
             PeerMessage::TouchAck { origin, expired } => {
                 self.on_touch_ack(origin, &expired, deeds);
             }
-            PeerMessage::Recall {
-                origin,
-                session,
-                generation,
-                counter,
-            } => {
+            PeerMessage::Recall { origin, session, generation, counter } => {
                 let (session, generation) = (SessionId(session), Generation(generation));
                 self.on_recall(Some(from), origin, session, generation, counter, deeds);
             }
             PeerMessage::Recalled { origin, seen } => self.on_recalled(origin, seen, deeds),
             PeerMessage::Error { text: _ } => {}
-            protocol => self
-                .zab
-                .on_message(now.instant, from, protocol, &mut self.actions),
+            protocol => self.zab.on_message(now.instant, from, protocol, &mut self.actions),
         }
         self.settle(now, deeds);
     }
@@ -241,11 +230,7 @@ impl Replica {
                 let applied = self.state.applied();
                 self.answer(core, ticket, applied, Outcome::Unknown, deeds);
             }
-            What::Read {
-                reader,
-                op_code,
-                body,
-            } => {
+            What::Read { reader, op_code, body } => {
                 if self.leaderless_for(now.instant) > self.config.periods.sync_limit {
                     // Nobody knows how old this replica's state is by now.
                     let zxid = self.state.applied();
@@ -266,20 +251,14 @@ impl Replica {
                 let origin = self.origin(core, ticket);
                 self.on_touch(now.instant, None, origin, &sessions, deeds);
             }
-            What::Recall {
-                session,
-                generation,
-                counter,
-            } => {
+            What::Recall { session, generation, counter } => {
                 let asked = Asked::recall(session, generation, counter);
                 self.asked.insert((core, ticket), asked);
                 self.send_asked(now, core, ticket, deeds);
             }
-            What::RaiseFloor {
-                home,
-                until,
-                living,
-            } => self.on_raise_floor(now, home, until, &living, deeds),
+            What::RaiseFloor { home, until, living } => {
+                self.on_raise_floor(now, home, until, &living, deeds)
+            }
         }
         self.settle(now, deeds);
     }
@@ -312,8 +291,7 @@ impl Replica {
 
     /// How long this replica has had no leader to serve under.
     pub fn leaderless_for(&self, now: Instant) -> Duration {
-        self.leaderless_since
-            .map_or(Duration::ZERO, |since| now.since(since))
+        self.leaderless_since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
     pub fn peer_state(&self) -> PeerState {
@@ -355,11 +333,7 @@ impl Replica {
             self.give_up_sent(deeds);
         }
         self.served = serving;
-        self.leaderless_since = if serving.is_some() {
-            None
-        } else {
-            Some(now.instant)
-        };
+        self.leaderless_since = if serving.is_some() { None } else { Some(now.instant) };
         if leads && self.reign.is_none() {
             self.begin_reign(now, deeds);
         }
@@ -402,13 +376,13 @@ impl Replica {
         let zxid = entry.zxid();
         let mut applied = core::mem::take(&mut self.applied);
         self.state.apply(zxid, txn, &mut applied);
-        // The reply of the change comes before the events that it causes, and both before anything
-        // newer: gateways keep the order of what they are sent.
-        self.answer_origin(zxid, txn.origin.to_native(), &applied, deeds);
+        // Events come before the reply of the change that causes them, as in ZooKeeper: a client
+        // that has seen the reply's zxid is never told of older changes when it comes back.
         for change in applied.changes() {
             self.watches.fire(&change, &mut self.firings);
         }
         self.send_firings(zxid, deeds);
+        self.answer_origin(zxid, txn.origin.to_native(), &applied, deeds);
         for &change in applied.sessions() {
             self.on_session_change(now, change, deeds);
         }
@@ -441,23 +415,12 @@ impl Replica {
         outcome: Outcome,
         deeds: &mut Vec<Deed>,
     ) {
-        let mail = Mail::Answer {
-            shard: self.shard(),
-            ticket,
-            zxid,
-            outcome,
-        };
-        deeds.push(Deed::Mail {
-            to: Recipient::Core(core),
-            mail,
-        });
+        let mail = Mail::Answer { shard: self.shard(), ticket, zxid, outcome };
+        deeds.push(Deed::Mail { to: Recipient::Core(core), mail });
     }
 
     fn tell_everybody(&self, mail: Mail, deeds: &mut Vec<Deed>) {
-        deeds.push(Deed::Mail {
-            to: Recipient::Cores,
-            mail,
-        });
+        deeds.push(Deed::Mail { to: Recipient::Cores, mail });
     }
 
     fn is_home_of(&self, session: SessionId) -> bool {

@@ -1,9 +1,9 @@
 //! What shard 0 decides about a partition point, on its way to every other shard.
 //!
 //! Its data and its ACL are shard 0's; the others keep copies, because creating a child in any
-//! shard is judged by the point's ACL. The client is told of its write when every shard has it. Both the
-//! node that the client is connected to and shard 0's leader carry a change, and a new leader
-//! carries what is there again: a shard that knows it already logs nothing.
+//! shard is judged by the point's ACL. The client is told of its write when every shard has it.
+//! Both the node that the client is connected to and shard 0's leader carry a change, and a new
+//! leader carries what is there again: a shard that knows it already logs nothing.
 
 use alloc::collections::BTreeSet;
 use alloc::string::ToString;
@@ -45,24 +45,15 @@ impl Replica {
         deeds: &mut Vec<Deed>,
     ) {
         assert_eq!(self.shard(), ShardId(0), "shard 0 decides about points");
-        let others = self
-            .config
-            .map
-            .shards()
-            .filter(|shard| *shard != ShardId(0));
-        let waiting: BTreeSet<(ShardId, usize)> = others
-            .flat_map(|shard| points.iter().map(move |&point| (shard, point)))
-            .collect();
+        let others = self.config.map.shards().filter(|shard| *shard != ShardId(0));
+        let waiting: BTreeSet<(ShardId, usize)> =
+            others.flat_map(|shard| points.iter().map(move |&point| (shard, point))).collect();
         let carry = self.next_carry;
         self.next_carry += 1;
         for &(shard, point) in &waiting {
             self.ask_point(carry, shard, point, deeds);
         }
-        let begun = Carry {
-            waiting,
-            answer,
-            zxid,
-        };
+        let begun = Carry { waiting, answer, zxid };
         self.carries.insert(carry, begun);
     }
 
@@ -93,13 +84,7 @@ impl Replica {
         let Some(carried) = self.carries.get_mut(&carry) else {
             return;
         };
-        let is_done = matches!(
-            outcome,
-            Outcome::Reply {
-                code: ErrorCode::Ok,
-                ..
-            }
-        );
+        let is_done = matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. });
         if !is_done {
             // That shard's leader changed. Its replica here keeps the question until it has one.
             if carried.answer.is_some() || self.reign.is_some() {

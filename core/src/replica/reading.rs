@@ -56,16 +56,12 @@ impl Replica {
     ) {
         let mut reply_body = Vec::new();
         let code = match parse_request(op_code, body) {
-            Ok(request) => self
-                .read(reader, &request, &mut reply_body, deeds)
-                .err()
-                .unwrap_or(ErrorCode::Ok),
+            Ok(request) => {
+                self.read(reader, &request, &mut reply_body, deeds).err().unwrap_or(ErrorCode::Ok)
+            }
             Err(_) => ErrorCode::MarshallingError,
         };
-        let outcome = Outcome::Reply {
-            code,
-            body: reply_body,
-        };
+        let outcome = Outcome::Reply { code, body: reply_body };
         self.answer(core, ticket, self.state.applied(), outcome, deeds);
     }
 
@@ -79,11 +75,9 @@ impl Replica {
         match request {
             Request::GetData { path, watch } => self.read_data(reader, path, *watch, body),
             Request::Exists { path, watch } => self.exists(reader, path, *watch, body),
-            Request::GetChildren {
-                path,
-                watch,
-                with_stat,
-            } => self.read_children(reader, path, *watch, *with_stat, body),
+            Request::GetChildren { path, watch, with_stat } => {
+                self.read_children(reader, path, *watch, *with_stat, body)
+            }
             Request::GetAcl { path } => self.read_acl(reader, path, body),
             Request::MultiRead(reads) => self.multi_read(reader, reads, body, deeds),
             Request::SetWatches(_)
@@ -167,11 +161,7 @@ impl Replica {
         body: &mut Vec<u8>,
     ) -> Result<(), ErrorCode> {
         let node = self.find(path)?;
-        self.check(
-            node,
-            &reader.identities,
-            permission::READ | permission::ADMIN,
-        )?;
+        self.check(node, &reader.identities, permission::READ | permission::ADMIN)?;
         let tree = self.state.tree();
         let acl = tree.acl(node);
         if permits(acl, &reader.identities, permission::ADMIN) {
@@ -225,9 +215,7 @@ impl Replica {
             Request::SetWatches(set) => {
                 self.watches.identify(connection, reader.identities.clone());
                 let tree = self.state.tree();
-                let fits = self
-                    .watches
-                    .set_watches(connection, tree, set, &mut self.firings);
+                let fits = self.watches.set_watches(connection, tree, set, &mut self.firings);
                 let zxid = self.state.applied();
                 self.send_firings(zxid, deeds);
                 fits.map_err(|_| ErrorCode::ThrottledOp)
@@ -256,27 +244,14 @@ impl Replica {
         for firing in self.firings.drain(..) {
             let connection = firing.connection;
             let path = firing.path.to_string();
-            let mail = Mail::Event {
-                shard,
-                connection,
-                zxid,
-                event: firing.event,
-                path,
-            };
-            deeds.push(Deed::Mail {
-                to: Recipient::Core(connection.core),
-                mail,
-            });
+            let mail = Mail::Event { shard, connection, zxid, event: firing.event, path };
+            deeds.push(Deed::Mail { to: Recipient::Core(connection.core), mail });
         }
     }
 
     fn has_watch(&self, reader: &Reader, path: &str, kind: WatcherType) -> Result<(), ErrorCode> {
         let known = self.watches.contains(reader.connection, path, kind);
-        if known {
-            Ok(())
-        } else {
-            Err(ErrorCode::NoWatcher)
-        }
+        if known { Ok(()) } else { Err(ErrorCode::NoWatcher) }
     }
 
     fn watch_if(
@@ -289,20 +264,14 @@ impl Replica {
         if !watch {
             return Ok(());
         }
-        self.watches
-            .identify(reader.connection, reader.identities.clone());
-        self.watches
-            .add(reader.connection, path, kind)
-            .map_err(|_| ErrorCode::ThrottledOp)
+        self.watches.identify(reader.connection, reader.identities.clone());
+        self.watches.add(reader.connection, path, kind).map_err(|_| ErrorCode::ThrottledOp)
     }
 
     fn list_ephemerals(&self, session: SessionId, prefix: &str, body: &mut Vec<u8>) {
         let mut paths = reply::begin_vector(body);
         if let Some(attached) = self.state.sessions().attached(session) {
-            for path in attached
-                .ephemerals()
-                .filter(|path| path.starts_with(prefix))
-            {
+            for path in attached.ephemerals().filter(|path| path.starts_with(prefix)) {
                 reply::push_string(body, &mut paths, path);
             }
         }
@@ -335,22 +304,14 @@ impl Replica {
         permissions: u32,
     ) -> Result<(), ErrorCode> {
         let allowed = permits(self.state.tree().acl(node), identities, permissions);
-        if allowed {
-            Ok(())
-        } else {
-            Err(ErrorCode::NoAuth)
-        }
+        if allowed { Ok(()) } else { Err(ErrorCode::NoAuth) }
     }
 }
 
 fn put_acl(body: &mut Vec<u8>, acl: &[AclEntry]) {
     let mut entries = reply::begin_vector(body);
     for entry in acl {
-        let entry = Acl {
-            permissions: entry.permissions,
-            scheme: &entry.scheme,
-            id: &entry.id,
-        };
+        let entry = Acl { permissions: entry.permissions, scheme: &entry.scheme, id: &entry.id };
         reply::push_acl(body, &mut entries, &entry);
     }
     reply::finish_vector(body, entries);

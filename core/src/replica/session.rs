@@ -52,10 +52,7 @@ impl Replica {
         let zxid = self.zab.next_zxid();
         let reign = self.reign.as_mut().expect("only a leader closes sessions");
         reign.expiry.forget(session);
-        let request = SessionRequest::Close {
-            session,
-            generation,
-        };
+        let request = SessionRequest::Close { session, generation };
         let prepared = match reign.overlay.prepare_session(&self.state, zxid, &request) {
             Ok(prepared) => prepared,
             Err(refusal) => {
@@ -81,10 +78,8 @@ impl Replica {
     /// A new leader takes up what its predecessor was closing.
     pub(super) fn resume_closing(&mut self, now: Now, deeds: &mut Vec<Deed>) {
         let homes = self.state.sessions().homes();
-        let closing: Vec<SessionId> = homes
-            .filter(|(_, home)| home.is_closing)
-            .map(|(id, _)| id)
-            .collect();
+        let closing: Vec<SessionId> =
+            homes.filter(|(_, home)| home.is_closing).map(|(id, _)| id).collect();
         for session in closing {
             let reign = self.reign.as_mut().expect("a reign has just begun");
             reign.closing.entry(session).or_default();
@@ -130,10 +125,7 @@ impl Replica {
                 continue;
             }
             let ask = if !closing.fenced.contains(&shard) {
-                WriteAsk::SessionFence {
-                    session: session.0,
-                    home_zxid: home_zxid.0,
-                }
+                WriteAsk::SessionFence { session: session.0, home_zxid: home_zxid.0 }
             } else if all_fenced {
                 WriteAsk::SessionPurge { session: session.0 }
             } else {
@@ -151,10 +143,8 @@ impl Replica {
                 (Origin::default(), SessionRequest::Purge { session })
             };
             let logged = self.prepare_session(now, origin, &request);
-            if let Some(closing) = self
-                .reign
-                .as_mut()
-                .and_then(|reign| reign.closing.get_mut(&session))
+            if let Some(closing) =
+                self.reign.as_mut().and_then(|reign| reign.closing.get_mut(&session))
             {
                 closing.is_proposed = logged;
             }
@@ -181,14 +171,8 @@ impl Replica {
         let ticket = self.shard_ticket(question);
         let core = self.config.core;
         let what = What::Write { asker, ask };
-        let mail = Mail::Ask {
-            shard,
-            ask: Ask { core, ticket, what },
-        };
-        deeds.push(Deed::Mail {
-            to: Recipient::Shard(shard),
-            mail,
-        });
+        let mail = Mail::Ask { shard, ask: Ask { core, ticket, what } };
+        deeds.push(Deed::Mail { to: Recipient::Shard(shard), mail });
     }
 
     /// Another shard has done, or not done, what this replica asked for.
@@ -227,11 +211,7 @@ impl Replica {
             return;
         };
         closing.asked.remove(&shard);
-        if let Outcome::Reply {
-            code: ErrorCode::Ok,
-            body,
-        } = outcome
-        {
+        if let Outcome::Reply { code: ErrorCode::Ok, body } = outcome {
             if closing.fenced.contains(&shard) {
                 if body.first() == Some(&1) {
                     closing.over.insert(shard);
@@ -257,27 +237,15 @@ impl Replica {
         deeds: &mut Vec<Deed>,
     ) {
         match change {
-            SessionChange::Created {
-                session,
-                timeout_ms,
-            } => {
+            SessionChange::Created { session, timeout_ms } => {
                 if let Some(reign) = self.reign.as_mut() {
                     let timeout = Duration::from_ms(u64::from(timeout_ms));
                     reign.expiry.touch(session, timeout, now.instant);
                 }
             }
-            SessionChange::Renewed {
-                session,
-                generation,
-            } => {
+            SessionChange::Renewed { session, generation } => {
                 self.touch_alive(session, now.instant);
-                self.tell_everybody(
-                    Mail::Moved {
-                        session,
-                        generation,
-                    },
-                    deeds,
-                );
+                self.tell_everybody(Mail::Moved { session, generation }, deeds);
             }
             SessionChange::Closing { session }
             | SessionChange::Fenced { session }

@@ -31,10 +31,10 @@ struct Sighting {
 impl Sightings {
     /// The session's connection of this generation says what its client has seen.
     fn note(&mut self, session: SessionId, generation: Generation, seen: Seen) {
-        let known = self.sessions.entry(session).or_insert_with(|| Sighting {
-            generation,
-            seen: VecDeque::new(),
-        });
+        let known = self
+            .sessions
+            .entry(session)
+            .or_insert_with(|| Sighting { generation, seen: VecDeque::new() });
         if generation < known.generation {
             return;
         }
@@ -44,11 +44,7 @@ impl Sightings {
             known.generation = generation;
             known.seen.clear();
         }
-        if known
-            .seen
-            .back()
-            .is_some_and(|newest| newest.counter >= seen.counter)
-        {
+        if known.seen.back().is_some_and(|newest| newest.counter >= seen.counter) {
             known.seen.pop_back();
         }
         if known.seen.len() == SEEN_PER_SESSION_MAX {
@@ -137,10 +133,7 @@ impl Replica {
             ticket: Ticket(origin.ticket),
             expired: expired.iter().copied().map(SessionId).collect(),
         };
-        deeds.push(Deed::Mail {
-            to: Recipient::Core(CoreId(origin.core)),
-            mail,
-        });
+        deeds.push(Deed::Mail { to: Recipient::Core(CoreId(origin.core)), mail });
     }
 
     /// The leader's answer to a question that needs no log: it is a hint, and safe when it is old,

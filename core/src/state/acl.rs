@@ -102,11 +102,7 @@ impl Readers {
             || acl.iter().any(|entry| {
                 entry.permissions & permission::READ != 0 && is_anyone(&entry.scheme, &entry.id)
             });
-        if is_open {
-            Self::Everyone
-        } else {
-            Self::Listed(acl.to_vec())
-        }
+        if is_open { Self::Everyone } else { Self::Listed(acl.to_vec()) }
     }
 
     pub fn include(&self, identities: &Identities) -> bool {
@@ -122,11 +118,7 @@ fn world(permissions: u32) -> AclEntry {
 }
 
 fn stored(permissions: u32, scheme: &str, id: &str) -> AclEntry {
-    AclEntry {
-        permissions,
-        scheme: scheme.to_owned(),
-        id: id.to_owned(),
-    }
+    AclEntry { permissions, scheme: scheme.to_owned(), id: id.to_owned() }
 }
 
 fn is_anyone(scheme: &str, id: &str) -> bool {

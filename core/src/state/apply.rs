@@ -92,10 +92,7 @@ pub enum SessionChange {
 }
 
 enum ResultRecord {
-    Created {
-        path: Range<usize>,
-        stat: Option<Stat>,
-    },
+    Created { path: Range<usize>, stat: Option<Stat> },
     Deleted,
     DataSet(Stat),
     AclSet(Stat),
@@ -118,10 +115,9 @@ impl Applied {
     /// session in the same transaction has none.
     pub fn results(&self) -> impl ExactSizeIterator<Item = OperationResult<'_>> {
         self.results.iter().map(|record| match record {
-            ResultRecord::Created { path, stat } => OperationResult::Created {
-                path: &self.text[path.clone()],
-                stat: *stat,
-            },
+            ResultRecord::Created { path, stat } => {
+                OperationResult::Created { path: &self.text[path.clone()], stat: *stat }
+            }
             ResultRecord::Deleted => OperationResult::Deleted,
             ResultRecord::DataSet(stat) => OperationResult::DataSet(*stat),
             ResultRecord::AclSet(stat) => OperationResult::AclSet(*stat),
@@ -159,11 +155,7 @@ impl Applied {
     fn acl_of(&mut self, archived: &[ArchivedAclEntry]) -> &[AclEntry] {
         self.acl.truncate(archived.len());
         while self.acl.len() < archived.len() {
-            self.acl.push(AclEntry {
-                permissions: 0,
-                scheme: String::new(),
-                id: String::new(),
-            });
+            self.acl.push(AclEntry { permissions: 0, scheme: String::new(), id: String::new() });
         }
         for (entry, archived) in self.acl.iter_mut().zip(archived) {
             entry.permissions = archived.permissions.to_native();
@@ -205,18 +197,12 @@ impl State {
                 self.delete(zxid, path, applied);
                 applied.results.push(ResultRecord::Deleted);
             }
-            ArchivedOperation::SetData {
-                path,
-                data,
-                version,
-            } => {
+            ArchivedOperation::SetData { path, data, version } => {
                 let node = self.tree.find(path).expect("data is set where a znode is");
                 let version = version.to_native();
                 self.tree.set_data(node, data, version, zxid, time_ms);
                 self.note_point(path, zxid);
-                applied
-                    .results
-                    .push(ResultRecord::DataSet(self.tree.stat(node)));
+                applied.results.push(ResultRecord::DataSet(self.tree.stat(node)));
                 let readers = Readers::of(self.tree.acl(node));
                 let path = applied.keep(path);
                 applied.changes.push(ChangeRecord {
@@ -227,24 +213,14 @@ impl State {
                 });
             }
             ArchivedOperation::SetAcl { path, acl, version } => {
-                let node = self
-                    .tree
-                    .find(path)
-                    .expect("an ACL is set where a znode is");
+                let node = self.tree.find(path).expect("an ACL is set where a znode is");
                 let acl = applied.acl_of(acl);
                 self.tree.set_acl(node, acl, version.to_native());
                 self.note_point(path, zxid);
-                applied
-                    .results
-                    .push(ResultRecord::AclSet(self.tree.stat(node)));
+                applied.results.push(ResultRecord::AclSet(self.tree.stat(node)));
             }
             ArchivedOperation::Check => applied.results.push(ResultRecord::Checked),
-            ArchivedOperation::PointSet {
-                path,
-                data,
-                acl,
-                point_zxid,
-            } => {
+            ArchivedOperation::PointSet { path, data, acl, point_zxid } => {
                 let acl = applied.acl_of(acl);
                 self.set_point(zxid, time_ms, path, data, acl, Zxid(point_zxid.to_native()));
             }
@@ -283,10 +259,7 @@ impl State {
         if owner != SessionId(0) {
             self.tables.sessions.on_ephemeral_created(owner, path);
         }
-        let parent = self
-            .tree
-            .parent(node)
-            .expect("a created znode has a parent");
+        let parent = self.tree.parent(node).expect("a created znode has a parent");
         let path = applied.keep(path);
         applied.results.push(ResultRecord::Created {
             path: path.clone(),
@@ -347,30 +320,17 @@ impl State {
     ) {
         let sessions = &mut self.tables.sessions;
         let change = match operation {
-            ArchivedOperation::SessionCreate {
-                session,
-                password,
-                timeout_ms,
-            } => {
+            ArchivedOperation::SessionCreate { session, password, timeout_ms } => {
                 let session = SessionId(session.to_native());
                 let timeout_ms = timeout_ms.to_native();
                 sessions.on_create(session, *password, timeout_ms);
-                SessionChange::Created {
-                    session,
-                    timeout_ms,
-                }
+                SessionChange::Created { session, timeout_ms }
             }
-            ArchivedOperation::SessionRenew {
-                session,
-                generation,
-            } => {
+            ArchivedOperation::SessionRenew { session, generation } => {
                 let session = SessionId(session.to_native());
                 let generation = Generation(generation.to_native());
                 sessions.on_renew(session, generation);
-                SessionChange::Renewed {
-                    session,
-                    generation,
-                }
+                SessionChange::Renewed { session, generation }
             }
             ArchivedOperation::SessionAttach { session, shard } => {
                 let session = SessionId(session.to_native());
@@ -401,54 +361,32 @@ impl State {
     ) {
         let sessions = &mut self.tables.sessions;
         let change = match operation {
-            ArchivedOperation::SessionOpen {
-                session,
-                generation,
-                home_zxid,
-            } => {
+            ArchivedOperation::SessionOpen { session, generation, home_zxid } => {
                 let session = SessionId(session.to_native());
                 let generation = Generation(generation.to_native());
                 sessions.on_open(session, generation, Zxid(home_zxid.to_native()));
-                SessionChange::Opened {
-                    session,
-                    generation,
-                }
+                SessionChange::Opened { session, generation }
             }
-            ArchivedOperation::SessionAdvance {
-                session,
-                generation,
-            } => {
+            ArchivedOperation::SessionAdvance { session, generation } => {
                 let session = SessionId(session.to_native());
                 let generation = Generation(generation.to_native());
                 sessions.on_advance(session, generation);
-                SessionChange::Advanced {
-                    session,
-                    generation,
-                }
+                SessionChange::Advanced { session, generation }
             }
             ArchivedOperation::SessionFence { session } => {
                 let session = SessionId(session.to_native());
                 sessions.on_fence(session);
                 SessionChange::Fenced { session }
             }
-            ArchivedOperation::SessionPurge {
-                session,
-                paths,
-                last,
-            } => {
+            ArchivedOperation::SessionPurge { session, paths, last } => {
                 let session = SessionId(session.to_native());
                 for path in paths.iter() {
                     self.delete(zxid, path, applied);
                 }
                 if *last {
-                    self.tables
-                        .sessions
-                        .on_purged(session, self.map.home_of(session));
+                    self.tables.sessions.on_purged(session, self.map.home_of(session));
                 }
-                SessionChange::Purged {
-                    session,
-                    is_last: *last,
-                }
+                SessionChange::Purged { session, is_last: *last }
             }
             ArchivedOperation::SessionFloor { home, home_zxid } => {
                 let home = ShardId(home.to_native());

@@ -21,11 +21,7 @@ pub struct ExpiryQueue {
 impl ExpiryQueue {
     pub fn new(tick: Duration) -> Self {
         assert!(tick > Duration::ZERO, "time passes");
-        Self {
-            tick,
-            buckets: BTreeMap::new(),
-            ends: BTreeMap::new(),
-        }
+        Self { tick, buckets: BTreeMap::new(), ends: BTreeMap::new() }
     }
 
     /// The session was heard of: it lives for another timeout. Never shortens its life.
@@ -54,11 +50,7 @@ impl ExpiryQueue {
     /// close one touches it again.
     pub fn due(&mut self, now: Instant) -> impl Iterator<Item = SessionId> {
         let mut due = BTreeMap::new();
-        while let Some(bucket) = self
-            .buckets
-            .first_entry()
-            .filter(|first| *first.key() <= now)
-        {
+        while let Some(bucket) = self.buckets.first_entry().filter(|first| *first.key() <= now) {
             let (end, sessions) = bucket.remove_entry();
             for session in &sessions {
                 self.ends.remove(session);

@@ -88,13 +88,7 @@ impl State {
             return Err(Malformed);
         }
         index_ephemerals(&tree, &mut sessions)?;
-        Ok(Self {
-            shard,
-            map,
-            tree,
-            tables: Tables { sessions, points },
-            applied,
-        })
+        Ok(Self { shard, map, tree, tables: Tables { sessions, points }, applied })
     }
 
     /// An entry without a transaction passed: it takes a zxid and changes nothing.

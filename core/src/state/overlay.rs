@@ -160,11 +160,7 @@ impl AttachedView {
             };
         };
         Self {
-            phase: if attached.is_fenced {
-                AttachedPhase::Fenced
-            } else {
-                AttachedPhase::Open
-            },
+            phase: if attached.is_fenced { AttachedPhase::Fenced } else { AttachedPhase::Open },
             generation: attached.generation,
             home_zxid: attached.home_zxid,
             ephemerals: attached.ephemerals_count(),
@@ -217,11 +213,7 @@ impl<K: Ord + Clone, V> Layer<K, V> {
     fn applied(&mut self, zxid: Zxid) {
         assert!(self.undo.is_empty(), "no preparation is at hand");
         while let Some((_, key)) = self.queue.pop_front_if(|(pending, _)| *pending <= zxid) {
-            if self
-                .latest
-                .get(&key)
-                .is_some_and(|(latest, _)| *latest <= zxid)
-            {
+            if self.latest.get(&key).is_some_and(|(latest, _)| *latest <= zxid) {
                 self.latest.remove(&key);
             }
         }
@@ -230,10 +222,6 @@ impl<K: Ord + Clone, V> Layer<K, V> {
 
 impl<K, V> Default for Layer<K, V> {
     fn default() -> Self {
-        Self {
-            latest: BTreeMap::new(),
-            queue: VecDeque::new(),
-            undo: Vec::new(),
-        }
+        Self { latest: BTreeMap::new(), queue: VecDeque::new(), undo: Vec::new() }
     }
 }

@@ -94,9 +94,7 @@ impl Overlay {
             return Vec::new();
         }
         let mut preparation = Preparation::new(self, state, zxid);
-        let mut view = preparation
-            .node(point)
-            .expect("points exist in every shard");
+        let mut view = preparation.node(point).expect("points exist in every shard");
         view.acl = AclView::Pending(acl.into());
         preparation.put_node(point, Some(view));
         preparation.overlay.points.put(zxid, index, point_zxid);
@@ -135,11 +133,7 @@ impl<'a> Preparation<'a> {
             }
             Err(code) => {
                 self.overlay.roll_back();
-                Err(Refusal {
-                    code,
-                    judged_by: self.judged_by,
-                    multi,
-                })
+                Err(Refusal { code, judged_by: self.judged_by, multi })
             }
         }
     }
@@ -240,19 +234,9 @@ impl<'a> Preparation<'a> {
 
     fn single(&mut self, context: &Context<'_>, request: &Request<'_>) -> Result<(), ErrorCode> {
         match request {
-            Request::Create {
-                path,
-                data,
-                acl,
-                mode,
-                with_stat,
-            } => {
+            Request::Create { path, data, acl, mode, with_stat } => {
                 let (path, acl, parent_cversion) = self.create(context, path, data, acl, *mode)?;
-                let owner = if mode.is_ephemeral() {
-                    context.session
-                } else {
-                    SessionId(0)
-                };
+                let owner = if mode.is_ephemeral() { context.session } else { SessionId(0) };
                 self.push(Operation::Create {
                     path,
                     data: data.to_vec(),
@@ -263,11 +247,9 @@ impl<'a> Preparation<'a> {
                 })
             }
             Request::Delete { path, version } => self.delete(context, path, *version),
-            Request::SetData {
-                path,
-                data,
-                version,
-            } => self.set_data(context, path, data, *version),
+            Request::SetData { path, data, version } => {
+                self.set_data(context, path, data, *version)
+            }
             Request::SetAcl { path, acl, version } => self.set_acl(context, path, acl, *version),
             _ => Err(ErrorCode::Unimplemented),
         }
@@ -341,9 +323,7 @@ impl<'a> Preparation<'a> {
         }
         self.remove(path, node.ephemeral_owner);
         self.record_bytes += path.len();
-        self.push(Operation::Delete {
-            path: path.to_owned(),
-        })
+        self.push(Operation::Delete { path: path.to_owned() })
     }
 
     fn set_data(
@@ -361,11 +341,7 @@ impl<'a> Preparation<'a> {
         let version = node.version;
         self.put_node(path, Some(node));
         self.record_bytes += path.len() + data.len();
-        self.push(Operation::SetData {
-            path: path.to_owned(),
-            data: data.to_vec(),
-            version,
-        })
+        self.push(Operation::SetData { path: path.to_owned(), data: data.to_vec(), version })
     }
 
     fn set_acl(
@@ -385,11 +361,7 @@ impl<'a> Preparation<'a> {
         let version = node.aversion;
         self.put_node(path, Some(node));
         self.record_bytes += path.len() + acl_bytes(&acl);
-        self.push(Operation::SetAcl {
-            path: path.to_owned(),
-            acl,
-            version,
-        })
+        self.push(Operation::SetAcl { path: path.to_owned(), acl, version })
     }
 
     fn check(&mut self, context: &Context<'_>, path: &str, version: i32) -> Result<(), ErrorCode> {
@@ -489,9 +461,7 @@ fn parent_of_created(path: &str) -> &str {
 }
 
 fn acl_bytes(acl: &[AclEntry]) -> usize {
-    acl.iter()
-        .map(|entry| ACL_ENTRY_BYTES_MAX + entry.scheme.len() + entry.id.len())
-        .sum()
+    acl.iter().map(|entry| ACL_ENTRY_BYTES_MAX + entry.scheme.len() + entry.id.len()).sum()
 }
 
 /// An archived entry's fixed part: permissions and two string references.

@@ -159,15 +159,9 @@ impl Sessions {
     }
 
     pub(super) fn on_end(&mut self, session: SessionId) {
-        assert!(
-            self.attached(session).is_none(),
-            "{session} ends when nothing of it is left"
-        );
+        assert!(self.attached(session).is_none(), "{session} ends when nothing of it is left");
         let known = self.homes.remove(session);
-        assert!(
-            known.is_some_and(|home| home.is_closing),
-            "{session} ends after closing"
-        );
+        assert!(known.is_some_and(|home| home.is_closing), "{session} ends after closing");
         let ended = Arc::make_mut(&mut self.ended);
         if ended.len() == ENDED_SESSIONS_KEPT {
             ended.pop_front();
@@ -176,10 +170,7 @@ impl Sessions {
     }
 
     pub(super) fn on_open(&mut self, session: SessionId, generation: Generation, home_zxid: Zxid) {
-        assert!(
-            !self.has_tombstone(session),
-            "{session} does not rise again"
-        );
+        assert!(!self.has_tombstone(session), "{session} does not rise again");
         let opened = AttachedSession::new(generation, home_zxid);
         let known = self.attached.insert(session, opened);
         assert!(known.is_none(), "{session} opens once");
@@ -288,9 +279,7 @@ impl Sessions {
         }
         for _ in 0..reader.u32_le()? {
             let session = SessionId(reader.u64_le()?);
-            sessions
-                .homes
-                .append(session, HomeSession::decode(reader)?)?;
+            sessions.homes.append(session, HomeSession::decode(reader)?)?;
         }
         for _ in 0..reader.u32_le()? {
             let session = SessionId(reader.u64_le()?);
@@ -301,9 +290,7 @@ impl Sessions {
         }
         for _ in 0..reader.u32_le()? {
             let session = SessionId(reader.u64_le()?);
-            sessions
-                .tombstones
-                .append(session, Zxid(reader.u64_le()?))?;
+            sessions.tombstones.append(session, Zxid(reader.u64_le()?))?;
         }
         let mut floors = BTreeMap::new();
         for _ in 0..reader.u32_le()? {
@@ -335,9 +322,7 @@ impl HomeSession {
     }
 
     pub(super) fn attach(&mut self, shard: ShardId, zxid: Zxid) {
-        let place = self
-            .attachments
-            .binary_search_by_key(&shard, |known| known.0);
+        let place = self.attachments.binary_search_by_key(&shard, |known| known.0);
         let place = place.expect_err("a shard is attached once");
         self.attachments.insert(place, (shard, zxid));
     }
@@ -349,9 +334,7 @@ impl HomeSession {
 
     /// The zxid at which `shard` was attached.
     pub fn attachment(&self, shard: ShardId) -> Option<Zxid> {
-        let place = self
-            .attachments
-            .binary_search_by_key(&shard, |known| known.0);
+        let place = self.attachments.binary_search_by_key(&shard, |known| known.0);
         place.ok().map(|place| self.attachments[place].1)
     }
 
@@ -401,12 +384,7 @@ impl HomeSession {
 
 impl AttachedSession {
     fn new(generation: Generation, home_zxid: Zxid) -> Self {
-        Self {
-            generation,
-            home_zxid,
-            is_fenced: false,
-            ephemerals: Arc::default(),
-        }
+        Self { generation, home_zxid, is_fenced: false, ephemerals: Arc::default() }
     }
 
     /// The paths of the session's ephemeral znodes, ascending.
@@ -421,10 +399,7 @@ impl AttachedSession {
 
 impl<T: Clone> Table<T> {
     fn new() -> Self {
-        Self {
-            buckets: (0..BUCKETS).map(|_| Arc::default()).collect(),
-            len: 0,
-        }
+        Self { buckets: (0..BUCKETS).map(|_| Arc::default()).collect(), len: 0 }
     }
 
     fn find(&self, session: SessionId) -> Option<&T> {

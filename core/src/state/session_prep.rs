@@ -22,41 +22,20 @@ use crate::txn::Operation;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionRequest<'a> {
     /// Home: begin it, attached and open in its home.
-    Create {
-        session: SessionId,
-        password: [u8; 16],
-        timeout_ms: u32,
-    },
+    Create { session: SessionId, password: [u8; 16], timeout_ms: u32 },
     /// Home: a client is back on another connection.
-    Renew {
-        session: SessionId,
-        password: &'a [u8],
-    },
+    Renew { session: SessionId, password: &'a [u8] },
     /// Home: it wants to write in `shard`.
-    Attach {
-        session: SessionId,
-        generation: Generation,
-        shard: ShardId,
-    },
+    Attach { session: SessionId, generation: Generation, shard: ShardId },
     /// Home: close it, on behalf of its client (with the connection's generation) or because it
     /// expired. What can be done at once is: see the module.
-    Close {
-        session: SessionId,
-        generation: Option<Generation>,
-    },
+    Close { session: SessionId, generation: Option<Generation> },
     /// Home: every attached shard is done.
     End { session: SessionId },
     /// Attached shard: the home attached it at `home_zxid`.
-    Open {
-        session: SessionId,
-        generation: Generation,
-        home_zxid: Zxid,
-    },
+    Open { session: SessionId, generation: Generation, home_zxid: Zxid },
     /// Attached shard: only this generation may write from now on.
-    Advance {
-        session: SessionId,
-        generation: Generation,
-    },
+    Advance { session: SessionId, generation: Generation },
     /// Attached shard: its home closes it; `home_zxid` is the zxid of that, and so above the
     /// attachment's.
     Fence { session: SessionId, home_zxid: Zxid },
@@ -91,33 +70,21 @@ impl Overlay {
         let mut preparation = Preparation::new(self, state, zxid);
         let mut done_at = zxid;
         let result = match *request {
-            SessionRequest::Create {
-                session,
-                password,
-                timeout_ms,
-            } => preparation.create_session(session, password, timeout_ms),
+            SessionRequest::Create { session, password, timeout_ms } => {
+                preparation.create_session(session, password, timeout_ms)
+            }
             SessionRequest::Renew { session, password } => preparation.renew(session, password),
-            SessionRequest::Attach {
-                session,
-                generation,
-                shard,
-            } => preparation
+            SessionRequest::Attach { session, generation, shard } => preparation
                 .attach(session, generation, shard)
                 .map(|attached_at| done_at = attached_at),
-            SessionRequest::Close {
-                session,
-                generation,
-            } => preparation.close(session, generation),
+            SessionRequest::Close { session, generation } => preparation.close(session, generation),
             SessionRequest::End { session } => preparation.end(session),
-            SessionRequest::Open {
-                session,
-                generation,
-                home_zxid,
-            } => preparation.open(session, generation, home_zxid),
-            SessionRequest::Advance {
-                session,
-                generation,
-            } => preparation.advance(session, generation),
+            SessionRequest::Open { session, generation, home_zxid } => {
+                preparation.open(session, generation, home_zxid)
+            }
+            SessionRequest::Advance { session, generation } => {
+                preparation.advance(session, generation)
+            }
             SessionRequest::Fence { session, home_zxid } => preparation.fence(session, home_zxid),
             SessionRequest::Purge { session } => preparation.purge(session),
             SessionRequest::Floor { home, home_zxid } => preparation.raise_floor(home, home_zxid),
@@ -127,10 +94,7 @@ impl Overlay {
         if operations.is_empty() && !matches!(request, SessionRequest::Attach { .. }) {
             done_at = judged_by;
         }
-        Ok(Prepared {
-            operations,
-            done_at,
-        })
+        Ok(Prepared { operations, done_at })
     }
 }
 
@@ -172,15 +136,8 @@ impl Preparation<'_> {
         let mut home = HomeSession::new(password, timeout_ms);
         home.attach(shard, self.zxid);
         self.put_home(session, Some(home));
-        self.push(Operation::SessionCreate {
-            session: session.0,
-            password,
-            timeout_ms,
-        })?;
-        self.push(Operation::SessionAttach {
-            session: session.0,
-            shard: shard.0,
-        })?;
+        self.push(Operation::SessionCreate { session: session.0, password, timeout_ms })?;
+        self.push(Operation::SessionAttach { session: session.0, shard: shard.0 })?;
         self.open(session, FIRST_GENERATION, self.zxid)
     }
 
@@ -192,10 +149,7 @@ impl Preparation<'_> {
         home.generation = home.generation.next();
         let generation = home.generation;
         self.put_home(session, Some(home));
-        self.push(Operation::SessionRenew {
-            session: session.0,
-            generation: generation.0,
-        })?;
+        self.push(Operation::SessionRenew { session: session.0, generation: generation.0 })?;
         self.advance(session, generation)
     }
 
@@ -214,10 +168,7 @@ impl Preparation<'_> {
         }
         home.attach(shard, self.zxid);
         self.put_home(session, Some(home));
-        self.push(Operation::SessionAttach {
-            session: session.0,
-            shard: shard.0,
-        })?;
+        self.push(Operation::SessionAttach { session: session.0, shard: shard.0 })?;
         Ok(self.zxid)
     }
 
@@ -279,12 +230,8 @@ impl Preparation<'_> {
         if home_zxid < self.floor(home) {
             return Err(ErrorCode::SessionExpired);
         }
-        let view = AttachedView {
-            phase: AttachedPhase::Open,
-            generation,
-            home_zxid,
-            ephemerals: 0,
-        };
+        let view =
+            AttachedView { phase: AttachedPhase::Open, generation, home_zxid, ephemerals: 0 };
         self.put_attached(session, view);
         self.push(Operation::SessionOpen {
             session: session.0,
@@ -310,10 +257,7 @@ impl Preparation<'_> {
         }
         view.generation = generation;
         self.put_attached(session, view);
-        self.push(Operation::SessionAdvance {
-            session: session.0,
-            generation: generation.0,
-        })
+        self.push(Operation::SessionAdvance { session: session.0, generation: generation.0 })
     }
 
     fn fence(&mut self, session: SessionId, home_zxid: Zxid) -> Result<(), ErrorCode> {
@@ -350,19 +294,12 @@ impl Preparation<'_> {
         }
         view = self.attached(session);
         let is_last = view.ephemerals == 0;
-        assert!(
-            is_last || !paths.is_empty(),
-            "every purge brings the end nearer"
-        );
+        assert!(is_last || !paths.is_empty(), "every purge brings the end nearer");
         if is_last {
             view.phase = AttachedPhase::Over;
             self.put_attached(session, view);
         }
-        self.push(Operation::SessionPurge {
-            session: session.0,
-            paths,
-            last: is_last,
-        })
+        self.push(Operation::SessionPurge { session: session.0, paths, last: is_last })
     }
 
     /// Some of the session's ephemerals, pending ones included, within the bounds of one purge.
@@ -397,10 +334,7 @@ impl Preparation<'_> {
             return Ok(());
         }
         self.overlay.floors.put(self.zxid, home, home_zxid);
-        self.push(Operation::SessionFloor {
-            home: home.0,
-            home_zxid: home_zxid.0,
-        })
+        self.push(Operation::SessionFloor { home: home.0, home_zxid: home_zxid.0 })
     }
 
     fn floor(&mut self, home: ShardId) -> Zxid {

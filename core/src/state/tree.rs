@@ -66,38 +66,19 @@ impl Tree {
         let mut root = Slot::new(NONE, 0, OPEN, &Fields::default());
         root.set_bytes(b"", b"", &mut scratch);
         acls.retain(OPEN);
-        let mut znodes = Znodes {
-            slots: Paged::new(),
-            acl_lists,
-            len: 1,
-            approximate_bytes: 1,
-            digest: 0,
-        };
+        let mut znodes =
+            Znodes { slots: Paged::new(), acl_lists, len: 1, approximate_bytes: 1, digest: 0 };
         znodes.slots.push(root);
         let path = PathHash::of(b"/");
-        znodes.digest = znodes
-            .fields_term(Self::ROOT, path)
-            .wrapping_add(path.data_term(b""));
-        Self {
-            znodes,
-            index: Index::new(),
-            index_seed,
-            acls,
-            vacant: NONE,
-            scratch,
-        }
+        znodes.digest = znodes.fields_term(Self::ROOT, path).wrapping_add(path.data_term(b""));
+        Self { znodes, index: Index::new(), index_seed, acls, vacant: NONE, scratch }
     }
 
     /// Adds a znode under a parent that exists; the path does not.
     pub fn create(&mut self, path: &str, new: NewNode<'_>) -> NodeId {
         let parent_path = path::parent(path).expect("the root is always there");
-        let parent = self
-            .find(parent_path)
-            .expect("the parent of a new znode exists");
-        assert!(
-            self.find(path).is_none(),
-            "a new znode did not exist before"
-        );
+        let parent = self.find(parent_path).expect("the parent of a new znode exists");
+        assert!(self.find(path).is_none(), "a new znode did not exist before");
         let parent_hash = PathHash::of(parent_path.as_bytes());
         self.subtract(self.fields_term(parent, parent_hash));
         let rare = self.znodes.slots.item_mut(parent.0 as usize).rare_mut();
@@ -120,10 +101,7 @@ impl Tree {
     /// Removes a znode that has no children.
     pub fn delete(&mut self, node: NodeId, zxid: Zxid) {
         let parent = self.parent(node).expect("the root stays");
-        assert!(
-            self.children_count(node) == 0,
-            "a deleted znode has no children"
-        );
+        assert!(self.children_count(node) == 0, "a deleted znode has no children");
         let path = self.take_path(node);
         let path_hash = PathHash::of(&path);
         let parent_hash = PathHash::of(parent_of(&path));
@@ -208,19 +186,11 @@ impl Tree {
     pub(crate) fn restore_root(&mut self, fields: &Fields, data: &[u8], acl: u32) {
         assert!(self.len() == 1, "an image begins with the root");
         self.acls.retain(acl);
-        let before = mem::replace(
-            self.znodes.slots.item_mut(0),
-            Slot::new(NONE, 0, acl, fields),
-        );
-        self.znodes
-            .slots
-            .item_mut(0)
-            .set_bytes(b"", data, &mut self.scratch);
+        let before = mem::replace(self.znodes.slots.item_mut(0), Slot::new(NONE, 0, acl, fields));
+        self.znodes.slots.item_mut(0).set_bytes(b"", data, &mut self.scratch);
         self.acls.release(&mut self.znodes.acl_lists, before.acl);
         let path = PathHash::of(b"/");
-        self.znodes.digest = self
-            .fields_term(Self::ROOT, path)
-            .wrapping_add(path.data_term(data));
+        self.znodes.digest = self.fields_term(Self::ROOT, path).wrapping_add(path.data_term(data));
         self.znodes.approximate_bytes = 1 + data.len() as u64;
     }
 
@@ -271,10 +241,7 @@ impl Tree {
         }
         let number = self.vacant;
         let before = mem::replace(slots.item_mut(number as usize), slot);
-        assert!(
-            before.is_vacant(),
-            "the chain of vacant slots holds no znode"
-        );
+        assert!(before.is_vacant(), "the chain of vacant slots holds no znode");
         self.vacant = before.parent;
         NodeId(number)
     }

@@ -90,10 +90,7 @@ impl WatchTable {
         self.connections
             .entry(connection)
             .and_modify(|known| known.identities = identities.clone())
-            .or_insert_with(|| Connection {
-                identities: identities.clone(),
-                watches_count: 0,
-            });
+            .or_insert_with(|| Connection { identities: identities.clone(), watches_count: 0 });
     }
 
     /// Leaves a watch. One that is there already is not counted twice; one of a connection that is
@@ -199,10 +196,7 @@ impl WatchTable {
 
     /// Watches as `mntr` counts them: those of the data table and those of the child table.
     pub fn count(&self) -> usize {
-        self.connections
-            .values()
-            .map(|known| known.watches_count)
-            .sum()
+        self.connections.values().map(|known| known.watches_count).sum()
     }
 
     /// The watches of one connection, counted likewise.
@@ -213,10 +207,7 @@ impl WatchTable {
 
     /// Connections that watch, paths that are watched, and pairs of them.
     pub fn summary(&self) -> WatchSummary {
-        let watching = self
-            .connections
-            .values()
-            .filter(|known| known.watches_count > 0);
+        let watching = self.connections.values().filter(|known| known.watches_count > 0);
         WatchSummary {
             connections: watching.count(),
             paths: self.numbers.len(),
@@ -227,16 +218,13 @@ impl WatchTable {
     /// Every watched path with a watching connection, by path (`wchp`).
     pub fn by_path(&self) -> impl Iterator<Item = (&str, ConnectionId)> {
         self.numbers.iter().flat_map(|(path, number)| {
-            self.watchers(*number)
-                .map(move |(connection, _)| (&**path, connection))
+            self.watchers(*number).map(move |(connection, _)| (&**path, connection))
         })
     }
 
     /// Every watching connection with a watched path, by connection (`wchc`).
     pub fn by_connection(&self) -> impl Iterator<Item = (ConnectionId, &str)> {
-        self.by_connection
-            .iter()
-            .map(|(connection, number)| (*connection, self.path(*number)))
+        self.by_connection.iter().map(|(connection, number)| (*connection, self.path(*number)))
     }
 
     fn trigger(
@@ -251,11 +239,7 @@ impl WatchTable {
         fired.clear();
         if let Some(number) = self.numbers.get(path).copied() {
             let watchers = self.watchers(number);
-            fired.extend(
-                watchers
-                    .filter(|(_, found)| found.has(modes))
-                    .map(|(id, _)| id),
-            );
+            fired.extend(watchers.filter(|(_, found)| found.has(modes)).map(|(id, _)| id));
             for connection in &fired {
                 let before = self.watches[&(number, *connection)];
                 let once = Modes::STANDARD.both(modes);
@@ -279,11 +263,7 @@ impl WatchTable {
         for connection in &fired {
             if readers.include(&self.connections[connection].identities) {
                 let path = shared.get_or_insert_with(|| Arc::from(path));
-                firings.push(Firing {
-                    connection: *connection,
-                    event,
-                    path: Arc::clone(path),
-                });
+                firings.push(Firing { connection: *connection, event, path: Arc::clone(path) });
             }
         }
         self.fired = fired;
@@ -309,11 +289,7 @@ impl WatchTable {
             .find(path)
             .is_none_or(|node| Readers::of(tree.acl(node)).include(&known.identities));
         if may_read {
-            firings.push(Firing {
-                connection,
-                event,
-                path: Arc::from(path),
-            });
+            firings.push(Firing { connection, event, path: Arc::from(path) });
         }
         Ok(())
     }
@@ -343,10 +319,7 @@ impl WatchTable {
     }
 
     fn number_path(&mut self, path: &str) -> PathNumber {
-        let watched = WatchedPath {
-            path: Arc::from(path),
-            watchers: 0,
-        };
+        let watched = WatchedPath { path: Arc::from(path), watchers: 0 };
         let shared = Arc::clone(&watched.path);
         let number = match self.free.pop() {
             Some(number) => {
@@ -499,14 +472,7 @@ fn index(number: PathNumber) -> usize {
     usize::try_from(number).expect("an index fits")
 }
 
-const FIRST_CONNECTION: ConnectionId = ConnectionId {
-    core: CoreId(0),
-    slot: 0,
-    generation: 0,
-};
+const FIRST_CONNECTION: ConnectionId = ConnectionId { core: CoreId(0), slot: 0, generation: 0 };
 
-const LAST_CONNECTION: ConnectionId = ConnectionId {
-    core: CoreId(u8::MAX),
-    slot: u32::MAX,
-    generation: u32::MAX,
-};
+const LAST_CONNECTION: ConnectionId =
+    ConnectionId { core: CoreId(u8::MAX), slot: u32::MAX, generation: u32::MAX };

@@ -160,9 +160,7 @@ pub fn parse_number(body: &[u8]) -> Result<i32, JuteError> {
 pub fn parse_who_am_i(body: &[u8]) -> Result<Vec<(&str, &str)>, JuteError> {
     let mut reader = Reader::new(body);
     let count = reader.vector_count(2 * STRING_BYTES_MIN)?;
-    (0..count)
-        .map(|_| Ok((reader.text()?, reader.text()?)))
-        .collect()
+    (0..count).map(|_| Ok((reader.text()?, reader.text()?))).collect()
 }
 
 /// Reads the body of an event.
@@ -198,25 +196,18 @@ fn read_multi_result<'a>(
         return Ok(MultiResult::Error(reader.i32_be()?));
     }
     Ok(match OpCode::from_wire(operation) {
-        Some(OpCode::Create) => MultiResult::Create {
-            path: reader.text()?,
-        },
-        Some(OpCode::Create2) => MultiResult::Create2 {
-            path: reader.text()?,
-            stat: read_stat(reader)?,
-        },
+        Some(OpCode::Create) => MultiResult::Create { path: reader.text()? },
+        Some(OpCode::Create2) => {
+            MultiResult::Create2 { path: reader.text()?, stat: read_stat(reader)? }
+        }
         Some(OpCode::Delete) => MultiResult::Delete,
-        Some(OpCode::SetData) => MultiResult::SetData {
-            stat: read_stat(reader)?,
-        },
+        Some(OpCode::SetData) => MultiResult::SetData { stat: read_stat(reader)? },
         Some(OpCode::Check) => MultiResult::Check,
         Some(OpCode::GetData) => MultiResult::GetData {
             data: reader.buffer()?.unwrap_or_default(),
             stat: read_stat(reader)?,
         },
-        Some(OpCode::GetChildren) => MultiResult::GetChildren {
-            children: read_strings(reader)?,
-        },
+        Some(OpCode::GetChildren) => MultiResult::GetChildren { children: read_strings(reader)? },
         _ => return Err(JuteError::UnknownNumber),
     })
 }
@@ -248,13 +239,7 @@ fn read_stat(reader: &mut Reader<'_>) -> Result<Stat, JuteError> {
 
 fn put_record(out: &mut Vec<u8>, request: &Request<'_>) {
     match request {
-        Request::Create {
-            path,
-            data,
-            acl,
-            mode,
-            with_stat: _,
-        } => {
+        Request::Create { path, data, acl, mode, with_stat: _ } => {
             out.put_text(path);
             out.put_buffer(data);
             put_acl(out, acl);
@@ -264,11 +249,7 @@ fn put_record(out: &mut Vec<u8>, request: &Request<'_>) {
             out.put_text(path);
             out.put_i32_be(*version);
         }
-        Request::SetData {
-            path,
-            data,
-            version,
-        } => {
+        Request::SetData { path, data, version } => {
             out.put_text(path);
             out.put_buffer(data);
             out.put_i32_be(*version);

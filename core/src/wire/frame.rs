@@ -66,11 +66,7 @@ impl Deframer {
         Self {
             carried: Vec::new(),
             lent: Vec::new(),
-            state: State {
-                frame_bytes_max,
-                is_opening,
-                is_broken: false,
-            },
+            state: State { frame_bytes_max, is_opening, is_broken: false },
         }
     }
 
@@ -155,11 +151,7 @@ impl<'a> Frames<'a> {
         reason = "an Iterator's adapters would invite dropping it in the middle of a chunk unseen"
     )]
     pub fn next(&mut self) -> Option<Result<&'a [u8], FrameError>> {
-        let source = if self.before.is_empty() {
-            &mut self.chunk
-        } else {
-            &mut self.before
-        };
+        let source = if self.before.is_empty() { &mut self.chunk } else { &mut self.before };
         if source.is_empty() || self.state.is_broken {
             return None;
         }
@@ -200,24 +192,16 @@ impl State {
     #[inline]
     fn cut(&mut self, bytes: &[u8]) -> Cut {
         let Some(prefix) = bytes.first_chunk::<LENGTH_BYTES>() else {
-            return Cut::Partial {
-                missing: LENGTH_BYTES - bytes.len(),
-            };
+            return Cut::Partial { missing: LENGTH_BYTES - bytes.len() };
         };
-        let limit = if self.is_opening {
-            CONNECT_BYTES_MAX
-        } else {
-            self.frame_bytes_max
-        };
+        let limit = if self.is_opening { CONNECT_BYTES_MAX } else { self.frame_bytes_max };
         let length = u32::from_be_bytes(*prefix) as usize;
         if length == 0 || length > limit {
             return Cut::Broken(self.refuse(*prefix, limit));
         }
         let end = LENGTH_BYTES + length;
         if bytes.len() < end {
-            return Cut::Partial {
-                missing: end - bytes.len(),
-            };
+            return Cut::Partial { missing: end - bytes.len() };
         }
         self.is_opening = false;
         Cut::Frame { end }
@@ -287,49 +271,29 @@ mod tests {
         let (head, tail) = stream.split_at(13);
         assert_eq!(all(&mut deframer, head), [Ok(b"one".to_vec())]);
         assert_eq!(deframer.carried_bytes(), 6);
-        assert_eq!(
-            all(&mut deframer, tail),
-            [Ok(b"spans".to_vec()), Ok(b"three".to_vec())]
-        );
+        assert_eq!(all(&mut deframer, tail), [Ok(b"spans".to_vec()), Ok(b"three".to_vec())]);
         assert_eq!(deframer.carried_bytes(), 0);
     }
 
     #[test]
     fn an_early_drop_carries_the_rest() {
         let mut deframer = Deframer::for_requests(4096);
-        let stream = [
-            frame(b"one"),
-            frame(b"two"),
-            frame(b"three"),
-            frame(b"four"),
-        ]
-        .concat();
+        let stream = [frame(b"one"), frame(b"two"), frame(b"three"), frame(b"four")].concat();
         let (head, tail) = stream.split_at(stream.len() - 2);
         assert_eq!(deframer.split(head).next(), Some(Ok(&b"one"[..])));
         assert_eq!(deframer.split(&[]).next(), Some(Ok(&b"two"[..])));
-        assert_eq!(
-            all(&mut deframer, tail),
-            [Ok(b"three".to_vec()), Ok(b"four".to_vec())]
-        );
+        assert_eq!(all(&mut deframer, tail), [Ok(b"three".to_vec()), Ok(b"four".to_vec())]);
     }
 
     #[test]
     fn the_first_frame_has_its_own_limit() {
         let long = frame(&vec![7; CONNECT_BYTES_MAX + 1]);
-        let too_long = FrameError::TooLong {
-            announced: CONNECT_BYTES_MAX + 1,
-            limit: CONNECT_BYTES_MAX,
-        };
-        assert_eq!(
-            all(&mut Deframer::for_requests(4096), &long),
-            [Err(too_long)]
-        );
+        let too_long =
+            FrameError::TooLong { announced: CONNECT_BYTES_MAX + 1, limit: CONNECT_BYTES_MAX };
+        assert_eq!(all(&mut Deframer::for_requests(4096), &long), [Err(too_long)]);
         let later = [frame(&[7; 44]), long.clone()].concat();
         assert_eq!(all(&mut Deframer::for_requests(4096), &later).len(), 2);
-        assert_eq!(
-            all(&mut Deframer::for_replies(4096), &long),
-            [Ok(long[4..].to_vec())]
-        );
+        assert_eq!(all(&mut Deframer::for_replies(4096), &long), [Ok(long[4..].to_vec())]);
     }
 
     #[test]

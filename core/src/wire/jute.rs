@@ -122,7 +122,8 @@ mod tests {
         out.put_i64_be(-2);
         assert_eq!(
             out,
-            b"\x01\0\0\0\x02\xc3\xa9\0\0\0\0\xff\xff\xff\xff\0\0\0\x02\xff\xff\xff\xff\xff\xff\xff\xfe"
+            b"\x01\0\0\0\x02\xc3\xa9\0\0\0\0\xff\xff\xff\xff\0\0\0\x02\
+              \xff\xff\xff\xff\xff\xff\xff\xfe"
         );
         let mut reader = Reader::new(&out);
         assert_eq!(reader.boolean(), Ok(true));
@@ -140,14 +141,8 @@ mod tests {
         assert_eq!(read(b"\xff\xff\xff\xfe"), Err(JuteError::NegativeLength));
         assert_eq!(read(b"\x7f\xff\xff\xff"), Err(JuteError::Truncated));
         assert_eq!(read(b"\0\0\0\x02a"), Err(JuteError::Truncated));
-        assert_eq!(
-            Reader::new(b"\xff\xff\xff\xff").text(),
-            Err(JuteError::Null)
-        );
-        assert_eq!(
-            Reader::new(b"\0\0\0\x01\xff").text(),
-            Err(JuteError::NotUtf8)
-        );
+        assert_eq!(Reader::new(b"\xff\xff\xff\xff").text(), Err(JuteError::Null));
+        assert_eq!(Reader::new(b"\0\0\0\x01\xff").text(), Err(JuteError::NotUtf8));
     }
 
     #[test]

@@ -78,9 +78,7 @@ pub fn finish(out: &mut Vec<u8>, mark: Mark, xid: i32, zxid: Zxid, code: ErrorCo
     }
     let length = length_u32(out.len() - mark.0 - LENGTH_BYTES);
     let (_, frame) = out.split_at_mut(mark.0);
-    let prefix = frame
-        .first_chunk_mut::<PREFIX_BYTES>()
-        .expect("begin reserved the prefix");
+    let prefix = frame.first_chunk_mut::<PREFIX_BYTES>().expect("begin reserved the prefix");
     prefix[..4].copy_from_slice(&length.to_be_bytes());
     prefix[4..8].copy_from_slice(&xid.to_be_bytes());
     prefix[8..16].copy_from_slice(&zxid.wire().to_be_bytes());
@@ -137,10 +135,7 @@ pub fn number(out: &mut Vec<u8>, number: i32) {
 /// Begins a vector; its elements follow, then `finish_vector`.
 #[inline]
 pub fn begin_vector(out: &mut Vec<u8>) -> Vector {
-    let vector = Vector {
-        at: out.len(),
-        count: 0,
-    };
+    let vector = Vector { at: out.len(), count: 0 };
     out.put_count(0);
     vector
 }

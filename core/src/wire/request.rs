@@ -27,11 +27,7 @@ pub enum RequestError {
     Final(ErrorCode),
     /// The multi fails at this operation: the reply is `Ok` with `count` results, see
     /// `reply::multi_failed`.
-    MultiOperation {
-        index: usize,
-        count: usize,
-        code: ErrorCode,
-    },
+    MultiOperation { index: usize, count: usize, code: ErrorCode },
     /// The connection is closed without a reply.
     Malformed,
 }
@@ -66,10 +62,7 @@ pub fn parse_connect(frame: &[u8]) -> Result<ConnectRequest<'_>, JuteError> {
 #[inline]
 pub fn parse_header(frame: &[u8]) -> Result<(RequestHeader, &[u8]), JuteError> {
     let mut reader = Reader::new(frame);
-    let header = RequestHeader {
-        xid: reader.i32_be()?,
-        op_code: reader.i32_be()?,
-    };
+    let header = RequestHeader { xid: reader.i32_be()?, op_code: reader.i32_be()? };
     Ok((header, reader.rest()))
 }
 
@@ -197,11 +190,7 @@ fn parse_get_children<'a>(
 ) -> Result<Request<'a>, RequestError> {
     let (path, watch) = (read_path(reader)?, reader.boolean()?);
     let path = path.checked(ErrorCode::NoNode)?;
-    Ok(Request::GetChildren {
-        path,
-        watch,
-        with_stat,
-    })
+    Ok(Request::GetChildren { path, watch, with_stat })
 }
 
 /// Containers and TTLs (4, 5, 6) are Unimplemented, other unknown flags BadArguments, and an ACL
@@ -217,13 +206,7 @@ fn parse_create<'a>(reader: &mut Reader<'a>, with_stat: bool) -> Result<Request<
     let bad_arguments = RequestError::Code(ErrorCode::BadArguments);
     let mode = mode.ok_or(bad_arguments)?;
     let path = path.legal(mode.is_sequential()).ok_or(bad_arguments)?;
-    Ok(Request::Create {
-        path,
-        data,
-        acl: checked_acl(acl)?,
-        mode,
-        with_stat,
-    })
+    Ok(Request::Create { path, data, acl: checked_acl(acl)?, mode, with_stat })
 }
 
 /// The root cannot be deleted: BadArguments.
@@ -240,11 +223,7 @@ fn parse_set_data<'a>(reader: &mut Reader<'a>) -> Result<Request<'a>, RequestErr
     let path = read_path(reader)?;
     let data = reader.buffer()?.unwrap_or_default();
     let version = reader.i32_be()?;
-    Ok(Request::SetData {
-        path: path.checked(ErrorCode::BadArguments)?,
-        data,
-        version,
-    })
+    Ok(Request::SetData { path: path.checked(ErrorCode::BadArguments)?, data, version })
 }
 
 fn parse_check<'a>(reader: &mut Reader<'a>) -> Result<Request<'a>, RequestError> {
@@ -401,21 +380,16 @@ fn read_watcher<'a>(reader: &mut Reader<'a>) -> Result<(&'a str, WatcherType), R
 
 fn read_acl<'a>(reader: &mut Reader<'a>) -> Result<UncheckedAcl<'a>, JuteError> {
     let count = reader.vector_count(ACL_BYTES_MIN)?;
-    let mut acl = UncheckedAcl {
-        entries: Vec::with_capacity(count),
-        is_legal: count <= ACL_ENTRIES_MAX,
-    };
+    let mut acl =
+        UncheckedAcl { entries: Vec::with_capacity(count), is_legal: count <= ACL_ENTRIES_MAX };
     for _ in 0..count {
         let permissions = reader.i32_be()?.cast_unsigned();
         let (scheme, id) = (reader.buffer()?, reader.buffer()?);
-        // Clients send an empty id as null, kazoo for one; whether a scheme takes it is judged later.
+        // Clients send an empty id as null, kazoo for one; whether a scheme takes it is judged
+        // later.
         let text = |bytes: Option<&'a [u8]>| str::from_utf8(bytes.unwrap_or_default()).ok();
         match (text(scheme), text(id)) {
-            (Some(scheme), Some(id)) => acl.entries.push(Acl {
-                permissions,
-                scheme,
-                id,
-            }),
+            (Some(scheme), Some(id)) => acl.entries.push(Acl { permissions, scheme, id }),
             _ => acl.is_legal = false,
         }
     }
@@ -423,11 +397,7 @@ fn read_acl<'a>(reader: &mut Reader<'a>) -> Result<UncheckedAcl<'a>, JuteError> 
 }
 
 fn checked_acl(acl: UncheckedAcl<'_>) -> Result<Vec<Acl<'_>>, RequestError> {
-    if acl.is_legal {
-        Ok(acl.entries)
-    } else {
-        Err(RequestError::Code(ErrorCode::InvalidAcl))
-    }
+    if acl.is_legal { Ok(acl.entries) } else { Err(RequestError::Code(ErrorCode::InvalidAcl)) }
 }
 
 /// The number of the multi's next operation; `None` at its end. Only the flag tells the end, as in

@@ -35,10 +35,7 @@ impl Zab {
             return;
         };
         let attempt = self.attempt;
-        follower.stage = Stage::Asking {
-            attempt,
-            repeat_at: now + self.periods.heartbeat,
-        };
+        follower.stage = Stage::Asking { attempt, repeat_at: now + self.periods.heartbeat };
         let leader = follower.leader;
         if self.linked.contains(&leader) {
             let message = PeerMessage::FollowerInfo {
@@ -46,10 +43,7 @@ impl Zab {
                 accepted_epoch: self.log.accepted_epoch().0,
                 disk: self.membership.disk.0,
             };
-            out.push(Action::Send {
-                to: leader,
-                message,
-            });
+            out.push(Action::Send { to: leader, message });
         }
     }
 
@@ -72,11 +66,7 @@ impl Zab {
         }
         let accepted = self.log.accepted_epoch();
         if epoch < accepted {
-            self.look(
-                now,
-                "the leader's epoch is lower than the one promised",
-                out,
-            );
+            self.look(now, "the leader's epoch is lower than the one promised", out);
             return;
         }
         let leader = follower.leader;
@@ -92,25 +82,15 @@ impl Zab {
             current_epoch: self.log.current_epoch().0,
             tail: self.log.tail().into(),
             committed_zxid: self.log.committed().0,
-            index: ends[newest..]
-                .iter()
-                .map(|&end| EpochEnd::from(end))
-                .collect(),
+            index: ends[newest..].iter().map(|&end| EpochEnd::from(end)).collect(),
         };
-        out.push(Action::Append {
-            sequence,
-            record,
-            riders: vec![(leader, message)],
-        });
+        out.push(Action::Append { sequence, record, riders: vec![(leader, message)] });
     }
 
     /// Becomes the leader of an epoch that is still to be found.
     pub(super) fn lead(&mut self, now: Instant, out: &mut Vec<Action>) {
         let durable = self.log.durable();
-        assert!(
-            self.log.is_quiet(),
-            "a leader is elected for what it has on disk"
-        );
+        assert!(self.log.is_quiet(), "a leader is elected for what it has on disk");
         let give_up_at = now + self.periods.silence + self.periods.silence;
         let credentials = (durable.current_epoch, durable.tail.zxid);
         let acked = durable.tail.zxid;
@@ -133,10 +113,7 @@ impl Zab {
         let Phase::Leading(leader) = &mut self.phase else {
             // It heard of a leadership that is over, or of one that has not begun: it asks again.
             if let Some(standing) = self.standing_vote() {
-                out.push(Action::Send {
-                    to: from,
-                    message: PeerMessage::Vote(standing),
-                });
+                out.push(Action::Send { to: from, message: PeerMessage::Vote(standing) });
             }
             return;
         };
@@ -167,11 +144,7 @@ impl Zab {
         let (sequence, record) = self.log.accept_epoch(epoch);
         leader.begin_proposing(epoch, now + self.periods.silence + self.periods.silence);
         out.push(Action::Event(Event::EpochProposed { epoch }));
-        out.push(Action::Append {
-            sequence,
-            record,
-            riders: Vec::new(),
-        });
+        out.push(Action::Append { sequence, record, riders: Vec::new() });
     }
 
     /// A learner has accepted the epoch and described its log.
@@ -196,11 +169,7 @@ impl Zab {
         let theirs = (ack.current_epoch, ack.tail.zxid);
         if !established && theirs > credentials && learner.voter {
             let (epoch, zxid) = theirs;
-            out.push(Action::Event(Event::LearnerAhead {
-                learner: from,
-                epoch,
-                zxid,
-            }));
+            out.push(Action::Event(Event::LearnerAhead { learner: from, epoch, zxid }));
             self.look(now, "a learner knows more than this leader", out);
             return;
         }
@@ -227,11 +196,7 @@ impl Zab {
         let (sequence, record) = self.log.enter_epoch(leader.epoch());
         let inherited = self.log.tail();
         leader.begin_synchronizing(inherited, now + self.periods.init_limit);
-        out.push(Action::Append {
-            sequence,
-            record,
-            riders: Vec::new(),
-        });
+        out.push(Action::Append { sequence, record, riders: Vec::new() });
         for learner in leader.learners_waiting_for_plan() {
             self.synchronize(learner, out);
         }

@@ -41,17 +41,11 @@ impl Election {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let voting = self.voting.as_ref()?;
-        Some(
-            voting
-                .settled_at
-                .map_or(voting.repeat_at, |at| at.min(voting.repeat_at)),
-        )
+        Some(voting.settled_at.map_or(voting.repeat_at, |at| at.min(voting.repeat_at)))
     }
 
     pub(super) fn proposes(&self, server: ServerId) -> bool {
-        self.voting
-            .as_ref()
-            .is_some_and(|voting| voting.proposal.leader == server)
+        self.voting.as_ref().is_some_and(|voting| voting.proposal.leader == server)
     }
 
     pub(super) fn vote(&self, round: u64) -> Option<Vote> {
@@ -82,15 +76,8 @@ impl Zab {
             BTreeMap::from([(self.membership.me, own)])
         };
         let repeat_at = now + self.periods.vote;
-        let voting = Voting {
-            proposal: own,
-            votes,
-            settled_at: None,
-            repeat_at,
-        };
-        self.phase = Phase::Looking(Election {
-            voting: Some(voting),
-        });
+        let voting = Voting { proposal: own, votes, settled_at: None, repeat_at };
+        self.phase = Phase::Looking(Election { voting: Some(voting) });
         self.broadcast_vote(out);
         self.count_votes(now, out);
     }
@@ -116,10 +103,7 @@ impl Zab {
     }
 
     pub(super) fn on_election_time(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let Phase::Looking(Election {
-            voting: Some(voting),
-        }) = &mut self.phase
-        else {
+        let Phase::Looking(Election { voting: Some(voting) }) = &mut self.phase else {
             return;
         };
         if voting.repeat_at <= now {
@@ -139,10 +123,7 @@ impl Zab {
             self.check_quorum(now, out);
         }
         if let Some(standing) = self.standing_vote() {
-            out.push(Action::Send {
-                to: from,
-                message: PeerMessage::Vote(standing),
-            });
+            out.push(Action::Send { to: from, message: PeerMessage::Vote(standing) });
             return;
         }
         if !self.is_voter(from) {
@@ -151,10 +132,7 @@ impl Zab {
         let candidate = self.candidate(vote);
         let own = self.own_candidate();
         let round = self.round;
-        let Phase::Looking(Election {
-            voting: Some(voting),
-        }) = &mut self.phase
-        else {
+        let Phase::Looking(Election { voting: Some(voting) }) = &mut self.phase else {
             return;
         };
         if vote.round < round {
@@ -202,17 +180,10 @@ impl Zab {
         // Servers whose discovery failed together must not fail together again.
         let settle = self.periods.vote_settle.0;
         let settled_at = now + Duration(settle + self.prng.below(settle / 2 + 1));
-        let Phase::Looking(Election {
-            voting: Some(voting),
-        }) = &mut self.phase
-        else {
+        let Phase::Looking(Election { voting: Some(voting) }) = &mut self.phase else {
             return;
         };
-        let agreeing = voting
-            .votes
-            .values()
-            .filter(|&&vote| vote == voting.proposal)
-            .count();
+        let agreeing = voting.votes.values().filter(|&&vote| vote == voting.proposal).count();
         if agreeing < majority {
             voting.settled_at = None;
             return;
@@ -223,10 +194,7 @@ impl Zab {
             return;
         }
         let leader = voting.proposal.leader;
-        out.push(Action::Event(Event::Elected {
-            leader,
-            round: self.round,
-        }));
+        out.push(Action::Event(Event::Elected { leader, round: self.round }));
         if leader == self.membership.me {
             self.lead(now, out);
         } else {
@@ -245,10 +213,7 @@ impl Zab {
             return;
         };
         if let Some(vote) = election.vote(self.round) {
-            out.push(Action::Send {
-                to,
-                message: PeerMessage::Vote(vote),
-            });
+            out.push(Action::Send { to, message: PeerMessage::Vote(vote) });
         }
     }
 
@@ -257,12 +222,7 @@ impl Zab {
         let me = self.membership.me;
         if self.is_observer() {
             // Below every voter's candidate, so that an observer's own name never travels.
-            return Candidate {
-                epoch: Epoch(0),
-                zxid: Zxid::ZERO,
-                rank: 0,
-                leader: me,
-            };
+            return Candidate { epoch: Epoch(0), zxid: Zxid::ZERO, rank: 0, leader: me };
         }
         Candidate {
             epoch: durable.current_epoch,

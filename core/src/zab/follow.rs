@@ -57,10 +57,7 @@ impl Zab {
         assert_ne!(leader, self.membership.me, "nobody follows itself");
         self.phase = Phase::Following(Follower {
             leader,
-            stage: Stage::Asking {
-                attempt: self.attempt,
-                repeat_at: now,
-            },
+            stage: Stage::Asking { attempt: self.attempt, repeat_at: now },
             give_up_at: None,
         });
         self.ask_to_join(now, out);
@@ -71,11 +68,7 @@ impl Zab {
             return;
         };
         if follower.give_up_at.is_some_and(|at| at <= now) {
-            self.look(
-                now,
-                "the leader did not bring this server up to date in time",
-                out,
-            );
+            self.look(now, "the leader did not bring this server up to date in time", out);
             return;
         }
         if let Stage::Asking { repeat_at, .. } = follower.stage
@@ -104,26 +97,21 @@ impl Zab {
                 self.on_leader_info(now, attempt, Epoch(epoch), out);
                 Ok(())
             }
-            PeerMessage::SyncDiff {
-                attempt,
-                epoch,
-                tail,
-            } => self.on_sync_diff(attempt, Epoch(epoch), tail.into()),
+            PeerMessage::SyncDiff { attempt, epoch, tail } => {
+                self.on_sync_diff(attempt, Epoch(epoch), tail.into())
+            }
             PeerMessage::SyncTruncate { attempt, epoch, to } => {
                 self.on_sync_truncate(now, attempt, Epoch(epoch), to.into(), out)
             }
             PeerMessage::NewLeader { epoch, tail } => {
                 self.on_new_leader(Epoch(epoch), tail.into(), out)
             }
-            PeerMessage::UpToDate {
-                epoch,
-                committed_zxid,
-            } => self.on_up_to_date(Epoch(epoch), Zxid(committed_zxid), out),
-            PeerMessage::Propose {
-                epoch,
-                committed_zxid,
-                entries,
-            } => self.on_propose(Epoch(epoch), Zxid(committed_zxid), &entries, out),
+            PeerMessage::UpToDate { epoch, committed_zxid } => {
+                self.on_up_to_date(Epoch(epoch), Zxid(committed_zxid), out)
+            }
+            PeerMessage::Propose { epoch, committed_zxid, entries } => {
+                self.on_propose(Epoch(epoch), Zxid(committed_zxid), &entries, out)
+            }
             PeerMessage::Commit { epoch, zxid } => {
                 self.on_commit(Epoch(epoch), Zxid(zxid));
                 Ok(())
@@ -167,25 +155,13 @@ impl Zab {
             if acknowledges && zxid.epoch() != epoch {
                 return Err("a proposal of another epoch");
             }
-            let (sequence, record) = self
-                .log
-                .append(entry)
-                .map_err(|_| "a proposal that does not continue the log")?;
+            let (sequence, record) =
+                self.log.append(entry).map_err(|_| "a proposal that does not continue the log")?;
             let mut riders = Vec::new();
             if acknowledges && reader.is_empty() {
-                riders = vec![(
-                    leader,
-                    PeerMessage::Ack {
-                        epoch: epoch.0,
-                        zxid: zxid.0,
-                    },
-                )];
+                riders = vec![(leader, PeerMessage::Ack { epoch: epoch.0, zxid: zxid.0 })];
             }
-            out.push(Action::Append {
-                sequence,
-                record,
-                riders,
-            });
+            out.push(Action::Append { sequence, record, riders });
         }
         self.learn_commit(committed);
         Ok(())
@@ -206,10 +182,7 @@ impl Zab {
         let Phase::Following(follower) = &self.phase else {
             return;
         };
-        if matches!(
-            follower.stage,
-            Stage::Synchronized { .. } | Stage::Serving { .. }
-        ) {
+        if matches!(follower.stage, Stage::Synchronized { .. } | Stage::Serving { .. }) {
             self.log.commit(zxid.min(self.log.tail().zxid));
         }
     }
@@ -252,18 +225,12 @@ impl Stage {
 
 impl From<crate::peer::message::EpochEnd> for Mark {
     fn from(end: crate::peer::message::EpochEnd) -> Self {
-        Self {
-            zxid: Zxid(end.zxid),
-            hash: crate::base::id::ChainHash(end.hash),
-        }
+        Self { zxid: Zxid(end.zxid), hash: crate::base::id::ChainHash(end.hash) }
     }
 }
 
 impl From<Mark> for crate::peer::message::EpochEnd {
     fn from(mark: Mark) -> Self {
-        Self {
-            zxid: mark.zxid.0,
-            hash: mark.hash.0,
-        }
+        Self { zxid: mark.zxid.0, hash: mark.hash.0 }
     }
 }

@@ -149,9 +149,7 @@ impl Leader {
     }
 
     pub fn learners(&self) -> impl Iterator<Item = (ServerId, &Learner)> {
-        self.learners
-            .iter()
-            .map(|(&server, learner)| (server, learner))
+        self.learners.iter().map(|(&server, learner)| (server, learner))
     }
 
     pub(super) fn credentials(&self) -> (Epoch, Zxid) {
@@ -188,26 +186,16 @@ impl Leader {
     }
 
     pub(super) fn learners_waiting_for_plan(&self) -> Vec<ServerId> {
-        let waiting = self
-            .learners
-            .iter()
-            .filter(|(_, it)| it.stage == LearnerStage::Accepted);
+        let waiting = self.learners.iter().filter(|(_, it)| it.stage == LearnerStage::Accepted);
         waiting.map(|(&server, _)| server).collect()
     }
 
     pub(super) fn highest_accepted(&self, own: Epoch) -> Epoch {
-        self.learners
-            .values()
-            .map(|learner| learner.accepted)
-            .fold(own, Epoch::max)
+        self.learners.values().map(|learner| learner.accepted).fold(own, Epoch::max)
     }
 
     pub(super) fn voters_present(&self) -> usize {
-        1 + self
-            .learners
-            .values()
-            .filter(|learner| learner.voter)
-            .count()
+        1 + self.learners.values().filter(|learner| learner.voter).count()
     }
 
     pub(super) fn voters_accepted(&self) -> usize {
@@ -257,11 +245,7 @@ impl Leader {
         };
         let entry = Entry::new(kind, log.shard(), zxid, tail.hash, payload);
         let (sequence, record) = log.append(entry).expect("a leader continues its own log");
-        out.push(Action::Append {
-            sequence,
-            record,
-            riders: Vec::new(),
-        });
+        out.push(Action::Append { sequence, record, riders: Vec::new() });
         zxid
     }
 
@@ -269,10 +253,7 @@ impl Leader {
         let Some(learner) = self.learners.get(&to) else {
             return;
         };
-        let message = PeerMessage::LeaderInfo {
-            attempt: learner.attempt,
-            epoch: self.epoch.0,
-        };
+        let message = PeerMessage::LeaderInfo { attempt: learner.attempt, epoch: self.epoch.0 };
         out.push(Action::Send { to, message });
     }
 
@@ -287,17 +268,11 @@ impl Leader {
         };
         assert_eq!(learner.stage, LearnerStage::Entered);
         learner.stage = LearnerStage::UpToDate;
-        let message = PeerMessage::UpToDate {
-            epoch: self.epoch.0,
-            committed_zxid: committed.0,
-        };
+        let message = PeerMessage::UpToDate { epoch: self.epoch.0, committed_zxid: committed.0 };
         out.push(Action::Send { to, message });
         if self.confirmed_round < self.begun_round {
             // The question may have been lost with its former link.
-            let message = PeerMessage::Confirm {
-                epoch: self.epoch.0,
-                round: self.begun_round,
-            };
+            let message = PeerMessage::Confirm { epoch: self.epoch.0, round: self.begun_round };
             out.push(Action::Send { to, message });
         }
     }
@@ -311,10 +286,7 @@ impl Leader {
         let to = self.learners_from(LearnerStage::Synchronizing);
         if !to.is_empty() {
             for_each_frame(log, self.epoch, self.sent, |message| {
-                out.push(Action::Broadcast {
-                    to: to.clone(),
-                    message,
-                });
+                out.push(Action::Broadcast { to: to.clone(), message });
             });
             self.told = log.committed();
         }
@@ -331,10 +303,7 @@ impl Leader {
             self.told = committed;
             let to = self.learners_from(LearnerStage::Entered);
             if !to.is_empty() {
-                let message = PeerMessage::Commit {
-                    epoch: self.epoch.0,
-                    zxid: committed.0,
-                };
+                let message = PeerMessage::Commit { epoch: self.epoch.0, zxid: committed.0 };
                 out.push(Action::Broadcast { to, message });
             }
         }
@@ -343,10 +312,7 @@ impl Leader {
             let to = self.learners_from(LearnerStage::Synchronizing);
             if !to.is_empty() {
                 let round = self.begun_round;
-                let message = PeerMessage::Confirm {
-                    epoch: self.epoch.0,
-                    round,
-                };
+                let message = PeerMessage::Confirm { epoch: self.epoch.0, round };
                 out.push(Action::Broadcast { to, message });
             }
             self.count_confirmations();
@@ -354,20 +320,13 @@ impl Leader {
     }
 
     fn learners_from(&self, stage: LearnerStage) -> Vec<ServerId> {
-        let in_step = self
-            .learners
-            .iter()
-            .filter(|(_, learner)| learner.stage >= stage);
+        let in_step = self.learners.iter().filter(|(_, learner)| learner.stage >= stage);
         in_step.map(|(&server, _)| server).collect()
     }
 
     /// The newest zxid that a majority of the voters has on disk.
     fn majority_acked(&self) -> Zxid {
-        let own = if self.own_entered {
-            self.own_acked
-        } else {
-            Zxid::ZERO
-        };
+        let own = if self.own_entered { self.own_acked } else { Zxid::ZERO };
         let mut acked: Vec<Zxid> = self
             .voters
             .iter()
@@ -376,10 +335,7 @@ impl Leader {
                     return own;
                 }
                 let entered = |it: &&Learner| it.stage >= LearnerStage::Entered;
-                self.learners
-                    .get(&voter)
-                    .filter(entered)
-                    .map_or(Zxid::ZERO, |it| it.acked)
+                self.learners.get(&voter).filter(entered).map_or(Zxid::ZERO, |it| it.acked)
             })
             .collect();
         acked.sort_unstable_by(|left, right| right.cmp(left));
@@ -394,9 +350,7 @@ impl Leader {
                 if voter == self.me {
                     return self.begun_round;
                 }
-                self.learners
-                    .get(&voter)
-                    .map_or(0, |learner| learner.confirmed_round)
+                self.learners.get(&voter).map_or(0, |learner| learner.confirmed_round)
             })
             .collect();
         rounds.sort_unstable_by(|left, right| right.cmp(left));
@@ -516,10 +470,7 @@ impl Zab {
             leader.reign = Reign::Established;
             leader.give_up_at = None;
             let (epoch, committed) = (leader.epoch, self.log.committed());
-            out.push(Action::Event(Event::Established {
-                epoch,
-                at: committed,
-            }));
+            out.push(Action::Event(Event::Established { epoch, at: committed }));
             for learner in leader.learners_from(LearnerStage::Entered) {
                 leader.bring_up_to_date(learner, committed, out);
             }

@@ -98,15 +98,11 @@ impl Log {
             log.epoch_ends.push(restored.base);
         }
         for entry in restored.entries {
-            log.follows(&entry)
-                .expect("recovery hands over an unbroken chain");
+            log.follows(&entry).expect("recovery hands over an unbroken chain");
             log.push(entry);
         }
         log.durable = log.position();
-        assert!(
-            log.committed <= log.tail().zxid,
-            "the committed past is in the log"
-        );
+        assert!(log.committed <= log.tail().zxid, "the committed past is in the log");
         assert!(log.accepted_epoch >= log.current_epoch, "EpochMonotone");
         log
     }
@@ -120,60 +116,34 @@ impl Log {
 
     /// Accepts an epoch: no lower one will be listened to again.
     pub fn accept_epoch(&mut self, epoch: Epoch) -> (Sequence, Record) {
-        assert!(
-            epoch >= self.accepted_epoch,
-            "EpochMonotone: accepted epochs never fall"
-        );
+        assert!(epoch >= self.accepted_epoch, "EpochMonotone: accepted epochs never fall");
         self.accepted_epoch = epoch;
-        (
-            self.take_sequence(),
-            Record::Control(Control::AcceptedEpoch { epoch: epoch.0 }),
-        )
+        (self.take_sequence(), Record::Control(Control::AcceptedEpoch { epoch: epoch.0 }))
     }
 
     /// Enters an epoch: the history is that of its leader.
     pub fn enter_epoch(&mut self, epoch: Epoch) -> (Sequence, Record) {
-        assert!(
-            epoch == self.accepted_epoch,
-            "an epoch is accepted before it is entered"
-        );
-        assert!(
-            epoch >= self.current_epoch,
-            "EpochMonotone: current epochs never fall"
-        );
+        assert!(epoch == self.accepted_epoch, "an epoch is accepted before it is entered");
+        assert!(epoch >= self.current_epoch, "EpochMonotone: current epochs never fall");
         self.current_epoch = epoch;
-        (
-            self.take_sequence(),
-            Record::Control(Control::CurrentEpoch { epoch: epoch.0 }),
-        )
+        (self.take_sequence(), Record::Control(Control::CurrentEpoch { epoch: epoch.0 }))
     }
 
     /// Drops every entry after `to`, which must be in the log and not below the commit watermark.
     pub fn truncate(&mut self, to: Mark) -> (Sequence, Record) {
-        assert!(
-            to.zxid >= self.committed,
-            "a committed entry is never truncated"
-        );
-        assert_eq!(
-            self.find(to.zxid),
-            Some(to.hash),
-            "a truncation ends at a common entry"
-        );
+        assert!(to.zxid >= self.committed, "a committed entry is never truncated");
+        assert_eq!(self.find(to.zxid), Some(to.hash), "a truncation ends at a common entry");
         while self.tail().zxid > to.zxid {
             let dropped = self.entries.pop_back().expect("the target is in the log");
             self.entry_bytes -= dropped.bytes().len();
         }
         self.epoch_ends.retain(|end| end.zxid < to.zxid);
         if to.zxid != Zxid::ZERO {
-            self.epoch_ends
-                .retain(|end| end.zxid.epoch() != to.zxid.epoch());
+            self.epoch_ends.retain(|end| end.zxid.epoch() != to.zxid.epoch());
             self.epoch_ends.push(to);
         }
         assert_eq!(self.tail(), to);
-        let control = Control::Truncate {
-            zxid: to.zxid.0,
-            hash: to.hash.0,
-        };
+        let control = Control::Truncate { zxid: to.zxid.0, hash: to.hash.0 };
         let sequence = self.take_sequence();
         let end = self.cut.map_or(to.zxid, |(_, end)| end.min(to.zxid));
         self.cut = Some((sequence, end));
@@ -182,41 +152,27 @@ impl Log {
 
     /// Replaces the whole history by the snapshot at `at`.
     pub fn install(&mut self, at: Mark, digest: u128) -> (Sequence, Record) {
-        assert!(
-            at.zxid >= self.committed,
-            "a snapshot never takes a committed entry away"
-        );
+        assert!(at.zxid >= self.committed, "a snapshot never takes a committed entry away");
         self.entries.clear();
         self.entry_bytes = 0;
         self.base = at;
         self.epoch_ends.clear();
         self.epoch_ends.push(at);
         self.committed = at.zxid;
-        let control = Control::Install {
-            zxid: at.zxid.0,
-            hash: at.hash.0,
-            digest,
-        };
+        let control = Control::Install { zxid: at.zxid.0, hash: at.hash.0, digest };
         (self.take_sequence(), Record::Control(control))
     }
 
     /// Records that a verified snapshot of the state at `at` is on this disk.
     pub fn snapshot_taken(&mut self, at: Mark, digest: u128) -> (Sequence, Record) {
-        let control = Control::SnapshotTaken {
-            zxid: at.zxid.0,
-            hash: at.hash.0,
-            digest,
-        };
+        let control = Control::SnapshotTaken { zxid: at.zxid.0, hash: at.hash.0, digest };
         (self.take_sequence(), Record::Control(control))
     }
 
     pub fn on_durable(&mut self, mark: Durable<LogMark>) {
         let LogMark { shard, sequence } = mark.value();
         assert_eq!(shard, self.shard);
-        assert!(
-            sequence < self.next_sequence,
-            "nothing is durable before it is appended"
-        );
+        assert!(sequence < self.next_sequence, "nothing is durable before it is appended");
         while let Some(&(oldest, position)) = self.in_flight.front() {
             if oldest > sequence {
                 break;
@@ -231,10 +187,7 @@ impl Log {
 
     /// Moves the commit watermark; never back, and never beyond the tail.
     pub fn commit(&mut self, zxid: Zxid) {
-        assert!(
-            zxid <= self.tail().zxid,
-            "only what is in the log can be committed"
-        );
+        assert!(zxid <= self.tail().zxid, "only what is in the log can be committed");
         self.committed = self.committed.max(zxid);
     }
 
@@ -249,10 +202,7 @@ impl Log {
             }
             let oldest = self.entries.pop_front().expect("it was just looked at");
             self.entry_bytes -= oldest.bytes().len();
-            self.base = Mark {
-                zxid: oldest.zxid(),
-                hash: oldest.hash(),
-            };
+            self.base = Mark { zxid: oldest.zxid(), hash: oldest.hash() };
         }
     }
 
@@ -261,10 +211,9 @@ impl Log {
     }
 
     pub fn tail(&self) -> Mark {
-        self.entries.back().map_or(self.base, |entry| Mark {
-            zxid: entry.zxid(),
-            hash: entry.hash(),
-        })
+        self.entries
+            .back()
+            .map_or(self.base, |entry| Mark { zxid: entry.zxid(), hash: entry.hash() })
     }
 
     pub fn base(&self) -> Mark {
@@ -313,8 +262,7 @@ impl Log {
         let start = if zxid == self.base.zxid {
             0
         } else {
-            self.index_of(zxid)
-                .map_or(self.entries.len(), |index| index + 1)
+            self.index_of(zxid).map_or(self.entries.len(), |index| index + 1)
         };
         self.entries.iter().skip(start)
     }
@@ -332,17 +280,11 @@ impl Log {
 
     /// The last entry of this log whose epoch is `epoch`, or of the newest epoch before it.
     pub fn end_of_epoch(&self, epoch: Epoch) -> Option<Mark> {
-        self.epoch_ends
-            .iter()
-            .rev()
-            .find(|end| end.zxid.epoch() <= epoch)
-            .copied()
+        self.epoch_ends.iter().rev().find(|end| end.zxid.epoch() <= epoch).copied()
     }
 
     fn index_of(&self, zxid: Zxid) -> Option<usize> {
-        self.entries
-            .binary_search_by(|entry| entry.zxid().cmp(&zxid))
-            .ok()
+        self.entries.binary_search_by(|entry| entry.zxid().cmp(&zxid)).ok()
     }
 
     fn follows(&self, entry: &Entry) -> Result<(), Gap> {
@@ -351,10 +293,7 @@ impl Log {
             return Err(Gap::OtherShard);
         }
         if entry.previous() != tail.hash {
-            return Err(Gap::Hash {
-                tail: tail.zxid,
-                entry: entry.zxid(),
-            });
+            return Err(Gap::Hash { tail: tail.zxid, entry: entry.zxid() });
         }
         let same_epoch = entry.zxid().epoch() == tail.zxid.epoch();
         let continues = same_epoch && entry.zxid().counter() == tail.zxid.counter() + 1;
@@ -362,18 +301,12 @@ impl Log {
         if continues || begins {
             Ok(())
         } else {
-            Err(Gap::Zxid {
-                tail: tail.zxid,
-                entry: entry.zxid(),
-            })
+            Err(Gap::Zxid { tail: tail.zxid, entry: entry.zxid() })
         }
     }
 
     fn push(&mut self, entry: Entry) {
-        let mark = Mark {
-            zxid: entry.zxid(),
-            hash: entry.hash(),
-        };
+        let mark = Mark { zxid: entry.zxid(), hash: entry.hash() };
         match self.epoch_ends.last_mut() {
             Some(last) if last.zxid.epoch() == mark.zxid.epoch() => *last = mark,
             _ => self.epoch_ends.push(mark),

@@ -168,19 +168,12 @@ impl Zab {
         out: &mut Vec<Action>,
     ) {
         if !self.is_member(from) {
-            out.push(Action::Disconnect {
-                peer: from,
-                why: "not a member of the ensemble",
-            });
+            out.push(Action::Disconnect { peer: from, why: "not a member of the ensemble" });
             return;
         }
         match message {
             PeerMessage::Vote(vote) => self.on_vote(now, from, vote, out),
-            PeerMessage::FollowerInfo {
-                attempt,
-                accepted_epoch,
-                disk: _,
-            } => {
+            PeerMessage::FollowerInfo { attempt, accepted_epoch, disk: _ } => {
                 self.on_follower_info(now, from, attempt, Epoch(accepted_epoch), out);
             }
             PeerMessage::AckEpoch { .. }
@@ -197,10 +190,7 @@ impl Zab {
             | PeerMessage::Propose { .. }
             | PeerMessage::Commit { .. }
             | PeerMessage::Confirm { .. } => self.on_leader_message(now, from, message, out),
-            _ => out.push(Action::Disconnect {
-                peer: from,
-                why: "not a message of the protocol",
-            }),
+            _ => out.push(Action::Disconnect { peer: from, why: "not a message of the protocol" }),
         }
     }
 
@@ -210,10 +200,7 @@ impl Zab {
         match &mut self.phase {
             Phase::Looking(election) => {
                 if let Some(vote) = election.vote(self.round) {
-                    out.push(Action::Send {
-                        to: peer,
-                        message: PeerMessage::Vote(vote),
-                    });
+                    out.push(Action::Send { to: peer, message: PeerMessage::Vote(vote) });
                 }
             }
             Phase::Following(follower) if follower.leader() == peer => {
@@ -285,31 +272,20 @@ impl Zab {
 
     /// Logs and sends an entry; only an established leader may.
     pub fn propose(&mut self, kind: EntryKind, payload: &[u8], out: &mut Vec<Action>) -> Zxid {
-        let Phase::Leading(leader) = &mut self.phase else {
-            panic!("only a leader proposes")
-        };
-        assert!(
-            leader.is_established(),
-            "an epoch begins before it has proposals"
-        );
+        let Phase::Leading(leader) = &mut self.phase else { panic!("only a leader proposes") };
+        assert!(leader.is_established(), "an epoch begins before it has proposals");
         leader.append(&mut self.log, kind, payload, out)
     }
 
     /// The number of a quorum round that begins after now; see [`Self::confirmed_round`].
     pub fn ask_confirmation(&mut self) -> u64 {
-        let Phase::Leading(leader) = &mut self.phase else {
-            panic!("only a leader is confirmed")
-        };
+        let Phase::Leading(leader) = &mut self.phase else { panic!("only a leader is confirmed") };
         leader.ask_confirmation()
     }
 
     /// The newest quorum round in which a majority said that this epoch is still theirs.
     pub fn confirmed_round(&self) -> u64 {
-        if let Phase::Leading(leader) = &self.phase {
-            leader.confirmed_round()
-        } else {
-            0
-        }
+        if let Phase::Leading(leader) = &self.phase { leader.confirmed_round() } else { 0 }
     }
 
     /// Drops applied entries that no learner needs any more.
@@ -374,10 +350,7 @@ impl Zab {
     fn look(&mut self, now: Instant, why: &'static str, out: &mut Vec<Action>) {
         self.round += 1;
         self.phase = Phase::Looking(Election::waiting());
-        out.push(Action::Event(Event::Looking {
-            round: self.round,
-            why,
-        }));
+        out.push(Action::Event(Event::Looking { round: self.round, why }));
         self.start_voting_when_quiet(now, out);
     }
 
@@ -399,11 +372,7 @@ impl Zab {
 
     /// Votes prefer the server that stands first in the shard's order.
     fn rank(&self, server: ServerId) -> usize {
-        let position = self
-            .membership
-            .voters
-            .iter()
-            .position(|&voter| voter == server);
+        let position = self.membership.voters.iter().position(|&voter| voter == server);
         self.membership.voters.len() - position.unwrap_or(self.membership.voters.len())
     }
 
@@ -418,11 +387,9 @@ impl Zab {
         let (state, leader, established) = match &self.phase {
             Phase::Looking(_) => return None,
             Phase::Following(follower) => (PeerState::Following, follower.leader(), false),
-            Phase::Leading(leader) => (
-                PeerState::Leading,
-                self.membership.me,
-                leader.is_established(),
-            ),
+            Phase::Leading(leader) => {
+                (PeerState::Leading, self.membership.me, leader.is_established())
+            }
         };
         Some(Vote {
             round: self.round,

@@ -29,53 +29,29 @@ impl Zab {
         let Some(learner) = leader.learner(to) else {
             return;
         };
-        let history = learner
-            .history
-            .take()
-            .expect("a plan follows the learner's description");
+        let history = learner.history.take().expect("a plan follows the learner's description");
         let attempt = history.attempt;
         let tail = self.log.tail();
         let Some(common) = common_point(&self.log, &history) else {
             learner.stage = LearnerStage::NeedsSnapshot;
             let from = history.tail.zxid;
             let plan = Plan::Snapshot;
-            out.push(Action::Event(Event::Plan {
-                learner: to,
-                plan,
-                from,
-                to: tail.zxid,
-            }));
+            out.push(Action::Event(Event::Plan { learner: to, plan, from, to: tail.zxid }));
             return;
         };
         let (plan, message) = if common == history.tail {
-            let message = PeerMessage::SyncDiff {
-                attempt,
-                epoch: epoch.0,
-                tail: common.into(),
-            };
+            let message = PeerMessage::SyncDiff { attempt, epoch: epoch.0, tail: common.into() };
             (Plan::Diff, message)
         } else {
-            let message = PeerMessage::SyncTruncate {
-                attempt,
-                epoch: epoch.0,
-                to: common.into(),
-            };
+            let message = PeerMessage::SyncTruncate { attempt, epoch: epoch.0, to: common.into() };
             (Plan::Truncate, message)
         };
         learner.stage = LearnerStage::Synchronizing;
         let from = common.zxid;
-        out.push(Action::Event(Event::Plan {
-            learner: to,
-            plan,
-            from,
-            to: tail.zxid,
-        }));
+        out.push(Action::Event(Event::Plan { learner: to, plan, from, to: tail.zxid }));
         out.push(Action::Send { to, message });
         send_entries(&self.log, epoch, common.zxid, to, out);
-        let message = PeerMessage::NewLeader {
-            epoch: epoch.0,
-            tail: tail.into(),
-        };
+        let message = PeerMessage::NewLeader { epoch: epoch.0, tail: tail.into() };
         out.push(Action::Send { to, message });
     }
 
@@ -112,10 +88,7 @@ impl Zab {
         };
         if to.zxid < committed {
             // Somewhere a quorum has lost what it promised. This server keeps its history.
-            out.push(Action::Event(Event::TruncationRefused {
-                to: to.zxid,
-                committed,
-            }));
+            out.push(Action::Event(Event::TruncationRefused { to: to.zxid, committed }));
             self.look(now, "told to truncate what is committed", out);
             return Ok(());
         }
@@ -125,11 +98,7 @@ impl Zab {
         *stage = Stage::Synchronizing { epoch };
         let (sequence, record) = self.log.truncate(to);
         out.push(Action::Event(Event::Truncated { to: to.zxid, from }));
-        out.push(Action::Append {
-            sequence,
-            record,
-            riders: Vec::new(),
-        });
+        out.push(Action::Append { sequence, record, riders: Vec::new() });
         Ok(())
     }
 
@@ -157,15 +126,8 @@ impl Zab {
         follower.stage = Stage::Synchronized { epoch };
         let leader = follower.leader;
         let (sequence, record) = self.log.enter_epoch(epoch);
-        let message = PeerMessage::AckLeader {
-            epoch: epoch.0,
-            zxid: own.zxid.0,
-        };
-        out.push(Action::Append {
-            sequence,
-            record,
-            riders: vec![(leader, message)],
-        });
+        let message = PeerMessage::AckLeader { epoch: epoch.0, zxid: own.zxid.0 };
+        out.push(Action::Append { sequence, record, riders: vec![(leader, message)] });
         Ok(())
     }
 
@@ -264,9 +226,7 @@ pub(super) fn common_point(log: &Log, history: &AckedEpoch) -> Option<Mark> {
 
 /// Sends the entries after `after` in frames of a bounded size.
 fn send_entries(log: &Log, epoch: Epoch, after: Zxid, to: ServerId, out: &mut Vec<Action>) {
-    for_each_frame(log, epoch, after, |message| {
-        out.push(Action::Send { to, message })
-    });
+    for_each_frame(log, epoch, after, |message| out.push(Action::Send { to, message }));
 }
 
 /// Cuts the entries after `after` into proposals of about [`PROPOSE_BYTES_TARGET`].
@@ -281,19 +241,11 @@ pub(super) fn for_each_frame(
     for entry in log.after(after) {
         if !entries.is_empty() && entries.len() + entry.bytes().len() > PROPOSE_BYTES_TARGET {
             let entries = core::mem::take(&mut entries);
-            send(PeerMessage::Propose {
-                epoch: epoch.0,
-                committed_zxid,
-                entries,
-            });
+            send(PeerMessage::Propose { epoch: epoch.0, committed_zxid, entries });
         }
         entries.extend_from_slice(entry.bytes());
     }
     if !entries.is_empty() {
-        send(PeerMessage::Propose {
-            epoch: epoch.0,
-            committed_zxid,
-            entries,
-        });
+        send(PeerMessage::Propose { epoch: epoch.0, committed_zxid, entries });
     }
 }

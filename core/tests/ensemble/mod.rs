@@ -147,10 +147,8 @@ impl Cluster {
             seed: self.prng.next_u64(),
         };
         let map = self.map;
-        let restored = map
-            .shards()
-            .map(|shard| (State::new(shard, map), restore(shard, &it.items)))
-            .collect();
+        let restored =
+            map.shards().map(|shard| (State::new(shard, map), restore(shard, &it.items))).collect();
         it.durable = it.items.len();
         let now = wall(self.now);
         let worker = Worker::new(config, restored, now, &mut it.effects);
@@ -196,11 +194,8 @@ impl Cluster {
         }
         for (here, there) in [(one, other), (other, one)] {
             self.incarnation += 1;
-            let link = LinkId {
-                peer: server(there),
-                core: CoreId(0),
-                incarnation: self.incarnation,
-            };
+            let link =
+                LinkId { peer: server(there), core: CoreId(0), incarnation: self.incarnation };
             self.links.insert((here, there), link);
             let queue = self.arrivals.entry((here, there)).or_default();
             // A server may accept a new link before it notices that the old one is dead.
@@ -237,10 +232,7 @@ impl Cluster {
 
     /// Hands over what has come first from this peer.
     pub(crate) fn deliver(&mut self, node: usize, from: usize) -> bool {
-        let Some(arrival) = self
-            .arrivals
-            .get_mut(&(node, from))
-            .and_then(VecDeque::pop_front)
+        let Some(arrival) = self.arrivals.get_mut(&(node, from)).and_then(VecDeque::pop_front)
         else {
             return false;
         };
@@ -311,10 +303,7 @@ impl Cluster {
     pub(crate) fn advance(&mut self, micros: u64) {
         self.now.0 += micros;
         for node in 0..self.nodes.len() {
-            let due = self.nodes[node]
-                .worker
-                .as_ref()
-                .and_then(|worker| worker.deadline(self.now));
+            let due = self.nodes[node].worker.as_ref().and_then(|worker| worker.deadline(self.now));
             if due.is_some_and(|at| at <= self.now) {
                 self.step(node, Input::Time);
                 self.step(node, Input::TurnEnd);
@@ -390,16 +379,9 @@ impl Cluster {
         if output.is_empty() {
             return;
         }
-        self.news
-            .push_back((node, News::Output(connection, output)));
+        self.news.push_back((node, News::Output(connection, output)));
         let unsent_bytes = 0;
-        self.step(
-            node,
-            Input::ClientSent {
-                connection,
-                unsent_bytes,
-            },
-        );
+        self.step(node, Input::ClientSent { connection, unsent_bytes });
     }
 
     /// StateDigest: whoever has applied the same has the same.
@@ -410,10 +392,7 @@ impl Cluster {
         for replica in worker.replicas() {
             let state = replica.state();
             let digest = state.tree().digest();
-            let known = self
-                .digests
-                .entry((replica.shard(), state.applied()))
-                .or_insert(digest);
+            let known = self.digests.entry((replica.shard(), state.applied())).or_insert(digest);
             assert_eq!(
                 *known,
                 digest,
@@ -437,14 +416,7 @@ impl Cluster {
 
     pub(crate) fn open_client(&mut self, node: usize, connection: ConnectionId, entropy: [u8; 16]) {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        self.step(
-            node,
-            Input::ClientOpened {
-                connection,
-                address,
-                entropy,
-            },
-        );
+        self.step(node, Input::ClientOpened { connection, address, entropy });
     }
 
     /// Runs without faults and in a fair order for so long.
@@ -471,10 +443,7 @@ impl Cluster {
 }
 
 fn wall(now: Instant) -> Now {
-    Now {
-        instant: now,
-        wall_ms: WALL_MS + i64::try_from(now.0 / 1000).unwrap(),
-    }
+    Now { instant: now, wall_ms: WALL_MS + i64::try_from(now.0 / 1000).unwrap() }
 }
 
 /// What recovery would make of the log.
@@ -513,10 +482,7 @@ fn restore(shard: ShardId, items: &[Item]) -> Restored {
         }
     }
     let tail = entries.last().map_or(Zxid::ZERO, Entry::zxid);
-    assert!(
-        restored.committed <= tail,
-        "what is known to be committed was in the log before"
-    );
+    assert!(restored.committed <= tail, "what is known to be committed was in the log before");
     restored.entries = entries;
     restored
 }

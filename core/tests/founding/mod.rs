@@ -39,10 +39,7 @@ struct Server {
 
 enum Process {
     Down,
-    Founding {
-        founding: Box<Founding>,
-        writing: Option<Standing>,
-    },
+    Founding { founding: Box<Founding>, writing: Option<Standing> },
     Member,
 }
 
@@ -68,11 +65,8 @@ pub(crate) enum Step {
 impl Ensemble {
     pub(crate) fn new(voters: u8, observers: u8, seed: u64) -> Self {
         let server = |id| {
-            let server = Server {
-                disk: Standing::Empty,
-                before: Standing::Empty,
-                process: Process::Down,
-            };
+            let server =
+                Server { disk: Standing::Empty, before: Standing::Empty, process: Process::Down };
             (ServerId(id), server)
         };
         Self {
@@ -139,11 +133,7 @@ impl Ensemble {
                 .filter(|id| matches!(self.servers[id].process, Process::Down))
                 .map(|&id| Step::Start(id)),
         );
-        if steps.is_empty() {
-            Step::Crash(id, Fate::Kept)
-        } else {
-            pick(&steps, prng)
-        }
+        if steps.is_empty() { Step::Crash(id, Fate::Kept) } else { pick(&steps, prng) }
     }
 
     pub(crate) fn take(&mut self, step: Step) {
@@ -212,11 +202,7 @@ impl Ensemble {
 
     /// Without lost disks, a cluster exists only if all voters have logged its nonce.
     pub(crate) fn check_forming_everywhere(&self) {
-        assert!(
-            self.every_voter_holds_what_is_formed(),
-            "after {:?}",
-            self.transcript
-        );
+        assert!(self.every_voter_holds_what_is_formed(), "after {:?}", self.transcript);
     }
 
     pub(crate) fn every_voter_holds_what_is_formed(&self) -> bool {
@@ -301,19 +287,10 @@ impl Ensemble {
             self.server(id).process = Process::Member;
             return;
         }
-        let config = Config {
-            server: id,
-            voters,
-            observers,
-            nonce,
-            only: None,
-        };
+        let config = Config { server: id, voters, observers, nonce, only: None };
         let mut out = Vec::new();
         let founding = Founding::new(config, standing, NOW, &mut out);
-        self.server(id).process = Process::Founding {
-            founding: Box::new(founding),
-            writing: None,
-        };
+        self.server(id).process = Process::Founding { founding: Box::new(founding), writing: None };
         self.perform(id, out);
     }
 
@@ -322,10 +299,9 @@ impl Ensemble {
         let server = self.server(id);
         let process = std::mem::replace(&mut server.process, Process::Down);
         match process {
-            Process::Founding {
-                writing: Some(standing),
-                ..
-            } if fate == Fate::Kept => server.disk = standing,
+            Process::Founding { writing: Some(standing), .. } if fate == Fate::Kept => {
+                server.disk = standing
+            }
             _ if lies && fate == Fate::Lost => server.disk = server.before,
             _ => {}
         }
@@ -361,8 +337,7 @@ impl Ensemble {
         for (id, peer) in [(one, other), (other, one)] {
             let waiting = self.queue(id, peer).len();
             let arriving = self.prng.below(u64::try_from(waiting).unwrap() + 1);
-            self.queue(id, peer)
-                .truncate(usize::try_from(arriving).unwrap());
+            self.queue(id, peer).truncate(usize::try_from(arriving).unwrap());
             self.send(id, peer, Input::LinkDown { peer });
         }
     }

@@ -17,11 +17,7 @@ use pigeonhole_core::state::prep::{Context, Refusal};
 use pigeonhole_core::state::session_prep::{Prepared, SessionRequest};
 use pigeonhole_core::txn::{AclEntry, Operation, Txn};
 
-pub(crate) const OPEN: [Acl<'static>; 1] = [Acl {
-    permissions: 31,
-    scheme: "world",
-    id: "anyone",
-}];
+pub(crate) const OPEN: [Acl<'static>; 1] = [Acl { permissions: 31, scheme: "world", id: "anyone" }];
 
 pub(crate) struct Leader {
     pub(crate) state: State,
@@ -73,11 +69,7 @@ impl Leader {
     /// A client of a cluster of one shard, whose session exists and is applied.
     pub(crate) fn client(&mut self, number: u64) -> Client {
         let session = SessionId(1 << 56 | number);
-        let request = SessionRequest::Create {
-            session,
-            password: [7; 16],
-            timeout_ms: 4000,
-        };
+        let request = SessionRequest::Create { session, password: [7; 16], timeout_ms: 4000 };
         self.session(&request).expect("the id is new");
         self.apply_all();
         Client::new(session)
@@ -108,15 +100,11 @@ impl Leader {
     ) -> Result<Vec<Outcome>, ErrorCode> {
         let result = self.write(client, request);
         self.apply_all();
-        result
-            .map(|_| self.outcomes())
-            .map_err(|refusal| refusal.code)
+        result.map(|_| self.outcomes()).map_err(|refusal| refusal.code)
     }
 
     pub(crate) fn session(&mut self, request: &SessionRequest<'_>) -> Result<Prepared, Refusal> {
-        let prepared = self
-            .overlay
-            .prepare_session(&self.state, self.zxid, request)?;
+        let prepared = self.overlay.prepare_session(&self.state, self.zxid, request)?;
         if !prepared.operations.is_empty() {
             self.log(SessionId(0), prepared.operations.clone());
         }
@@ -128,12 +116,7 @@ impl Leader {
         let zxid = self.zxid;
         self.zxid = zxid.next();
         self.time_ms += 1;
-        let txn = Txn {
-            session: session.0,
-            time_ms: self.time_ms,
-            operations,
-            ..Txn::default()
-        };
+        let txn = Txn { session: session.0, time_ms: self.time_ms, operations, ..Txn::default() };
         self.pending.push_back((zxid, txn));
         zxid
     }
@@ -180,10 +163,8 @@ impl Leader {
     pub(crate) fn children(&self, path: &str) -> Vec<String> {
         let tree = self.state.tree();
         let node = tree.find(path).expect("the znode exists");
-        let mut names: Vec<_> = tree
-            .children(node)
-            .map(|child| tree.name(child).to_string())
-            .collect();
+        let mut names: Vec<_> =
+            tree.children(node).map(|child| tree.name(child).to_string()).collect();
         names.sort();
         names
     }
@@ -200,9 +181,8 @@ impl Client {
     }
 
     pub(crate) fn with_auth(mut self, credential: &str) -> Self {
-        let settings = AuthSettings {
-            super_digest: Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=".to_string()),
-        };
+        let settings =
+            AuthSettings { super_digest: Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=".to_string()) };
         let proven = authenticate("digest", credential.as_bytes(), address("::1"), &settings)
             .expect("any user and password will do");
         self.identities = self.identities.with(proven).expect("there are few");
@@ -227,21 +207,11 @@ pub(crate) fn address(text: &str) -> IpAddr {
 }
 
 pub(crate) fn entry(permissions: u32, scheme: &str, id: &str) -> AclEntry {
-    AclEntry {
-        permissions,
-        scheme: scheme.to_string(),
-        id: id.to_string(),
-    }
+    AclEntry { permissions, scheme: scheme.to_string(), id: id.to_string() }
 }
 
 pub(crate) fn create<'a>(path: &'a str, mode: CreateMode, acl: &[Acl<'a>]) -> Request<'a> {
-    Request::Create {
-        path,
-        data: b"data",
-        acl: acl.to_vec(),
-        mode,
-        with_stat: false,
-    }
+    Request::Create { path, data: b"data", acl: acl.to_vec(), mode, with_stat: false }
 }
 
 pub(crate) fn plain(path: &str) -> Request<'_> {
@@ -261,19 +231,11 @@ pub(crate) fn delete(path: &str, version: i32) -> Request<'_> {
 }
 
 pub(crate) fn set(path: &str, version: i32) -> Request<'_> {
-    Request::SetData {
-        path,
-        data: b"new",
-        version,
-    }
+    Request::SetData { path, data: b"new", version }
 }
 
 pub(crate) fn set_acl<'a>(path: &'a str, acl: &[Acl<'a>], version: i32) -> Request<'a> {
-    Request::SetAcl {
-        path,
-        acl: acl.to_vec(),
-        version,
-    }
+    Request::SetAcl { path, acl: acl.to_vec(), version }
 }
 
 pub(crate) fn check(path: &str, version: i32) -> Request<'_> {

@@ -67,17 +67,8 @@ pub(crate) struct Handle {
 /// What a client hears, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Heard {
-    Reply {
-        xid: i32,
-        zxid: u64,
-        error: i32,
-        body: Vec<u8>,
-    },
-    Event {
-        zxid: u64,
-        kind: EventType,
-        path: String,
-    },
+    Reply { xid: i32, zxid: u64, error: i32, body: Vec<u8> },
+    Event { zxid: u64, kind: EventType, path: String },
 }
 
 pub(crate) const TIMEOUT_MS: i32 = 10_000;
@@ -86,10 +77,7 @@ impl Ensemble {
     pub(crate) fn new(nodes: usize, cores: u8, shards: u16, seed: u64) -> Self {
         let mut ensemble = Self {
             map: ShardMap::new(shards),
-            now: Now {
-                instant: Instant(1_000_000),
-                wall_ms: 1_700_000_000_000,
-            },
+            now: Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 },
             cores,
             workers: BTreeMap::new(),
             queues: BTreeMap::new(),
@@ -98,9 +86,8 @@ impl Ensemble {
             chance: Prng::new(seed),
             next_slot: 0,
         };
-        let places: Vec<Place> = (0..nodes)
-            .flat_map(|node| (0..cores).map(move |core| (node, core)))
-            .collect();
+        let places: Vec<Place> =
+            (0..nodes).flat_map(|node| (0..cores).map(move |core| (node, core))).collect();
         for &place in &places {
             let worker = ensemble.start(place, nodes);
             ensemble.workers.insert(place, worker);
@@ -108,10 +95,7 @@ impl Ensemble {
         }
         for &from in &places {
             for &to in places.iter().filter(|to| to.0 != from.0) {
-                let up = Input::LinkUp {
-                    link: link(to),
-                    peer_cores: cores,
-                };
+                let up = Input::LinkUp { link: link(to), peer_cores: cores };
                 ensemble.step(from, up);
             }
         }
@@ -143,10 +127,7 @@ impl Ensemble {
             auth: AuthSettings::default(),
             seed: 1,
         };
-        let here = self
-            .map
-            .shards()
-            .filter(|&shard| core_of(shard, self.cores) == CoreId(core));
+        let here = self.map.shards().filter(|&shard| core_of(shard, self.cores) == CoreId(core));
         let restored = here.map(|shard| {
             let restored = Restored {
                 shard,
@@ -176,10 +157,7 @@ impl Ensemble {
         for effect in effects {
             match effect {
                 Effect::Append(append) => {
-                    let mark = LogMark {
-                        shard: append.shard,
-                        sequence: append.sequence,
-                    };
+                    let mark = LogMark { shard: append.shard, sequence: append.sequence };
                     self.put(place, place, Parcel::Durable(mark, append.riders));
                 }
                 Effect::Mail { to, mail } => {
@@ -284,8 +262,7 @@ impl Ensemble {
     /// The node stops, with everything that was on its way from it and to it.
     pub(crate) fn kill(&mut self, node: usize) {
         self.workers.retain(|place, _| place.0 != node);
-        self.queues
-            .retain(|(from, to), _| from.0 != node && to.0 != node);
+        self.queues.retain(|(from, to), _| from.0 != node && to.0 != node);
         let left: Vec<Place> = self.workers.keys().copied().collect();
         for place in left {
             for core in 0..self.cores {
@@ -296,33 +273,18 @@ impl Ensemble {
     }
 
     pub(crate) fn open(&mut self, node: usize, core: u8) -> Handle {
-        let connection = ConnectionId {
-            core: CoreId(core),
-            slot: self.next_slot,
-            generation: 1,
-        };
+        let connection = ConnectionId { core: CoreId(core), slot: self.next_slot, generation: 1 };
         self.next_slot += 1;
         let mut entropy = [7; 16];
         entropy[..4].copy_from_slice(&connection.slot.to_le_bytes());
-        let opened = Input::ClientOpened {
-            connection,
-            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            entropy,
-        };
+        let opened =
+            Input::ClientOpened { connection, address: IpAddr::V4(Ipv4Addr::LOCALHOST), entropy };
         self.step((node, core), opened);
-        Handle {
-            node,
-            connection,
-            session: SessionId(0),
-            password: [0; 16],
-        }
+        Handle { node, connection, session: SessionId(0), password: [0; 16] }
     }
 
     pub(crate) fn connect(&mut self, node: usize, core: u8) -> Handle {
-        let begun = Handle {
-            session: SessionId(0),
-            ..self.open(node, core)
-        };
+        let begun = Handle { session: SessionId(0), ..self.open(node, core) };
         self.establish(begun, 0)
     }
 
@@ -334,11 +296,8 @@ impl Ensemble {
         core: u8,
         last_zxid_seen: u64,
     ) -> Handle {
-        let begun = Handle {
-            session: before.session,
-            password: before.password,
-            ..self.open(node, core)
-        };
+        let begun =
+            Handle { session: before.session, password: before.password, ..self.open(node, core) };
         self.establish(begun, last_zxid_seen)
     }
 
@@ -407,17 +366,12 @@ impl Ensemble {
     pub(crate) fn error_of(&mut self, handle: Handle, request: &Request<'_>) -> i32 {
         let heard = self.send(handle, std::slice::from_ref(request));
         let reply = heard.into_iter().find(|heard| heard.xid().is_some());
-        let Some(Heard::Reply { error, .. }) = reply else {
-            panic!("{request:?} has no reply")
-        };
+        let Some(Heard::Reply { error, .. }) = reply else { panic!("{request:?} has no reply") };
         error
     }
 
     pub(crate) fn heard(&mut self, handle: Handle) -> Vec<Heard> {
-        self.frames(handle)
-            .iter()
-            .map(|frame| Heard::of(frame))
-            .collect()
+        self.frames(handle).iter().map(|frame| Heard::of(frame)).collect()
     }
 
     pub(crate) fn is_closed(&self, handle: Handle) -> bool {
@@ -455,10 +409,7 @@ impl Ensemble {
     }
 
     fn frames(&mut self, handle: Handle) -> Vec<Vec<u8>> {
-        let client = self
-            .clients
-            .entry((handle.node, handle.connection))
-            .or_default();
+        let client = self.clients.entry((handle.node, handle.connection)).or_default();
         let received = core::mem::take(&mut client.received);
         let mut frames = vec![];
         let mut rest = received.as_slice();
@@ -518,13 +469,7 @@ pub(crate) fn brief(heard: &[Heard]) -> Vec<String> {
 }
 
 pub(crate) fn create<'a>(path: &'a str, mode: CreateMode) -> Request<'a> {
-    Request::Create {
-        path,
-        data: b"",
-        acl: vec![OPEN],
-        mode,
-        with_stat: false,
-    }
+    Request::Create { path, data: b"", acl: vec![OPEN], mode, with_stat: false }
 }
 
 pub(crate) fn plain(path: &str) -> Request<'_> {
@@ -536,18 +481,11 @@ pub(crate) fn ephemeral(path: &str) -> Request<'_> {
 }
 
 pub(crate) fn children(path: &str, watch: bool) -> Request<'_> {
-    Request::GetChildren {
-        path,
-        watch,
-        with_stat: true,
-    }
+    Request::GetChildren { path, watch, with_stat: true }
 }
 
-pub(crate) const OPEN: Acl<'static> = Acl {
-    permissions: permission::ALL,
-    scheme: "world",
-    id: "anyone",
-};
+pub(crate) const OPEN: Acl<'static> =
+    Acl { permissions: permission::ALL, scheme: "world", id: "anyone" };
 
 fn server(node: usize) -> ServerId {
     ServerId(u8::try_from(node + 1).expect("there are few nodes"))
@@ -555,11 +493,7 @@ fn server(node: usize) -> ServerId {
 
 /// How anybody names its link to a place.
 fn link((node, core): Place) -> LinkId {
-    LinkId {
-        peer: server(node),
-        core: CoreId(core),
-        incarnation: 1,
-    }
+    LinkId { peer: server(node), core: CoreId(core), incarnation: 1 }
 }
 
 fn periods() -> Periods {

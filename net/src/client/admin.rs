@@ -113,10 +113,7 @@ impl Figures {
             figures.ephemerals.push((session, path.to_owned()));
         });
         worker.sessions(&mut |session, timeout_ms| {
-            figures.sessions.push(SessionLine {
-                session,
-                timeout_ms,
-            });
+            figures.sessions.push(SessionLine { session, timeout_ms });
         });
         figures
     }
@@ -139,11 +136,7 @@ impl Figures {
 
 impl Admin {
     pub(crate) fn new(facts: Arc<Facts>) -> Self {
-        Self {
-            facts,
-            questions: Vec::new(),
-            next_ticket: 0,
-        }
+        Self { facts, questions: Vec::new(), next_ticket: 0 }
     }
 
     /// A client has asked. `collect` takes this core's figures.
@@ -173,13 +166,7 @@ impl Admin {
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let question = Question {
-            ticket,
-            connection,
-            word,
-            figures,
-            missing: other_cores,
-        };
+        let question = Question { ticket, connection, word, figures, missing: other_cores };
         self.questions.push(question);
         Reply::Ask { ticket, detailed }
     }
@@ -191,10 +178,7 @@ impl Admin {
         figures: Figures,
         now: Now,
     ) -> Option<(ConnectionId, Vec<u8>)> {
-        let place = self
-            .questions
-            .iter()
-            .position(|question| question.ticket == ticket)?;
+        let place = self.questions.iter().position(|question| question.ticket == ticket)?;
         let question = &mut self.questions[place];
         question.figures.absorb(figures);
         question.missing -= 1;

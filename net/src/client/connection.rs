@@ -118,11 +118,7 @@ impl Clients {
             traffic: Traffic::default(),
         });
         self.open += 1;
-        let connection = ConnectionId {
-            core: self.core,
-            slot,
-            generation: place.generation,
-        };
+        let connection = ConnectionId { core: self.core, slot, generation: place.generation };
         self.stir(connection);
         connection
     }
@@ -148,9 +144,7 @@ impl Clients {
         }
         let open = matches!(connection.phase, Phase::Open);
         if open {
-            connection
-                .traffic
-                .on_received(bytes, now, &mut self.traffic);
+            connection.traffic.on_received(bytes, now, &mut self.traffic);
         }
         if !armed {
             self.stir(id);
@@ -289,10 +283,7 @@ impl Clients {
 
     /// Whether any send is in flight or any connection waits for its last one.
     pub(crate) fn is_sending(&self) -> bool {
-        self.slots
-            .iter()
-            .filter_map(|slot| slot.connection.as_ref())
-            .any(|it| it.sending)
+        self.slots.iter().filter_map(|slot| slot.connection.as_ref()).any(|it| it.sending)
     }
 
     pub(crate) fn lines(&self) -> impl Iterator<Item = ConnectionLine> {
@@ -301,11 +292,7 @@ impl Clients {
             let connection = place.connection.as_ref()?;
             let generation = place.generation;
             Some(ConnectionLine {
-                connection: ConnectionId {
-                    core: self.core,
-                    slot,
-                    generation,
-                },
+                connection: ConnectionId { core: self.core, slot, generation },
                 address: connection.address,
                 since_wall_ms: connection.since_wall_ms,
                 outstanding: connection.traffic.outstanding(),
@@ -317,10 +304,7 @@ impl Clients {
 
     /// Begins every connection's figures anew.
     pub(crate) fn reset_connections(&mut self) {
-        let connections = self
-            .slots
-            .iter_mut()
-            .filter_map(|slot| slot.connection.as_mut());
+        let connections = self.slots.iter_mut().filter_map(|slot| slot.connection.as_mut());
         connections.for_each(|connection| connection.traffic.reset());
     }
 
@@ -338,11 +322,7 @@ impl Clients {
 
     /// Lets go of connections that do not take what is left for them.
     fn give_up(&mut self, now: Instant) {
-        while let Some((_, id)) = self
-            .patience
-            .front()
-            .filter(|(deadline, _)| *deadline <= now)
-        {
+        while let Some((_, id)) = self.patience.front().filter(|(deadline, _)| *deadline <= now) {
             let id = *id;
             self.patience.pop_front();
             if let Some(connection) = find(&mut self.slots, id) {
@@ -355,11 +335,7 @@ impl Clients {
     }
 
     fn id(&self, slot: u32, token: Token) -> ConnectionId {
-        ConnectionId {
-            core: self.core,
-            slot,
-            generation: token.generation,
-        }
+        ConnectionId { core: self.core, slot, generation: token.generation }
     }
 }
 
@@ -369,10 +345,7 @@ impl Connection {
             None if !self.paused => {
                 let token = Subject::Client(id.slot).token(id.generation);
                 let operation = ring.receive(self.stream.as_fd(), token);
-                self.receiving = Some(Receiving {
-                    operation,
-                    cancelled: false,
-                });
+                self.receiving = Some(Receiving { operation, cancelled: false });
             }
             Some(receiving) if self.paused && !receiving.cancelled => {
                 ring.cancel(receiving.operation);
@@ -420,9 +393,7 @@ impl Connection {
 
 fn find(slots: &mut [Slot], id: ConnectionId) -> Option<&mut Connection> {
     let slot = slots.get_mut(id.slot as usize)?;
-    slot.connection
-        .as_mut()
-        .filter(|_| slot.generation == id.generation)
+    slot.connection.as_mut().filter(|_| slot.generation == id.generation)
 }
 
 /// A burst must not keep its memory for ever.

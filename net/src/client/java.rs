@@ -19,10 +19,7 @@ pub(crate) struct Sets<T> {
 
 impl<T> Sets<T> {
     pub(crate) fn of(things: impl Iterator<Item = (Instant, T)>, now: Now) -> Self {
-        let mut sets = Self {
-            by_second: BTreeMap::new(),
-            count: 0,
-        };
+        let mut sets = Self { by_second: BTreeMap::new(), count: 0 };
         for (at, thing) in things {
             let away_us = i128::from(at.0) - i128::from(now.instant.0);
             let wall_ms = i128::from(now.wall_ms) + away_us / 1000;
@@ -68,12 +65,7 @@ impl From<&Latency> for LatencyMs {
         let rounded = (average * 10_000.0).round() / 10_000.0;
         // Rust's Debug for floats, like Java, always shows a point and no more digits than needed.
         let avg = format!("{rounded:?}");
-        Self {
-            min: latency.min_us / 1000,
-            max: latency.max_us / 1000,
-            average,
-            avg,
-        }
+        Self { min: latency.min_us / 1000, max: latency.max_us / 1000, average, avg }
     }
 }
 
@@ -82,20 +74,11 @@ pub(crate) struct Brief<'a>(pub(crate) &'a ConnectionLine);
 
 impl std::fmt::Display for Brief<'_> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ConnectionLine {
-            address,
-            reads,
-            outstanding,
-            figures,
-            ..
-        } = self.0;
+        let ConnectionLine { address, reads, outstanding, figures, .. } = self.0;
         let address = JavaAddress(*address);
         let interest = u8::from(*reads);
         let (received, sent) = (figures.received, figures.sent);
-        write!(
-            out,
-            "{address}[{interest}](queued={outstanding},recved={received},sent={sent}"
-        )
+        write!(out, "{address}[{interest}](queued={outstanding},recved={received},sent={sent}")
     }
 }
 
@@ -124,9 +107,8 @@ pub(crate) struct JavaDate(pub(crate) i64);
 impl std::fmt::Display for JavaDate {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-        const MONTHS: [&str; 12] = [
-            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-        ];
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         let days = self.0.div_euclid(86_400);
         let second = self.0.rem_euclid(86_400);
         let weekday = usize::try_from(days.rem_euclid(7)).expect("below 7");
@@ -144,10 +126,7 @@ impl std::fmt::Display for JavaDate {
         let month = MONTHS[usize::try_from(month).expect("below 12")];
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
         let weekday = DAYS[weekday];
-        write!(
-            out,
-            "{weekday} {month} {day:02} {hour:02}:{minute:02}:{second:02} UTC {year}"
-        )
+        write!(out, "{weekday} {month} {day:02} {hour:02}:{minute:02}:{second:02} UTC {year}")
     }
 }
 
@@ -171,20 +150,12 @@ mod tests {
 
     #[test]
     fn averages_are_javas() {
-        let latency = |count, sum_us| Latency {
-            count,
-            sum_us,
-            min_us: 1999,
-            max_us: 97_001,
-        };
+        let latency = |count, sum_us| Latency { count, sum_us, min_us: 1999, max_us: 97_001 };
         for (count, sum_us, expected) in
             [(0, 0, "0.0"), (2, 48_000, "24.0"), (3, 47_000, "15.6667")]
         {
             let shown = LatencyMs::from(&latency(count, sum_us));
-            assert_eq!(
-                (shown.min, shown.avg.as_str(), shown.max),
-                (1, expected, 97)
-            );
+            assert_eq!((shown.min, shown.avg.as_str(), shown.max), (1, expected, 97));
         }
     }
 

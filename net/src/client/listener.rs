@@ -25,12 +25,7 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn new(socket: OwnedFd, subject: Subject) -> Self {
-        Self {
-            socket,
-            subject,
-            accepting: None,
-            rest_until: None,
-        }
+        Self { socket, subject, accepting: None, rest_until: None }
     }
 
     pub(crate) fn subject(&self) -> Subject {
@@ -46,10 +41,7 @@ impl Listener {
             && !armed
         {
             let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
-            if error
-                .raw_os_error()
-                .is_some_and(|errno| short.contains(&errno))
-            {
+            if error.raw_os_error().is_some_and(|errno| short.contains(&errno)) {
                 tracing::warn!("cannot accept a connection: {error}");
                 self.rest_until = Some(now + REST);
             }
@@ -81,15 +73,10 @@ impl Listener {
 pub(crate) fn bind(address: SocketAddr, backlog: Option<u32>) -> io::Result<OwnedFd> {
     let wanted = backlog.unwrap_or(BACKLOG);
     let backlog = u16::try_from(wanted).unwrap_or(u16::MAX);
-    let options = ListenOptions {
-        reuse_port: false,
-        backlog,
-    };
-    ask_until(BIND_TIME_MAX, |LastTime(last)| {
-        match os::listen(address, options) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !last => None,
-            outcome => Some(outcome),
-        }
+    let options = ListenOptions { reuse_port: false, backlog };
+    ask_until(BIND_TIME_MAX, |LastTime(last)| match os::listen(address, options) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && !last => None,
+        outcome => Some(outcome),
     })
 }
 

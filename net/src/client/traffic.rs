@@ -84,13 +84,7 @@ struct Frames {
 
 impl Traffic {
     pub(crate) fn on_received(&mut self, bytes: &[u8], now: Instant, core: &mut CoreTraffic) {
-        let Self {
-            inbound,
-            pending,
-            figures,
-            connected,
-            ..
-        } = self;
+        let Self { inbound, pending, figures, connected, .. } = self;
         inbound.pass(bytes, |_, head| {
             let operation = match *connected {
                 true => number(head, 4),
@@ -99,22 +93,13 @@ impl Traffic {
             *connected = true;
             figures.received += 1;
             core.received += 1;
-            pending.push_back(Pending {
-                since: now,
-                operation,
-            });
+            pending.push_back(Pending { since: now, operation });
         });
     }
 
     /// `bytes` is a whole number of frames.
     pub(crate) fn on_sending(&mut self, bytes: &[u8], now: Instant, core: &mut CoreTraffic) {
-        let Self {
-            outbound,
-            pending,
-            figures,
-            answered,
-            ..
-        } = self;
+        let Self { outbound, pending, figures, answered, .. } = self;
         outbound.pass(bytes, |length, head| {
             figures.sent += 1;
             core.sent += 1;
@@ -137,13 +122,7 @@ impl Traffic {
             figures.latency.note(latency_us);
             core.latency.note(latency_us);
             let operation = request.operation;
-            figures.last = Some(LastAnswer {
-                operation,
-                xid,
-                zxid,
-                at: now,
-                latency_us,
-            });
+            figures.last = Some(LastAnswer { operation, xid, zxid, at: now, latency_us });
         });
     }
 
@@ -169,11 +148,7 @@ impl Traffic {
 
 impl Latency {
     pub(crate) fn note(&mut self, micros: u64) {
-        self.min_us = if self.count == 0 {
-            micros
-        } else {
-            self.min_us.min(micros)
-        };
+        self.min_us = if self.count == 0 { micros } else { self.min_us.min(micros) };
         self.max_us = self.max_us.max(micros);
         self.sum_us += micros;
         self.count += 1;
@@ -183,11 +158,7 @@ impl Latency {
         if other.count == 0 {
             return;
         }
-        self.min_us = if self.count == 0 {
-            other.min_us
-        } else {
-            self.min_us.min(other.min_us)
-        };
+        self.min_us = if self.count == 0 { other.min_us } else { self.min_us.min(other.min_us) };
         self.max_us = self.max_us.max(other.max_us);
         self.sum_us += other.sum_us;
         self.count += other.count;
@@ -205,11 +176,7 @@ impl CoreTraffic {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self {
-            last: -1,
-            min: -1,
-            max: -1,
-        }
+        Self { last: -1, min: -1, max: -1 }
     }
 }
 
@@ -217,11 +184,7 @@ impl Sizes {
     pub(crate) fn note(&mut self, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.last = bytes;
-        self.min = if self.min < 0 {
-            bytes
-        } else {
-            self.min.min(bytes)
-        };
+        self.min = if self.min < 0 { bytes } else { self.min.min(bytes) };
         self.max = self.max.max(bytes);
     }
 
@@ -230,11 +193,7 @@ impl Sizes {
             return;
         }
         self.last = other.last;
-        self.min = if self.min < 0 {
-            other.min
-        } else {
-            self.min.min(other.min)
-        };
+        self.min = if self.min < 0 { other.min } else { self.min.min(other.min) };
         self.max = self.max.max(other.max);
     }
 }
@@ -329,35 +288,19 @@ mod tests {
         let get_data = [&7_i32.to_be_bytes()[..], &4_i32.to_be_bytes(), &[1; 50]].concat();
         let ping = [(-2_i32).to_be_bytes(), 11_i32.to_be_bytes()].concat();
         let requests = [frame(&[0; 45]), frame(&get_data), frame(&ping)].concat();
-        let replies = [
-            connect_response(),
-            reply(-1, -1),
-            reply(7, 99),
-            reply(-2, 99),
-        ]
-        .concat();
+        let replies = [connect_response(), reply(-1, -1), reply(7, 99), reply(-2, 99)].concat();
         for piece in 1..requests.len() {
             let (mut traffic, mut core) = (Traffic::default(), CoreTraffic::default());
             for bytes in requests.chunks(piece) {
                 traffic.on_received(bytes, Instant(1000), &mut core);
             }
-            assert_eq!(
-                (core.received, traffic.outstanding()),
-                (3, 3),
-                "pieces of {piece}"
-            );
+            assert_eq!((core.received, traffic.outstanding()), (3, 3), "pieces of {piece}");
             for bytes in replies.chunks(piece) {
                 traffic.on_sending(bytes, Instant(1500), &mut core);
             }
             let figures = &traffic.figures;
-            assert_eq!(
-                (figures.session, figures.timeout_ms),
-                (0x0100_0000_0000_0007, 10_000)
-            );
-            assert_eq!(
-                (figures.received, figures.sent, traffic.outstanding()),
-                (3, 4, 0)
-            );
+            assert_eq!((figures.session, figures.timeout_ms), (0x0100_0000_0000_0007, 10_000));
+            assert_eq!((figures.received, figures.sent, traffic.outstanding()), (3, 4, 0));
             let last = figures.last.unwrap();
             assert_eq!((last.operation, last.xid, last.zxid), (11, -2, 99));
             assert_eq!(

@@ -38,9 +38,7 @@ pub(crate) fn without_figures(word: &[u8; 4], allowed: &Whitelist) -> Option<Str
         return Some(String::new());
     }
     if !allowed.allows(&text) {
-        return Some(format!(
-            "{text} is not executed because it is not in the whitelist.\n"
-        ));
+        return Some(format!("{text} is not executed because it is not in the whitelist.\n"));
     }
     match word {
         b"ruok" => Some("imok".to_owned()),
@@ -51,11 +49,7 @@ pub(crate) fn without_figures(word: &[u8; 4], allowed: &Whitelist) -> Option<Str
 
 /// The answer to a word that shows figures.
 pub(crate) fn answer(word: &[u8; 4], facts: &Facts, figures: &Figures, now: Now) -> String {
-    let scene = Scene {
-        facts,
-        figures,
-        now,
-    };
+    let scene = Scene { facts, figures, now };
     if word == b"isro" {
         return if scene.serves() { "rw" } else { "null" }.to_owned();
     }
@@ -82,12 +76,7 @@ pub(crate) fn answer(word: &[u8; 4], facts: &Facts, figures: &Figures, now: Now)
 
 fn envi() -> String {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    let read = |path: &str| {
-        std::fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let directory = std::env::current_dir().unwrap_or_default();
     let lines = [
         ("zookeeper.version", VERSION.to_owned()),
@@ -124,20 +113,12 @@ impl Scene<'_> {
         }
         let traffic = &self.figures.traffic;
         let latency = LatencyMs::from(&traffic.latency);
-        writeln!(
-            out,
-            "Latency min/avg/max: {}/{}/{}",
-            latency.min, latency.avg, latency.max
-        )?;
+        writeln!(out, "Latency min/avg/max: {}/{}/{}", latency.min, latency.avg, latency.max)?;
         writeln!(out, "Received: {}", traffic.received)?;
         writeln!(out, "Sent: {}", traffic.sent)?;
         writeln!(out, "Connections: {}", self.figures.connections_count)?;
         writeln!(out, "Outstanding: {}", self.figures.outstanding)?;
-        writeln!(
-            out,
-            "Zxid: 0x{:x}",
-            self.first_shard().map_or(0, |shard| shard.zxid.0)
-        )?;
+        writeln!(out, "Zxid: 0x{:x}", self.first_shard().map_or(0, |shard| shard.zxid.0))?;
         writeln!(out, "Mode: {}", self.mode())?;
         writeln!(out, "Node count: {}", self.sum(|shard| shard.znodes))?;
         if self.mode() == "leader" {
@@ -175,15 +156,9 @@ impl Scene<'_> {
         put("last_client_response_size", &traffic.response.last)?;
         put("min_client_response_size", &traffic.response.min)?;
         put("max_client_response_size", &traffic.response.max)?;
-        put(
-            "open_file_descriptor_count",
-            &entries_count(Path::new("/proc/self/fd")),
-        )?;
+        put("open_file_descriptor_count", &entries_count(Path::new("/proc/self/fd")))?;
         put("max_file_descriptor_count", &self.facts.open_files_max)?;
-        put(
-            "uptime",
-            &self.now.instant.since(self.facts.started).as_ms(),
-        )?;
+        put("uptime", &self.now.instant.since(self.facts.started).as_ms())?;
         put("connection_drop_probability", &"0.0")?;
         if !self.facts.config.is_standalone() {
             put("quorum_size", &self.facts.config.voters().len())?;
@@ -193,10 +168,7 @@ impl Scene<'_> {
         }
         put("log_sync_micros_last", &figures.log.sync_micros_last)?;
         put("log_backlog_bytes", &figures.log.backlog_bytes)?;
-        figures
-            .shards
-            .iter()
-            .try_for_each(|shard| put_shard(shard, &mut put))
+        figures.shards.iter().try_for_each(|shard| put_shard(shard, &mut put))
     }
 
     fn put_leader(&self, put: &mut impl FnMut(&str, &dyn std::fmt::Display) -> Written) -> Written {
@@ -224,11 +196,7 @@ impl Scene<'_> {
         writeln!(out, "dataLogDir={}", config.data_log_dir.display())?;
         writeln!(out, "dataLogSize={}", size_of_tree(&config.data_log_dir))?;
         writeln!(out, "tickTime={}", config.tick_time_ms)?;
-        writeln!(
-            out,
-            "maxClientCnxns={}",
-            limit(config.connections_per_address_max)
-        )?;
+        writeln!(out, "maxClientCnxns={}", limit(config.connections_per_address_max))?;
         writeln!(out, "minSessionTimeout={}", config.session_timeout_ms_min)?;
         writeln!(out, "maxSessionTimeout={}", config.session_timeout_ms_max)?;
         let backlog = config.client_listen_backlog.map_or(-1, i64::from);
@@ -267,11 +235,7 @@ impl Scene<'_> {
                 let last = figures.last;
                 let latency = LatencyMs::from(&figures.latency);
                 write!(out, ",sid=0x{:x}", figures.session)?;
-                write!(
-                    out,
-                    ",lop={}",
-                    last.map_or("NA", |last| operation_name(last.operation))
-                )?;
+                write!(out, ",lop={}", last.map_or("NA", |last| operation_name(last.operation)))?;
                 write!(out, ",est={},to={}", line.since_wall_ms, figures.timeout_ms)?;
                 if let Some(last) = last {
                     write!(out, ",lcxid=0x{:x},lzxid=0x{:x}", last.xid, last.zxid)?;
@@ -279,11 +243,7 @@ impl Scene<'_> {
                     write!(out, ",llat={}", last.latency_us / 1000)?;
                 }
                 let average = latency.average.trunc();
-                write!(
-                    out,
-                    ",minlat={},avglat={average},maxlat={}",
-                    latency.min, latency.max
-                )?;
+                write!(out, ",minlat={},avglat={average},maxlat={}", latency.min, latency.max)?;
             }
             writeln!(out, ")")?;
         }
@@ -294,14 +254,8 @@ impl Scene<'_> {
         let figures = self.figures;
         let heard = self.heard_by_session();
         let expiring = figures.sessions.iter().map(|line| {
-            let heard = heard
-                .get(&line.session.0)
-                .copied()
-                .unwrap_or(self.now.instant);
-            (
-                self.silent_until(heard, u64::from(line.timeout_ms)),
-                line.session,
-            )
+            let heard = heard.get(&line.session.0).copied().unwrap_or(self.now.instant);
+            (self.silent_until(heard, u64::from(line.timeout_ms)), line.session)
         });
         let sets = Sets::of(expiring, self.now);
         writeln!(out, "SessionTracker dump:")?;
@@ -315,9 +269,7 @@ impl Scene<'_> {
         writeln!(out, "Sessions with Ephemerals ({}):", ephemerals.len())?;
         for (session, paths) in ephemerals {
             writeln!(out, "0x{session:x}:")?;
-            paths
-                .iter()
-                .try_for_each(|path| writeln!(out, "\t{path}"))?;
+            paths.iter().try_for_each(|path| writeln!(out, "\t{path}"))?;
         }
         let lines = figures.connections.iter();
         let until = |line: &ConnectionLine| {
@@ -329,11 +281,7 @@ impl Scene<'_> {
         writeln!(out, "Connections Sets ({})/({}):", sets.len(), sets.count)?;
         sets.write(out, |out, line| {
             let session = line.figures.session;
-            writeln!(
-                out,
-                "\tip: {} sessionId: 0x{session:x}",
-                JavaAddress(line.address)
-            )
+            writeln!(out, "\tip: {} sessionId: 0x{session:x}", JavaAddress(line.address))
         })
     }
 
@@ -341,12 +289,7 @@ impl Scene<'_> {
         let watches = &self.figures.watches;
         let connections: BTreeSet<_> = watches.iter().map(|(id, _)| key_of(*id)).collect();
         let paths: BTreeSet<_> = watches.iter().map(|(_, path)| path).collect();
-        writeln!(
-            out,
-            "{} connections watching {} paths",
-            connections.len(),
-            paths.len()
-        )?;
+        writeln!(out, "{} connections watching {} paths", connections.len(), paths.len())?;
         writeln!(out, "Total watches:{}", watches.len())
     }
 
@@ -359,9 +302,7 @@ impl Scene<'_> {
         }
         for (path, sessions) in by_path {
             writeln!(out, "{path}")?;
-            sessions
-                .iter()
-                .try_for_each(|session| writeln!(out, "\t0x{session:x}"))?;
+            sessions.iter().try_for_each(|session| writeln!(out, "\t0x{session:x}"))?;
         }
         writeln!(out)
     }
@@ -375,9 +316,7 @@ impl Scene<'_> {
         }
         for (session, paths) in by_session {
             writeln!(out, "0x{session:x}")?;
-            paths
-                .iter()
-                .try_for_each(|path| writeln!(out, "\t{path}"))?;
+            paths.iter().try_for_each(|path| writeln!(out, "\t{path}"))?;
         }
         writeln!(out)
     }
@@ -415,10 +354,7 @@ impl Scene<'_> {
     }
 
     fn first_shard(&self) -> Option<&ShardReport> {
-        self.figures
-            .shards
-            .iter()
-            .find(|shard| shard.shard == ShardId(0))
+        self.figures.shards.iter().find(|shard| shard.shard == ShardId(0))
     }
 
     fn sum(&self, figure: impl Fn(&ShardReport) -> usize) -> usize {
@@ -427,9 +363,7 @@ impl Scene<'_> {
 
     fn sessions_of_connections(&self) -> BTreeMap<(u8, u32, u32), i64> {
         let lines = self.figures.connections.iter();
-        lines
-            .map(|line| (key_of(line.connection), line.figures.session))
-            .collect()
+        lines.map(|line| (key_of(line.connection), line.figures.session)).collect()
     }
 
     /// When each session that is connected here was heard from.
@@ -459,20 +393,11 @@ fn put_shard(
         PeerState::Observing => "observing",
     };
     put(&format!("shard_{number}_state"), &role)?;
-    put(
-        &format!("shard_{number}_leader"),
-        &shard.leader.map_or(0, |leader| leader.0),
-    )?;
+    put(&format!("shard_{number}_leader"), &shard.leader.map_or(0, |leader| leader.0))?;
     put(&format!("shard_{number}_epoch"), &shard.current_epoch)?;
-    put(
-        &format!("shard_{number}_zxid"),
-        &format_args!("0x{:x}", shard.zxid.0),
-    )?;
+    put(&format!("shard_{number}_zxid"), &format_args!("0x{:x}", shard.zxid.0))?;
     put(&format!("shard_{number}_znode_count"), &shard.znodes)?;
-    put(
-        &format!("shard_{number}_digest"),
-        &format_args!("{:032x}", shard.digest),
-    )
+    put(&format!("shard_{number}_digest"), &format_args!("{:032x}", shard.digest))
 }
 
 /// Four letters for a request's number.

@@ -48,9 +48,7 @@ impl Command {
     {
         // Clap wants a text that lives for ever; there is one command line in a process.
         let version: &'static str = format!("{}\n{formats}", env!("CARGO_PKG_VERSION")).leak();
-        let matches = Arguments::command()
-            .version(version)
-            .try_get_matches_from(arguments)?;
+        let matches = Arguments::command().version(version).try_get_matches_from(arguments)?;
         Ok(Arguments::from_arg_matches(&matches)?.into())
     }
 }
@@ -64,15 +62,12 @@ impl From<Arguments> for Command {
                 replicas: arguments.local.replicas,
                 shards: arguments.local.shards,
             }),
-            Some(Verb::Serve { file }) => Self::Serve {
-                file: file.file,
-                overrides: file.overrides,
-            },
-            Some(Verb::Format { file, cluster }) => Self::Format {
-                file: file.file,
-                overrides: file.overrides,
-                cluster,
-            },
+            Some(Verb::Serve { file }) => {
+                Self::Serve { file: file.file, overrides: file.overrides }
+            }
+            Some(Verb::Format { file, cluster }) => {
+                Self::Format { file: file.file, overrides: file.overrides, cluster }
+            }
             Some(Verb::Check { directory }) => Self::Check { directory },
         }
     }
@@ -159,19 +154,11 @@ mod tests {
     }
 
     fn local(data: &str, base_port: u16, replicas: u8, shards: u16) -> Command {
-        Command::Local(LocalCluster {
-            data: data.into(),
-            base_port,
-            replicas,
-            shards,
-        })
+        Command::Local(LocalCluster { data: data.into(), base_port, replicas, shards })
     }
 
     fn overrides(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs
-            .iter()
-            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
-            .collect()
+        pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     #[test]
@@ -183,20 +170,14 @@ mod tests {
     fn lines_are_commands() {
         let cluster = "00c0ffee00000000000000000000000a";
         let table = [
-            (
-                "pigeonhole".to_owned(),
-                local("pigeonhole-data", 2181, 3, 8),
-            ),
+            ("pigeonhole".to_owned(), local("pigeonhole-data", 2181, 3, 8)),
             (
                 "pigeonhole --data /d --port 9000 --replicas 1 --shards 1".to_owned(),
                 local("/d", 9000, 1, 1),
             ),
             (
                 "pigeonhole serve zoo.cfg".to_owned(),
-                Command::Serve {
-                    file: "zoo.cfg".into(),
-                    overrides: Vec::new(),
-                },
+                Command::Serve { file: "zoo.cfg".into(), overrides: Vec::new() },
             ),
             (
                 "pigeonhole serve -Dzookeeper.snapCount=5 zoo.cfg -D a=b=c -Dempty".to_owned(),
@@ -217,12 +198,7 @@ mod tests {
                     cluster: Some(cluster.parse().unwrap()),
                 },
             ),
-            (
-                "pigeonhole check /data".to_owned(),
-                Command::Check {
-                    directory: "/data".into(),
-                },
-            ),
+            ("pigeonhole check /data".to_owned(), Command::Check { directory: "/data".into() }),
         ];
         for (line, expected) in table {
             assert_eq!(parse(&line).unwrap(), expected, "{line}");
@@ -235,15 +211,9 @@ mod tests {
             ("pigeonhole serve", ErrorKind::MissingRequiredArgument),
             ("pigeonhole check", ErrorKind::MissingRequiredArgument),
             ("pigeonhole --port 70000", ErrorKind::ValueValidation),
-            (
-                "pigeonhole --data /d serve zoo.cfg",
-                ErrorKind::ArgumentConflict,
-            ),
+            ("pigeonhole --data /d serve zoo.cfg", ErrorKind::ArgumentConflict),
             ("pigeonhole serve zoo.cfg -D =x", ErrorKind::ValueValidation),
-            (
-                "pigeonhole format zoo.cfg --cluster c0ffee",
-                ErrorKind::ValueValidation,
-            ),
+            ("pigeonhole format zoo.cfg --cluster c0ffee", ErrorKind::ValueValidation),
             ("pigeonhole zoo.cfg", ErrorKind::InvalidSubcommand),
             ("pigeonhole --help", ErrorKind::DisplayHelp),
         ];

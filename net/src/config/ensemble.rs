@@ -62,10 +62,7 @@ pub(super) fn take_servers(reader: &mut Reader) -> Option<Vec<Server>> {
             reader.warn(setting.place.clone(), &key, text);
         }
         if let Some((_, first)) = servers.get(&server.id) {
-            let text = format!(
-                "has the id of the server at {}; give each its own",
-                first.place
-            );
+            let text = format!("has the id of the server at {}; give each its own", first.place);
             reader.error(setting.place, &key, text);
             complete = false;
             continue;
@@ -78,14 +75,9 @@ pub(super) fn take_servers(reader: &mut Reader) -> Option<Vec<Server>> {
 
 /// Checks that the ensemble can decide, and warns about shapes that buy nothing.
 pub(super) fn check_voters(reader: &mut Reader, servers: &[Server]) {
-    let voters = servers
-        .iter()
-        .filter(|server| server.role == Role::Participant)
-        .count();
+    let voters = servers.iter().filter(|server| server.role == Role::Participant).count();
     if !servers.is_empty() && voters == 0 {
-        let place = Place::File {
-            file: reader.file().clone(),
-        };
+        let place = Place::File { file: reader.file().clone() };
         let text = "every server is an observer, and nobody could lead; make at least one a \
                     participant, as in server.1=host:2888:3888:participant";
         reader.error(place, "server.N", text);
@@ -151,9 +143,7 @@ fn parse_server(id: u8, value: &str) -> Result<Server, String> {
         Some((addresses, client)) => (addresses.trim(), Some(client.trim())),
         None => (value, None),
     };
-    let mut parsed = addresses
-        .split('|')
-        .map(|address| parse_address(address.trim()));
+    let mut parsed = addresses.split('|').map(|address| parse_address(address.trim()));
     let (peer, election_port, role) = parsed
         .next()
         .expect("a split has at least one part")
@@ -161,17 +151,9 @@ fn parse_server(id: u8, value: &str) -> Result<Server, String> {
     for further in parsed {
         further.map_err(|text| format!("{text}; {example}"))?;
     }
-    let client = client
-        .map(parse_client)
-        .transpose()
-        .map_err(|text| format!("{text}; {example};2181"))?;
-    Ok(Server {
-        id,
-        peer,
-        election_port,
-        role,
-        client,
-    })
+    let client =
+        client.map(parse_client).transpose().map_err(|text| format!("{text}; {example};2181"))?;
+    Ok(Server { id, peer, election_port, role, client })
 }
 
 /// Reads `host:peerPort:electionPort[:role]`.
@@ -188,17 +170,11 @@ fn parse_address(text: &str) -> Result<(HostPort, u16, Role), String> {
         Some(role) if role.eq_ignore_ascii_case("participant") => Role::Participant,
         Some(role) if role.eq_ignore_ascii_case("observer") => Role::Observer,
         Some(role) => {
-            return Err(format!(
-                "{} is neither participant nor observer",
-                quoted(role)
-            ));
+            return Err(format!("{} is neither participant nor observer", quoted(role)));
         }
     };
     if parts.next().is_some() {
-        return Err(format!(
-            "{} has too many parts{BRACKETS_HINT}",
-            quoted(text)
-        ));
+        return Err(format!("{} has too many parts{BRACKETS_HINT}", quoted(text)));
     }
     if peer == election {
         return Err(format!("{peer} is both the quorum and the election port"));
@@ -254,24 +230,12 @@ fn check_ports(reader: &mut Reader, servers: &BTreeMap<u8, (Server, Setting)>) {
         let host = server.peer.host.to_ascii_lowercase();
         let client = server.client.as_ref().map(|client| {
             let any = [ANY_ADDRESS, "::"].contains(&client.host.as_str());
-            let host = if any {
-                host.clone()
-            } else {
-                client.host.to_ascii_lowercase()
-            };
-            (
-                HostPort {
-                    host,
-                    port: client.port,
-                },
-                "client",
-            )
+            let host = if any { host.clone() } else { client.host.to_ascii_lowercase() };
+            (HostPort { host, port: client.port }, "client")
         });
         let peer = HostPort::new(&host, server.peer.port);
         let election = HostPort::new(&host, server.election_port);
-        let listeners = [(peer, "quorum"), (election, "election")]
-            .into_iter()
-            .chain(client);
+        let listeners = [(peer, "quorum"), (election, "election")].into_iter().chain(client);
         for (address, what) in listeners {
             let key = format!("server.{}", server.id);
             let owner = format!("{key}'s {what} port");

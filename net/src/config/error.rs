@@ -49,29 +49,18 @@ impl Place {
 
 impl Finding {
     pub(crate) fn new(place: Place, text: impl Into<String>) -> Self {
-        Self {
-            place,
-            key: None,
-            text: text.into(),
-        }
+        Self { place, key: None, text: text.into() }
     }
 
     pub(crate) fn of_key(place: Place, key: &str, text: impl Into<String>) -> Self {
-        Self {
-            place,
-            key: Some(key.to_owned()),
-            text: text.into(),
-        }
+        Self { place, key: Some(key.to_owned()), text: text.into() }
     }
 }
 
 impl ConfigError {
     /// The problems as a reader should meet them.
     pub(crate) fn new(problems: Vec<Finding>) -> Self {
-        assert!(
-            !problems.is_empty(),
-            "an error without a problem would print nothing"
-        );
+        assert!(!problems.is_empty(), "an error without a problem would print nothing");
         Self { problems }
     }
 

@@ -36,10 +36,7 @@ pub(crate) fn parse(file: &Arc<str>, text: &str) -> (Vec<Entry>, Vec<Finding>) {
                 });
             }
             (Err(escape), _) | (_, Err(escape)) => problems.push(Finding::new(
-                Place::Line {
-                    file: Arc::clone(file),
-                    line,
-                },
+                Place::Line { file: Arc::clone(file), line },
                 format!(
                     "{escape:?} is not a character; write \\u and the four hex digits of one, \
                      or double the backslash"
@@ -163,9 +160,7 @@ fn unicode(text: &str) -> Option<(char, usize)> {
     let unit = |at: usize| {
         let digits = text.get(at..at + 4)?;
         let all_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        all_hex
-            .then(|| u16::from_str_radix(digits, 16).ok())
-            .flatten()
+        all_hex.then(|| u16::from_str_radix(digits, 16).ok()).flatten()
     };
     let first = unit(1)?;
     let one = char::decode_utf16([first]).next()?;
@@ -204,10 +199,7 @@ mod tests {
             ("key := value", &[("key", "= value", 1)]),
             ("key", &[("key", "", 1)]),
             ("=value", &[("", "value", 1)]),
-            (
-                "server.1=host:2888:3888;2181",
-                &[("server.1", "host:2888:3888;2181", 1)],
-            ),
+            ("server.1=host:2888:3888;2181", &[("server.1", "host:2888:3888;2181", 1)]),
             ("a=1\\\n   2\\\n3\nb=4", &[("a", "123", 1), ("b", "4", 4)]),
             ("a=1\\\n# not a comment", &[("a", "1# not a comment", 1)]),
             ("# a comment is not continued\\\na=1", &[("a", "1", 2)]),
@@ -232,9 +224,7 @@ mod tests {
 
     #[test]
     fn a_malformed_escape_is_named_with_its_line() {
-        for escape in [
-            "\\u12", "\\u12g4", "\\uD83D", "\\uD83Dx", "\\uDE00", "\\u+123",
-        ] {
+        for escape in ["\\u12", "\\u12g4", "\\uD83D", "\\uD83Dx", "\\uDE00", "\\u+123"] {
             let text = format!("a=1\nb={escape}\nc=3");
             let (entries, problems) = parse(&Arc::from("zoo.cfg"), &text);
             assert_eq!(entries.len(), 2, "{escape}");

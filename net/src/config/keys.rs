@@ -16,34 +16,18 @@ pub(super) enum Treatment {
 
 /// What becomes of `key=value`; none for a key that ZooKeeper's documentation does not know.
 pub(super) fn treatment(key: &str, value: &str) -> Option<Treatment> {
-    let row = UNSUPPORTED
-        .iter()
-        .find(|row| match row.key.strip_suffix('*') {
-            Some(prefix) => key.starts_with(prefix),
-            None => row.key == key,
-        })?;
-    let harmless = row
-        .unless
-        .iter()
-        .any(|unless| unless.eq_ignore_ascii_case(value));
-    Some(if harmless {
-        Treatment::Accept
-    } else {
-        row.treatment
-    })
+    let row = UNSUPPORTED.iter().find(|row| match row.key.strip_suffix('*') {
+        Some(prefix) => key.starts_with(prefix),
+        None => row.key == key,
+    })?;
+    let harmless = row.unless.iter().any(|unless| unless.eq_ignore_ascii_case(value));
+    Some(if harmless { Treatment::Accept } else { row.treatment })
 }
 
 /// The known key that is nearest to `key`, if a slip of the finger explains the difference.
 pub(super) fn nearest(key: &str) -> Option<&'static str> {
-    let unsupported = UNSUPPORTED
-        .iter()
-        .map(|row| row.key)
-        .filter(|key| !key.ends_with('*'));
-    nearest_of(
-        key,
-        SUPPORTED.iter().chain(OWN).copied().chain(unsupported),
-        2,
-    )
+    let unsupported = UNSUPPORTED.iter().map(|row| row.key).filter(|key| !key.ends_with('*'));
+    nearest_of(key, SUPPORTED.iter().chain(OWN).copied().chain(unsupported), 2)
 }
 
 /// The own key that is nearest to `key`: somebody who wrote `pigeonhole.` meant one of these.
@@ -134,11 +118,7 @@ struct Unsupported {
 }
 
 const fn warn(key: &'static str, text: &'static str) -> Unsupported {
-    Unsupported {
-        key,
-        unless: &[],
-        treatment: Treatment::Warn(text),
-    }
+    Unsupported { key, unless: &[], treatment: Treatment::Warn(text) }
 }
 
 const fn warn_unless(
@@ -146,11 +126,7 @@ const fn warn_unless(
     key: &'static str,
     text: &'static str,
 ) -> Unsupported {
-    Unsupported {
-        key,
-        unless,
-        treatment: Treatment::Warn(text),
-    }
+    Unsupported { key, unless, treatment: Treatment::Warn(text) }
 }
 
 const fn refuse_unless(
@@ -158,11 +134,7 @@ const fn refuse_unless(
     key: &'static str,
     text: &'static str,
 ) -> Unsupported {
-    Unsupported {
-        key,
-        unless,
-        treatment: Treatment::Refuse(text),
-    }
+    Unsupported { key, unless, treatment: Treatment::Refuse(text) }
 }
 
 const OFF: &[&str] = &["false", "no"];
@@ -290,11 +262,7 @@ mod tests {
     fn no_row_is_hidden_behind_an_earlier_prefix() {
         for row in UNSUPPORTED {
             let key = row.key.replace('*', "x");
-            assert_eq!(
-                treatment(&key, "a value of its own"),
-                Some(row.treatment),
-                "{key}"
-            );
+            assert_eq!(treatment(&key, "a value of its own"), Some(row.treatment), "{key}");
             for key in SUPPORTED.iter().chain(OWN) {
                 assert_eq!(treatment(key, ""), None, "{key} is acted upon");
             }
@@ -304,19 +272,10 @@ mod tests {
     #[test]
     fn what_happens_anyway_is_accepted() {
         assert_eq!(treatment("sslQuorum", "False"), Some(Treatment::Accept));
-        assert_eq!(
-            treatment("sslQuorum", "true"),
-            Some(Treatment::Refuse(TLS_REQUIRED))
-        );
-        assert_eq!(
-            treatment("sslQuorum", "1"),
-            Some(Treatment::Refuse(TLS_REQUIRED))
-        );
+        assert_eq!(treatment("sslQuorum", "true"), Some(Treatment::Refuse(TLS_REQUIRED)));
+        assert_eq!(treatment("sslQuorum", "1"), Some(Treatment::Refuse(TLS_REQUIRED)));
         assert_eq!(treatment("leaderServes", "yes"), Some(Treatment::Accept));
-        assert_eq!(
-            treatment("group.1", "1:2:3"),
-            Some(Treatment::Refuse(HIERARCHICAL))
-        );
+        assert_eq!(treatment("group.1", "1:2:3"), Some(Treatment::Refuse(HIERARCHICAL)));
         assert_eq!(treatment("nobody.knows", ""), None);
     }
 }

@@ -35,18 +35,15 @@ impl LocalCluster {
             return Err(ConfigError::new(problems));
         }
         let servers: Vec<Server> = (1..=self.replicas).map(|id| self.server(id)).collect();
-        let mut configs: Vec<ServerConfig> = (1..=self.replicas)
-            .map(|id| self.config(id, &servers))
-            .collect();
+        let mut configs: Vec<ServerConfig> =
+            (1..=self.replicas).map(|id| self.config(id, &servers)).collect();
         if self.replicas.is_multiple_of(2) {
             let text = format!(
                 "{} replicas outlive no more failures than {} do; an odd number is usual",
                 self.replicas,
                 self.replicas - 1
             );
-            configs[0]
-                .warnings
-                .push(Finding::of_key(Place::CommandLine, "--replicas", text));
+            configs[0].warnings.push(Finding::of_key(Place::CommandLine, "--replicas", text));
         }
         Ok(configs)
     }
@@ -119,15 +116,9 @@ impl LocalCluster {
         }
         let existing = self.data.ancestors().find(|ancestor| ancestor.exists());
         if self.data.as_os_str().is_empty() {
-            refuse(
-                "--data",
-                "names no directory; write for example --data data".to_owned(),
-            );
+            refuse("--data", "names no directory; write for example --data data".to_owned());
         } else if let Some(existing) = existing.filter(|existing| !existing.is_dir()) {
-            refuse(
-                "--data",
-                format!("{} is not a directory; name another", existing.display()),
-            );
+            refuse("--data", format!("{} is not a directory; name another", existing.display()));
         }
         problems
     }
@@ -149,10 +140,7 @@ const REPLICAS_MAX: u8 = 7;
 
 const BASE_PORT_MAX: u16 = u16::MAX - ELECTION_PORT_DISTANCE - (REPLICAS_MAX as u16 - 1);
 
-const _: () = assert!(
-    PEER_PORT_DISTANCE >= REPLICAS_MAX as u16,
-    "client and peer ports meet"
-);
+const _: () = assert!(PEER_PORT_DISTANCE >= REPLICAS_MAX as u16, "client and peer ports meet");
 const _: () = assert!(ELECTION_PORT_DISTANCE - PEER_PORT_DISTANCE >= REPLICAS_MAX as u16);
 
 #[cfg(test)]
@@ -163,12 +151,7 @@ mod tests {
 
     fn cluster(base_port: u16, replicas: u8, shards: u16) -> LocalCluster {
         let data = std::env::temp_dir().join("pigeonhole-local-that-nobody-creates");
-        LocalCluster {
-            data,
-            base_port,
-            replicas,
-            shards,
-        }
+        LocalCluster { data, base_port, replicas, shards }
     }
 
     #[test]
@@ -180,19 +163,13 @@ mod tests {
             assert_eq!(config.id, id);
             assert_eq!(config.voters(), [1, 2, 3]);
             assert_eq!(config.servers, configs[0].servers);
-            assert_eq!(
-                config.client_address,
-                HostPort::new("127.0.0.1", 2180 + u16::from(id))
-            );
+            assert_eq!(config.client_address, HostPort::new("127.0.0.1", 2180 + u16::from(id)));
             let own = config.own_server().unwrap();
             assert_eq!(own.client.as_ref(), Some(&config.client_address));
             assert_eq!(own.peer, HostPort::new("127.0.0.1", 2887 + u16::from(id)));
             assert_eq!(config.data_dir, cluster.data.join(format!("replica-{id}")));
             assert_eq!(config.data_log_dir, config.data_dir);
-            assert_eq!(
-                (config.tick_time_ms, config.session_timeout_ms_min),
-                (2000, 4000)
-            );
+            assert_eq!((config.tick_time_ms, config.session_timeout_ms_min), (2000, 4000));
             assert_eq!((config.shards, config.cores, config.pin), (8, 1, false));
             assert_eq!(config.four_letter_words, Whitelist::All);
             assert_eq!(config.warnings, []);
@@ -215,17 +192,12 @@ mod tests {
     #[test]
     fn an_even_number_is_warned_about_once() {
         let configs = cluster(2181, 4, 1).servers().unwrap();
-        let warnings: Vec<String> = configs
-            .iter()
-            .flat_map(|config| &config.warnings)
-            .map(Finding::to_string)
-            .collect();
+        let warnings: Vec<String> =
+            configs.iter().flat_map(|config| &config.warnings).map(Finding::to_string).collect();
         assert_eq!(
             warnings,
-            [
-                "command line: --replicas: 4 replicas outlive no more failures than 3 do; an odd \
-             number is usual"
-            ]
+            ["command line: --replicas: 4 replicas outlive no more failures than 3 do; an odd \
+             number is usual"]
         );
     }
 

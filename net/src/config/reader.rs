@@ -45,13 +45,8 @@ impl Reader {
         let file = Arc::clone(&reader.file);
         reader.insert_all(&file, text);
         for (key, value) in overrides {
-            let setting = Setting {
-                value: value.trim().to_owned(),
-                place: Place::CommandLine,
-            };
-            reader
-                .settings
-                .insert(plain_key(key.trim()).to_owned(), setting);
+            let setting = Setting { value: value.trim().to_owned(), place: Place::CommandLine };
+            reader.settings.insert(plain_key(key.trim()).to_owned(), setting);
         }
         if let Some(setting) = reader.take("dynamicConfigFile") {
             reader.insert_dynamic(&setting);
@@ -73,9 +68,7 @@ impl Reader {
     pub(super) fn place_of(&self, key: &str) -> Place {
         match self.settings.get(key) {
             Some(setting) => setting.place.clone(),
-            None => Place::File {
-                file: Arc::clone(&self.file),
-            },
+            None => Place::File { file: Arc::clone(&self.file) },
         }
     }
 
@@ -182,9 +175,7 @@ impl Reader {
 
     /// Reports that the file lacks a line.
     pub(super) fn missing(&mut self, key: &str, line: &str) {
-        let place = Place::File {
-            file: Arc::clone(&self.file),
-        };
+        let place = Place::File { file: Arc::clone(&self.file) };
         self.error(place, key, format!("is missing; add a line such as {line}"));
     }
 
@@ -195,12 +186,7 @@ impl Reader {
 
     /// Reports something that the user should know about the file as a whole.
     pub(super) fn warn_of_file(&mut self, text: impl Into<String>) {
-        self.warnings.push(Finding::new(
-            Place::File {
-                file: Arc::clone(&self.file),
-            },
-            text,
-        ));
+        self.warnings.push(Finding::new(Place::File { file: Arc::clone(&self.file) }, text));
     }
 
     /// Accounts for what nobody took. Returns the unknown keys as `zookeeper.` properties.
@@ -209,11 +195,7 @@ impl Reader {
         for (key, setting) in std::mem::take(&mut self.settings) {
             if key.starts_with("pigeonhole.") {
                 let nearest = keys::nearest_own(&key);
-                self.error(
-                    setting.place,
-                    &key,
-                    format!("unknown key; did you mean {nearest}?"),
-                );
+                self.error(setting.place, &key, format!("unknown key; did you mean {nearest}?"));
                 continue;
             }
             match keys::treatment(&key, &setting.value) {
@@ -235,10 +217,7 @@ impl Reader {
 
     /// The warnings in the order of the file, or all that is wrong.
     pub(super) fn finish(mut self) -> Result<Vec<Finding>, ConfigError> {
-        assert!(
-            self.settings.is_empty(),
-            "a setting was neither taken nor accounted for"
-        );
+        assert!(self.settings.is_empty(), "a setting was neither taken nor accounted for");
         // By line, the dynamic file after this one, and last what stands on no line.
         let order = |finding: &Finding| {
             let elsewhere = match &finding.place {
@@ -259,29 +238,20 @@ impl Reader {
         let (entries, problems) = file::parse(file, text);
         self.errors.extend(problems);
         for entry in entries {
-            let place = Place::Line {
-                file: Arc::clone(file),
-                line: entry.line,
-            };
+            let place = Place::Line { file: Arc::clone(file), line: entry.line };
             let key = plain_key(&entry.key).to_owned();
             if key.is_empty() {
                 let text = "there is no key before the value; write key=value";
                 self.errors.push(Finding::new(place, text));
                 continue;
             }
-            let setting = Setting {
-                value: entry.value,
-                place: place.clone(),
-            };
+            let setting = Setting { value: entry.value, place: place.clone() };
             let Some(first) = self.settings.insert(key.clone(), setting) else {
                 continue;
             };
             // Losing a server by a slip would change who decides, which no warning makes good.
             if key.starts_with("server.") {
-                let text = format!(
-                    "is already given at {}; give each server its own",
-                    first.place
-                );
+                let text = format!("is already given at {}; give each server its own", first.place);
                 self.error(place, &key, text);
             } else {
                 let text = format!("is already given at {}; this one counts", first.place);
@@ -293,19 +263,11 @@ impl Reader {
     /// ZooKeeper keeps the list of servers in a file of its own once it has reconfigured itself.
     fn insert_dynamic(&mut self, setting: &Setting) {
         let of_ensemble = |key: &str| {
-            ["server.", "group.", "weight."]
-                .iter()
-                .any(|prefix| key.starts_with(prefix))
+            ["server.", "group.", "weight."].iter().any(|prefix| key.starts_with(prefix))
         };
-        let misplaced: Vec<_> = self
-            .settings
-            .extract_if(.., |key, _| of_ensemble(key))
-            .collect();
+        let misplaced: Vec<_> = self.settings.extract_if(.., |key, _| of_ensemble(key)).collect();
         for (key, misplaced) in misplaced {
-            let text = format!(
-                "stands beside dynamicConfigFile; move it to {}",
-                setting.value
-            );
+            let text = format!("stands beside dynamicConfigFile; move it to {}", setting.value);
             self.error(misplaced.place, &key, text);
         }
         let text = match file::read(Path::new(&setting.value)) {
@@ -345,20 +307,12 @@ impl Reader {
     where
         T: Copy + PartialOrd + TryFrom<i64> + fmt::Display,
     {
-        let Number {
-            key,
-            unit,
-            range,
-            example,
-        } = number;
+        let Number { key, unit, range, example } = number;
         let shown = quoted(&setting.value);
         let text = match whole_number(&setting.value) {
             None if unit.is_empty() => format!("{shown} is not a whole number"),
             None => format!("{shown} is not a whole number of {unit}"),
-            Some(value) => match T::try_from(value)
-                .ok()
-                .filter(|value| range.contains(value))
-            {
+            Some(value) => match T::try_from(value).ok().filter(|value| range.contains(value)) {
                 Some(value) => return Some(value),
                 None => {
                     let (least, greatest) = (range.start(), range.end());

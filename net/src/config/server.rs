@@ -116,19 +116,13 @@ impl ServerConfig {
         if self.is_standalone() {
             return vec![self.id];
         }
-        let voters = self
-            .servers
-            .iter()
-            .filter(|server| server.role == Role::Participant);
+        let voters = self.servers.iter().filter(|server| server.role == Role::Participant);
         voters.map(|server| server.id).collect()
     }
 
     /// The ids that follow without a vote, ascending.
     pub fn observers(&self) -> Vec<u8> {
-        let observers = self
-            .servers
-            .iter()
-            .filter(|server| server.role == Role::Observer);
+        let observers = self.servers.iter().filter(|server| server.role == Role::Observer);
         observers.map(|server| server.id).collect()
     }
 

@@ -78,11 +78,7 @@ impl ServerConfig {
         self.init_limit_ticks = reader.number(&INIT_LIMIT, self.init_limit_ticks);
         self.sync_limit_ticks = reader.number(&SYNC_LIMIT, self.sync_limit_ticks);
         let min_given = reader.has(MIN_SESSION_TIMEOUT.key);
-        let key = if min_given {
-            MIN_SESSION_TIMEOUT.key
-        } else {
-            MAX_SESSION_TIMEOUT.key
-        };
+        let key = if min_given { MIN_SESSION_TIMEOUT.key } else { MAX_SESSION_TIMEOUT.key };
         let place = reader.place_of(key);
         let min = reader.number_or_unset(&MIN_SESSION_TIMEOUT);
         let max = reader.number_or_unset(&MAX_SESSION_TIMEOUT);
@@ -115,24 +111,15 @@ impl ServerConfig {
         self.super_digest = take_super_digest(reader);
         let key = "DigestAuthenticationProvider.digestAlg";
         if let Some(setting) = reader.take(key)
-            && !["SHA1", "SHA-1"]
-                .iter()
-                .any(|sha1| sha1.eq_ignore_ascii_case(&setting.value))
+            && !["SHA1", "SHA-1"].iter().any(|sha1| sha1.eq_ignore_ascii_case(&setting.value))
         {
-            let text = format!(
-                "{} is not supported; write {key}=SHA1",
-                quoted(&setting.value)
-            );
+            let text = format!("{} is not supported; write {key}=SHA1", quoted(&setting.value));
             reader.error(setting.place, key, text);
         }
         let place = reader.place_of("skipACL");
         self.skip_acl = reader.switch("skipACL", YES_NO, false);
         if self.skip_acl {
-            reader.warn(
-                place,
-                "skipACL",
-                "access control lists are not checked: all is open",
-            );
+            reader.warn(place, "skipACL", "access control lists are not checked: all is open");
         }
     }
 
@@ -155,9 +142,7 @@ impl ServerConfig {
             }
         }
         let heartbeat = reader.place_of(PEER_HEARTBEAT.key);
-        let silence = reader
-            .has(PEER_SILENCE.key)
-            .then(|| reader.place_of(PEER_SILENCE.key));
+        let silence = reader.has(PEER_SILENCE.key).then(|| reader.place_of(PEER_SILENCE.key));
         self.peer_heartbeat_ms = reader.number(&PEER_HEARTBEAT, self.peer_heartbeat_ms);
         self.peer_silence_ms = reader.number(&PEER_SILENCE, self.peer_silence_ms);
         let silence_ms_min = HEARTBEATS_PER_SILENCE_MIN * self.peer_heartbeat_ms;
@@ -190,11 +175,7 @@ fn take_data_dir(reader: &mut Reader) -> Option<PathBuf> {
 fn directory(reader: &mut Reader, key: &str, setting: &Setting) -> Option<PathBuf> {
     let place = setting.place.clone();
     if setting.value.is_empty() {
-        reader.error(
-            place,
-            key,
-            format!("names no directory; write {key}=/var/lib/zookeeper"),
-        );
+        reader.error(place, key, format!("names no directory; write {key}=/var/lib/zookeeper"));
         return None;
     }
     let path = PathBuf::from(&setting.value);
@@ -262,10 +243,7 @@ fn take_client_address(reader: &mut Reader, own: Option<&Server>) -> Option<Host
     }
     let differing = listed.filter(|listed| Some(listed.port) != port);
     if let (Some(port), Some(listed)) = (port, differing) {
-        let text = format!(
-            "is {port}, but this server's own line says {}; keep one",
-            listed.port
-        );
+        let text = format!("is {port}, but this server's own line says {}; keep one", listed.port);
         reader.error(place, CLIENT_PORT.key, text);
         return None;
     }
@@ -275,15 +253,10 @@ fn take_client_address(reader: &mut Reader, own: Option<&Server>) -> Option<Host
         }
         return None;
     };
-    let of_line = listed
-        .map(|listed| listed.host.as_str())
-        .filter(|&host| host != ANY_ADDRESS);
+    let of_line = listed.map(|listed| listed.host.as_str()).filter(|&host| host != ANY_ADDRESS);
     match (host, of_line) {
         (Some(host), Some(of_line)) if host.value != of_line => {
-            let text = format!(
-                "is {}, but this server's own line says {of_line}",
-                host.value
-            );
+            let text = format!("is {}, but this server's own line says {of_line}", host.value);
             reader.error(host.place, "clientPortAddress", text + "; keep one");
             None
         }
@@ -310,10 +283,7 @@ fn check_peer_type(reader: &mut Reader, own: Option<&Server>) {
     match own {
         Some(own) if own.role == role => {}
         Some(own) => {
-            let text = format!(
-                "has no effect: server.{} says otherwise, and counts",
-                own.id
-            );
+            let text = format!("has no effect: server.{} says otherwise, and counts", own.id);
             reader.warn(setting.place, "peerType", text);
         }
         None if role == Role::Observer => {
@@ -331,12 +301,7 @@ fn take_whitelist(reader: &mut Reader) -> Whitelist {
     let Some(setting) = reader.take(key) else {
         return Whitelist::Only(words);
     };
-    for word in setting
-        .value
-        .split(',')
-        .map(str::trim)
-        .filter(|word| !word.is_empty())
-    {
+    for word in setting.value.split(',').map(str::trim).filter(|word| !word.is_empty()) {
         if word == "*" {
             return Whitelist::All;
         }
@@ -373,24 +338,14 @@ fn check_what_is_fixed(reader: &mut Reader) {
                     forceSync=yes, or remove the line";
         reader.error(place, "forceSync", text);
     }
-    if let Some(setting) = reader
-        .take("electionAlg")
-        .filter(|setting| setting.value != "3")
-    {
+    if let Some(setting) = reader.take("electionAlg").filter(|setting| setting.value != "3") {
         let shown = quoted(&setting.value);
         let text = format!("{shown} is not supported; write electionAlg=3, or remove the line");
         reader.error(setting.place, "electionAlg", text);
     }
     let place = reader.place_of(PRE_ALLOC_SIZE.key);
-    if reader
-        .optional_number(&PRE_ALLOC_SIZE)
-        .is_some_and(|kib| kib != 64 << 10)
-    {
-        reader.warn(
-            place,
-            PRE_ALLOC_SIZE.key,
-            "segments of the log are 64 MiB; it has no effect",
-        );
+    if reader.optional_number(&PRE_ALLOC_SIZE).is_some_and(|kib| kib != 64 << 10) {
+        reader.warn(place, PRE_ALLOC_SIZE.key, "segments of the log are 64 MiB; it has no effect");
     }
     let place = reader.place_of(PURGE_INTERVAL.key);
     if reader.optional_number(&PURGE_INTERVAL) == Some(0) {
@@ -416,12 +371,7 @@ const fn number<T>(
 where
     T: Copy,
 {
-    Number {
-        key,
-        unit,
-        range: least..=greatest,
-        example,
-    }
+    Number { key, unit, range: least..=greatest, example }
 }
 
 const DAY_MS: u32 = 24 * 60 * 60 * 1000;
@@ -435,48 +385,28 @@ const MAX_SESSION_TIMEOUT: Number<u32> =
 const CLIENT_PORT: Number<u16> = number("clientPort", "", [1, u16::MAX], 2181);
 const LISTEN_BACKLOG: Number<u32> =
     number("clientPortListenBacklog", "connections", [1, 65_535], 4096);
-const MAX_CLIENT_CNXNS: Number<u32> = number(
-    "maxClientCnxns",
-    "connections (0 for no limit)",
-    [0, 10_000_000],
-    60,
-);
-const MAX_CNXNS: Number<u32> = number(
-    "maxCnxns",
-    "connections (0 for no limit)",
-    [0, 10_000_000],
-    10_000,
-);
+const MAX_CLIENT_CNXNS: Number<u32> =
+    number("maxClientCnxns", "connections (0 for no limit)", [0, 10_000_000], 60);
+const MAX_CNXNS: Number<u32> =
+    number("maxCnxns", "connections (0 for no limit)", [0, 10_000_000], 10_000);
 const OUTSTANDING_LIMIT: Number<u32> =
     number("globalOutstandingLimit", "requests", [1, 10_000_000], 1000);
 const SNAP_COUNT: Number<u32> = number("snapCount", "transactions", [2, i32::MAX as u32], 100_000);
 const PRE_ALLOC_SIZE: Number<u32> = number("preAllocSize", "KiB", [1, i32::MAX as u32], 65_536);
 const PURGE_INTERVAL: Number<u32> =
     number("autopurge.purgeInterval", "hours", [0, i32::MAX as u32], 1);
-const SNAP_RETAIN_COUNT: Number<u32> = number(
-    "autopurge.snapRetainCount",
-    "snapshots",
-    [0, i32::MAX as u32],
-    3,
-);
+const SNAP_RETAIN_COUNT: Number<u32> =
+    number("autopurge.snapRetainCount", "snapshots", [0, i32::MAX as u32], 3);
 /// A transaction has to fit into a segment of the log, with room for what else a batch carries.
 const MAX_BUFFER: Number<u32> = number("jute.maxbuffer", "bytes", [1 << 10, 32 << 20], 0xf_ffff);
 pub(super) const SHARDS: Number<u16> = number("pigeonhole.shards", "shards", [1, 1024], 8);
 const CORES_MAX: u16 = 64;
 const CORES: Number<u16> = number("pigeonhole.cores", "cores", [1, CORES_MAX], 1);
 /// Below four segments, every shard would be snapshotted all the time.
-const LOG_BYTES_MAX: Number<u64> = number(
-    "pigeonhole.logBytesMax",
-    "bytes",
-    [256 << 20, 16 << 40],
-    1 << 30,
-);
-const PEER_HEARTBEAT: Number<u32> = number(
-    "pigeonhole.peerHeartbeatMs",
-    "milliseconds",
-    [1, 10_000],
-    50,
-);
+const LOG_BYTES_MAX: Number<u64> =
+    number("pigeonhole.logBytesMax", "bytes", [256 << 20, 16 << 40], 1 << 30);
+const PEER_HEARTBEAT: Number<u32> =
+    number("pigeonhole.peerHeartbeatMs", "milliseconds", [1, 10_000], 50);
 const PEER_SILENCE: Number<u32> =
     number("pigeonhole.peerSilenceMs", "milliseconds", [1, 60_000], 400);
 const HEARTBEATS_PER_SILENCE_MIN: u32 = 2;

@@ -35,10 +35,8 @@ impl Scratch {
 
     /// Reads a text in which `{data}` is this directory, on a machine of two CPUs.
     fn read(&self, text: &str, overrides: &[(&str, &str)]) -> Result<ServerConfig, ConfigError> {
-        let overrides: Vec<(String, String)> = overrides
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
+        let overrides: Vec<(String, String)> =
+            overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         ServerConfig::from_text("zoo.cfg", &self.named(text), &overrides, 2)
     }
 
@@ -48,9 +46,7 @@ impl Scratch {
 
     fn errors(&self, text: &str) -> String {
         let error = self.read(text, &[]).expect_err(text);
-        error
-            .to_string()
-            .replace(self.path.to_str().unwrap(), "{data}")
+        error.to_string().replace(self.path.to_str().unwrap(), "{data}")
     }
 }
 
@@ -110,23 +106,11 @@ fn the_shortest_file_is_a_standalone_server_with_zookeepers_defaults() {
     );
     assert!(config.is_standalone());
     assert_eq!((config.voters(), config.observers()), (vec![1], vec![]));
-    assert_eq!(
-        Scratch::with_id("7\n")
-            .read(STANDALONE, &[])
-            .unwrap()
-            .voters(),
-        [7]
-    );
+    assert_eq!(Scratch::with_id("7\n").read(STANDALONE, &[]).unwrap().voters(), [7]);
 }
 
 fn server(id: u8, host: &str, role: Role, client: Option<HostPort>) -> Server {
-    Server {
-        id,
-        peer: HostPort::new(host, 2888),
-        election_port: 3888,
-        role,
-        client,
-    }
+    Server { id, peer: HostPort::new(host, 2888), election_port: 3888, role, client }
 }
 
 #[test]
@@ -138,18 +122,8 @@ fn every_setting_arrives() {
         ServerConfig {
             id: 2,
             servers: vec![
-                server(
-                    1,
-                    "::1",
-                    Role::Participant,
-                    Some(HostPort::new("::1", 2181))
-                ),
-                server(
-                    2,
-                    "b.example",
-                    Role::Observer,
-                    Some(HostPort::new("0.0.0.0", 2182))
-                ),
+                server(1, "::1", Role::Participant, Some(HostPort::new("::1", 2181))),
+                server(2, "b.example", Role::Observer, Some(HostPort::new("0.0.0.0", 2182))),
                 server(254, "c.example", Role::Participant, None),
             ],
             client_address: HostPort::new("127.0.0.1", 2182),
@@ -188,14 +162,8 @@ fn every_setting_arrives() {
             )],
         }
     );
-    assert_eq!(
-        (config.voters(), config.observers()),
-        (vec![1, 254], vec![2])
-    );
-    assert!(
-        !format!("{config:?}").contains("InIHSb"),
-        "the digest is shown"
-    );
+    assert_eq!((config.voters(), config.observers()), (vec![1, 254], vec![2]));
+    assert!(!format!("{config:?}").contains("InIHSb"), "the digest is shown");
 }
 
 #[test]
@@ -206,10 +174,7 @@ fn the_client_port_may_stand_behind_the_semicolon() {
         ("server.1=zk1:2888:3888;10.0.0.1:2181", "10.0.0.1:2181"),
         ("server.1=zk1:2888:3888;[fe80::1]:2181", "[fe80::1]:2181"),
         ("server.1=zk1:2888:3888 ; 2181", "0.0.0.0:2181"),
-        (
-            "server.1=zk1:2888:3888;2181\nclientPort=2181\nclientPortAddress=::1",
-            "[::1]:2181",
-        ),
+        ("server.1=zk1:2888:3888;2181\nclientPort=2181\nclientPortAddress=::1", "[::1]:2181"),
     ];
     for (lines, expected) in table {
         let text = format!("dataDir={{data}}\ninitLimit=10\nsyncLimit=5\n{lines}\n");
@@ -224,10 +189,7 @@ fn debians_example_is_read_without_a_remark() {
     let config = scratch.read(DEBIAN, &[]).unwrap();
     assert_eq!(warnings(&config), [""; 0]);
     assert_eq!((config.tick_time_ms, config.init_limit_ticks), (2000, 10));
-    assert_eq!(
-        (config.session_timeout_ms_min, config.session_timeout_ms_max),
-        (4000, 40_000)
-    );
+    assert_eq!((config.session_timeout_ms_min, config.session_timeout_ms_max), (4000, 40_000));
 
     let busy = DEBIAN
         .replace("#maxClientCnxns", "maxClientCnxns")
@@ -269,10 +231,7 @@ fn kazoos_harness_starts_this_server() {
     assert_eq!(config.client_address, HostPort::new("0.0.0.0", 20010));
     assert_eq!(config.connections_per_address_max, None);
     assert_eq!(config.four_letter_words, Whitelist::All);
-    assert_eq!(
-        config.super_digest.unwrap().expose(),
-        "super:D/InIHSb7yEEbrWz8b9l71RjZJU="
-    );
+    assert_eq!(config.super_digest.unwrap().expose(), "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
     assert_eq!(config.servers.len(), 3);
     assert_eq!(config.servers[1].peer, HostPort::new("localhost", 20012));
     assert_eq!(config.properties, Default::default());
@@ -294,10 +253,7 @@ fn a_dynamic_file_lists_the_servers() {
     assert_eq!(config.client_address, HostPort::new("0.0.0.0", 2182));
     assert_eq!(warnings(&config), [""; 0]);
 
-    scratch.write(
-        "zoo.cfg.dynamic",
-        format!("{dynamic}tickTime=5\nserver.3=zk3:x:1\n"),
-    );
+    scratch.write("zoo.cfg.dynamic", format!("{dynamic}tickTime=5\nserver.3=zk3:x:1\n"));
     assert_eq!(
         scratch.errors(&format!("{text}server.4=zk4:2888:3888\nclientPort=2182")),
         "zoo.cfg:6: server.4: stands beside dynamicConfigFile; move it to \
@@ -321,25 +277,13 @@ fn a_dynamic_file_lists_the_servers() {
 #[test]
 fn the_command_line_wins() {
     let scratch = Scratch::new();
-    let overrides = [
-        ("tickTime", " 1000 "),
-        ("zookeeper.pigeonhole.shards", "8"),
-        ("x", "y"),
-    ];
+    let overrides = [("tickTime", " 1000 "), ("zookeeper.pigeonhole.shards", "8"), ("x", "y")];
     let text = format!("{STANDALONE}tickTime=ten\nzookeeper.pigeonhole.cores=2\n");
     let config = scratch.read(&text, &overrides).unwrap();
-    assert_eq!(
-        (config.tick_time_ms, config.shards, config.cores),
-        (1000, 8, 2)
-    );
+    assert_eq!((config.tick_time_ms, config.shards, config.cores), (1000, 8, 2));
     assert_eq!(config.properties["zookeeper.x"].expose(), "y");
-    assert_eq!(
-        warnings(&config),
-        ["command line: x: unknown key, kept as property zookeeper.x"]
-    );
-    let error = scratch
-        .read(STANDALONE, &[("clientPort", "0")])
-        .unwrap_err();
+    assert_eq!(warnings(&config), ["command line: x: unknown key, kept as property zookeeper.x"]);
+    let error = scratch.read(STANDALONE, &[("clientPort", "0")]).unwrap_err();
     assert_eq!(
         error.to_string(),
         "command line: clientPort: 0 is not from 1 to 65535; write for example clientPort=2181"
@@ -350,15 +294,9 @@ fn the_command_line_wins() {
 fn every_wrong_value_is_explained() {
     let scratch = Scratch::new();
     for (line, expected) in WRONG_VALUES {
-        let expected: Vec<String> = expected
-            .iter()
-            .map(|expected| format!("zoo.cfg:3: {expected}"))
-            .collect();
-        assert_eq!(
-            scratch.errors(&format!("{STANDALONE}{line}\n")),
-            expected.join("\n"),
-            "{line}"
-        );
+        let expected: Vec<String> =
+            expected.iter().map(|expected| format!("zoo.cfg:3: {expected}")).collect();
+        assert_eq!(scratch.errors(&format!("{STANDALONE}{line}\n")), expected.join("\n"), "{line}");
     }
 }
 
@@ -367,11 +305,7 @@ fn every_wrong_server_line_is_explained() {
     let scratch = Scratch::with_id("1");
     for (line, expected) in WRONG_SERVERS {
         let text = format!("{THREE}{line}\n");
-        assert_eq!(
-            scratch.errors(&text),
-            format!("zoo.cfg:8: {expected}"),
-            "{line}"
-        );
+        assert_eq!(scratch.errors(&text), format!("zoo.cfg:8: {expected}"), "{line}");
     }
 }
 
@@ -380,10 +314,8 @@ fn every_warning_is_one_line() {
     let scratch = Scratch::with_id("1");
     for (line, expected) in WARNINGS {
         let config = scratch.read(&format!("{THREE}{line}\n"), &[]).expect(line);
-        let expected: Vec<String> = expected
-            .iter()
-            .map(|expected| format!("zoo.cfg:8: {expected}"))
-            .collect();
+        let expected: Vec<String> =
+            expected.iter().map(|expected| format!("zoo.cfg:8: {expected}")).collect();
         assert_eq!(warnings(&config), expected, "{line}");
     }
 }
@@ -481,22 +413,10 @@ fn all_problems_are_reported_in_the_order_of_the_file() {
 #[test]
 fn myid_says_which_server_this_is() {
     let table = [
-        (
-            "",
-            "\"\" is not a server id; write a whole number from 1 to 254",
-        ),
-        (
-            "one",
-            "\"one\" is not a server id; write a whole number from 1 to 254",
-        ),
-        (
-            "255\n",
-            "\"255\" is not a server id; write a whole number from 1 to 254",
-        ),
-        (
-            "0\n",
-            "\"0\" is not a server id; write a whole number from 1 to 254",
-        ),
+        ("", "\"\" is not a server id; write a whole number from 1 to 254"),
+        ("one", "\"one\" is not a server id; write a whole number from 1 to 254"),
+        ("255\n", "\"255\" is not a server id; write a whole number from 1 to 254"),
+        ("0\n", "\"0\" is not a server id; write a whole number from 1 to 254"),
         (
             "4\n",
             "4 is not among the servers of zoo.cfg, which are 1, 2, 3; write one of these, or add \
@@ -508,11 +428,7 @@ fn myid_says_which_server_this_is() {
         assert_eq!(scratch.errors(THREE), format!("{{data}}/myid: {expected}"));
     }
     for text in ["3", "3\n", " 3 \r\n", "3\na comment of somebody's\n"] {
-        assert_eq!(
-            Scratch::with_id(text).read(THREE, &[]).unwrap().id,
-            3,
-            "{text:?}"
-        );
+        assert_eq!(Scratch::with_id(text).read(THREE, &[]).unwrap().id, 3, "{text:?}");
     }
     assert_eq!(
         Scratch::new().errors(THREE),
@@ -534,10 +450,7 @@ fn directories_may_be_missing_but_not_be_files() {
     let missing = "dataDir={data}/a/b\nclientPort=2181\n";
     let config = scratch.read(missing, &[]).unwrap();
     assert_eq!(config.data_dir, scratch.path.join("a/b"));
-    assert!(
-        !scratch.path.join("a").exists(),
-        "reading a configuration creates nothing"
-    );
+    assert!(!scratch.path.join("a").exists(), "reading a configuration creates nothing");
     assert_eq!(
         scratch.errors("dataDir={data}/file/b\nclientPort=2181\ndataLogDir={data}/file"),
         "zoo.cfg:1: dataDir: {data}/file is not a directory; name another\n\
@@ -582,26 +495,12 @@ fn a_file_that_is_none_is_explained() {
         assert_eq!(error.to_string(), scratch.named(expected));
     }
     let path = scratch.write("zoo.cfg", scratch.named(STANDALONE));
-    assert_eq!(
-        ServerConfig::load(Path::new(&path), &[])
-            .unwrap()
-            .client_address
-            .port,
-        2181
-    );
+    assert_eq!(ServerConfig::load(Path::new(&path), &[]).unwrap().client_address.port, 2181);
 }
 
 #[test]
 fn half_of_a_large_machine_is_used() {
-    let table = [
-        (1, 1),
-        (2, 1),
-        (4, 1),
-        (5, 2),
-        (8, 4),
-        (128, 64),
-        (1000, 64),
-    ];
+    let table = [(1, 1), (2, 1), (4, 1), (5, 2), (8, 4), (128, 64), (1000, 64)];
     for (cpus, expected) in table {
         assert_eq!(default_cores(cpus), expected, "{cpus} CPUs");
     }
@@ -626,24 +525,18 @@ const WRONG_VALUES: &[(&str, &[&str])] = &[
     ),
     (
         "syncLimit=99999999999999999999",
-        &[
-            "syncLimit: \"99999999999999999999\" is not a whole number of ticks; write for example \
-         syncLimit=5",
-        ],
+        &["syncLimit: \"99999999999999999999\" is not a whole number of ticks; write for example \
+         syncLimit=5"],
     ),
     (
         "minSessionTimeout=70000",
-        &[
-            "minSessionTimeout: the shortest timeout, 70000 ms, is above the longest, 60000 ms; \
-         lower minSessionTimeout, or raise maxSessionTimeout",
-        ],
+        &["minSessionTimeout: the shortest timeout, 70000 ms, is above the longest, 60000 ms; \
+         lower minSessionTimeout, or raise maxSessionTimeout"],
     ),
     (
         "maxSessionTimeout=5000",
-        &[
-            "maxSessionTimeout: the shortest timeout, 6000 ms, is above the longest, 5000 ms; \
-         lower minSessionTimeout, or raise maxSessionTimeout",
-        ],
+        &["maxSessionTimeout: the shortest timeout, 6000 ms, is above the longest, 5000 ms; \
+         lower minSessionTimeout, or raise maxSessionTimeout"],
     ),
     (
         "clientPort=70000",
@@ -651,31 +544,23 @@ const WRONG_VALUES: &[(&str, &[&str])] = &[
     ),
     (
         "clientPortAddress=a b",
-        &[
-            "clientPortAddress: \"a b\" is not a host name or address; write for example \
-         clientPortAddress=127.0.0.1",
-        ],
+        &["clientPortAddress: \"a b\" is not a host name or address; write for example \
+         clientPortAddress=127.0.0.1"],
     ),
     (
         "maxClientCnxns=-1",
-        &[
-            "maxClientCnxns: -1 is not from 0 to 10000000 connections (0 for no limit); write for \
-         example maxClientCnxns=60",
-        ],
+        &["maxClientCnxns: -1 is not from 0 to 10000000 connections (0 for no limit); write for \
+         example maxClientCnxns=60"],
     ),
     (
         "jute.maxbuffer=1G",
-        &[
-            "jute.maxbuffer: \"1G\" is not a whole number of bytes; write for example \
-         jute.maxbuffer=1048575",
-        ],
+        &["jute.maxbuffer: \"1G\" is not a whole number of bytes; write for example \
+         jute.maxbuffer=1048575"],
     ),
     (
         "zookeeper.jute.maxbuffer=1073741824",
-        &[
-            "jute.maxbuffer: 1073741824 is not from 1024 to 33554432 bytes; write for example \
-         jute.maxbuffer=1048575",
-        ],
+        &["jute.maxbuffer: 1073741824 is not from 1024 to 33554432 bytes; write for example \
+         jute.maxbuffer=1048575"],
     ),
     (
         "preAllocSize=x",
@@ -683,10 +568,8 @@ const WRONG_VALUES: &[(&str, &[&str])] = &[
     ),
     (
         "forceSync=no",
-        &[
-            "forceSync: durability is not optional: an acknowledged write is on disk; write \
-         forceSync=yes, or remove the line",
-        ],
+        &["forceSync: durability is not optional: an acknowledged write is on disk; write \
+         forceSync=yes, or remove the line"],
     ),
     (
         "forceSync=maybe",
@@ -698,39 +581,29 @@ const WRONG_VALUES: &[(&str, &[&str])] = &[
     ),
     (
         "DigestAuthenticationProvider.superDigest=super:secret",
-        &[
-            "DigestAuthenticationProvider.superDigest: is not a user, a colon and the base64 of a \
+        &["DigestAuthenticationProvider.superDigest: is not a user, a colon and the base64 of a \
          SHA-1; write super: and the output of: printf super:PASSWORD | openssl sha1 -binary | \
-         base64",
-        ],
+         base64"],
     ),
     (
         "DigestAuthenticationProvider.digestAlg=SHA-256",
-        &[
-            "DigestAuthenticationProvider.digestAlg: \"SHA-256\" is not supported; write \
-         DigestAuthenticationProvider.digestAlg=SHA1",
-        ],
+        &["DigestAuthenticationProvider.digestAlg: \"SHA-256\" is not supported; write \
+         DigestAuthenticationProvider.digestAlg=SHA1"],
     ),
     (
         "enforce.auth.enabled=true",
-        &[
-            "enforce.auth.enabled: clients cannot be forced to authenticate, and everybody would \
-         be let in; remove it, and protect data with ACLs",
-        ],
+        &["enforce.auth.enabled: clients cannot be forced to authenticate, and everybody would \
+         be let in; remove it, and protect data with ACLs"],
     ),
     (
         "zookeeper.sessionRequireClientSASLAuth=true",
-        &[
-            "sessionRequireClientSASLAuth: clients cannot be forced to authenticate, and everybody \
-         would be let in; remove it, and protect data with ACLs",
-        ],
+        &["sessionRequireClientSASLAuth: clients cannot be forced to authenticate, and everybody \
+         would be let in; remove it, and protect data with ACLs"],
     ),
     (
         "weight.1=2",
-        &[
-            "weight.1: weighted and grouped quorums are not supported, and another majority would \
-         decide; remove every group.N and weight.N",
-        ],
+        &["weight.1: weighted and grouped quorums are not supported, and another majority would \
+         decide; remove every group.N and weight.N"],
     ),
     (
         "peerType=leader",
@@ -738,24 +611,18 @@ const WRONG_VALUES: &[(&str, &[&str])] = &[
     ),
     (
         "peerType=observer",
-        &[
-            "peerType: a standalone server has nobody to observe; list the servers as server.N, or \
-         remove the line",
-        ],
+        &["peerType: a standalone server has nobody to observe; list the servers as server.N, or \
+         remove the line"],
     ),
     (
         "pigeonhole.shards=0",
-        &[
-            "pigeonhole.shards: 0 is not from 1 to 1024 shards; write for example \
-             pigeonhole.shards=8",
-        ],
+        &["pigeonhole.shards: 0 is not from 1 to 1024 shards; write for example \
+             pigeonhole.shards=8"],
     ),
     (
         "pigeonhole.shards=65537",
-        &[
-            "pigeonhole.shards: 65537 is not from 1 to 1024 shards; write for example \
-         pigeonhole.shards=8",
-        ],
+        &["pigeonhole.shards: 65537 is not from 1 to 1024 shards; write for example \
+         pigeonhole.shards=8"],
     ),
     (
         "pigeonhole.cores=65",
@@ -763,38 +630,28 @@ const WRONG_VALUES: &[(&str, &[&str])] = &[
     ),
     (
         "pigeonhole.pin=true",
-        &[
-            "pigeonhole.pin: \"true\" is neither on nor off; write pigeonhole.pin=on or \
-         pigeonhole.pin=off",
-        ],
+        &["pigeonhole.pin: \"true\" is neither on nor off; write pigeonhole.pin=on or \
+         pigeonhole.pin=off"],
     ),
     (
         "pigeonhole.logBytesMax=255M",
-        &[
-            "pigeonhole.logBytesMax: \"255M\" is not a number of bytes from 256M to 16777216M; \
-         write for example pigeonhole.logBytesMax=1024M",
-        ],
+        &["pigeonhole.logBytesMax: \"255M\" is not a number of bytes from 256M to 16777216M; \
+         write for example pigeonhole.logBytesMax=1024M"],
     ),
     (
         "pigeonhole.cluster=abc",
-        &[
-            "pigeonhole.cluster: \"abc\" is not a cluster's id; write the 32 hex digits that \
-         `pigeonhole format` printed on the first server",
-        ],
+        &["pigeonhole.cluster: \"abc\" is not a cluster's id; write the 32 hex digits that \
+         `pigeonhole format` printed on the first server"],
     ),
     (
         "pigeonhole.directIO=1",
-        &[
-            "pigeonhole.directIO: \"1\" is neither true nor false; write pigeonhole.directIO=true \
-         or pigeonhole.directIO=false",
-        ],
+        &["pigeonhole.directIO: \"1\" is neither true nor false; write pigeonhole.directIO=true \
+         or pigeonhole.directIO=false"],
     ),
     (
         "pigeonhole.peerHeartbeatMs=300",
-        &[
-            "pigeonhole.peerSilenceMs: 400 ms is less than 2 heartbeats, and one late message \
-         would end a leadership; write at least pigeonhole.peerSilenceMs=600",
-        ],
+        &["pigeonhole.peerSilenceMs: 400 ms is less than 2 heartbeats, and one late message \
+         would end a leadership; write at least pigeonhole.peerSilenceMs=600"],
     ),
     (
         "pigeonhole.LogBytes=1G",
@@ -814,10 +671,7 @@ const WRONG_SERVERS: &[(&str, &str)] = &[
         "server.255: \"255\" is not a server id; write a whole number from 1 to 254, as in \
          server.1=host:2888:3888",
     ),
-    (
-        "server.2=zk4:2888:3888",
-        "server.2: is already given at zoo.cfg:6; give each server its own",
-    ),
+    ("server.2=zk4:2888:3888", "server.2: is already given at zoo.cfg:6; give each server its own"),
     (
         "server.02=zk4:2888:3888",
         "server.02: has the id of the server at zoo.cfg:6; give each its own",
@@ -888,19 +742,13 @@ const WRONG_SERVERS: &[(&str, &str)] = &[
 
 /// An eighth line for an ensemble of three, and what is said at the start.
 const WARNINGS: &[(&str, &[&str])] = &[
-    (
-        "fooBar=1",
-        &["fooBar: unknown key, kept as property zookeeper.fooBar"],
-    ),
+    ("fooBar=1", &["fooBar: unknown key, kept as property zookeeper.fooBar"]),
     (
         "autopurge.purgeIntervals=1",
         &["autopurge.purgeIntervals: unknown key, kept as property \
          zookeeper.autopurge.purgeIntervals; did you mean autopurge.purgeInterval?"],
     ),
-    (
-        "syncLimit=6",
-        &["syncLimit: is already given at zoo.cfg:4; this one counts"],
-    ),
+    ("syncLimit=6", &["syncLimit: is already given at zoo.cfg:4; this one counts"]),
     (
         "reconfigEnabled=true",
         &["reconfigEnabled: servers cannot be changed while running; edit this file"],
@@ -919,29 +767,18 @@ const WARNINGS: &[(&str, &[&str])] = &[
         "quorum.auth.enableSasl=true",
         &["quorum.auth.enableSasl: servers do not authenticate each other"],
     ),
-    (
-        "skipACL=yes",
-        &["skipACL: access control lists are not checked: all is open"],
-    ),
-    (
-        "preAllocSize=1024",
-        &["preAllocSize: segments of the log are 64 MiB; it has no effect"],
-    ),
+    ("skipACL=yes", &["skipACL: access control lists are not checked: all is open"]),
+    ("preAllocSize=1024", &["preAllocSize: segments of the log are 64 MiB; it has no effect"]),
     (
         "autopurge.purgeInterval=0",
-        &[
-            "autopurge.purgeInterval: old files are purged in any case; pigeonhole.logBytesMax \
-         bounds the log",
-        ],
+        &["autopurge.purgeInterval: old files are purged in any case; pigeonhole.logBytesMax \
+         bounds the log"],
     ),
     (
         "pigeonhole.cores=3",
         &["pigeonhole.cores: this process may use 2 CPUs; threads will share them"],
     ),
-    (
-        "peerType=observer",
-        &["peerType: has no effect: server.1 says otherwise, and counts"],
-    ),
+    ("peerType=observer", &["peerType: has no effect: server.1 says otherwise, and counts"]),
     (
         "4lw.commands.whitelist=stat, dance",
         &["4lw.commands.whitelist: \"dance\" is not a four-letter word of ZooKeeper's"],

@@ -26,10 +26,7 @@ pub struct Secret(String);
 
 impl HostPort {
     pub(crate) fn new(host: &str, port: u16) -> Self {
-        Self {
-            host: host.to_owned(),
-            port,
-        }
+        Self { host: host.to_owned(), port }
     }
 
     /// Asks the resolver; blocks, and may answer differently at another time.
@@ -66,9 +63,7 @@ impl FromStr for ClusterId {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let digits = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-        let id = digits
-            .then(|| u128::from_str_radix(text, 16).ok())
-            .flatten();
+        let id = digits.then(|| u128::from_str_radix(text, 16).ok()).flatten();
         id.and_then(Self::new).ok_or_else(|| {
             format!(
                 "{} is not a cluster's id; write the 32 hex digits that `pigeonhole format` \
@@ -200,10 +195,7 @@ mod tests {
     fn a_secret_is_not_shown() {
         let secret = Secret::new("super:D/InIHSb7yEEbrWz8b9l71RjZJU=".to_owned());
         assert_eq!(format!("{secret:?}"), "Secret(redacted)");
-        assert_eq!(
-            format!("{:#?}", Some(&secret)),
-            "Some(\n    Secret(redacted),\n)"
-        );
+        assert_eq!(format!("{:#?}", Some(&secret)), "Some(\n    Secret(redacted),\n)");
         assert!(secret.expose().starts_with("super:"));
     }
 

@@ -93,9 +93,7 @@ impl House {
             bells: OnceLock::new(),
             connections: AtomicUsize::new(0),
         };
-        Arc::new(Self {
-            doors: (0..count).map(|_| door()).collect(),
-        })
+        Arc::new(Self { doors: (0..count).map(|_| door()).collect() })
     }
 
     pub(crate) fn cores(&self) -> u8 {
@@ -115,29 +113,18 @@ impl House {
 
     /// How many clients a core serves, its own count.
     pub(crate) fn set_connections(&self, core: CoreId, connections: usize) {
-        self.door(core)
-            .connections
-            .store(connections, Ordering::Relaxed);
+        self.door(core).connections.store(connections, Ordering::Relaxed);
     }
 
     /// The clients of all cores.
     pub(crate) fn connections(&self) -> usize {
-        self.doors
-            .iter()
-            .map(|door| door.connections.load(Ordering::Relaxed))
-            .sum()
+        self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed)).sum()
     }
 
     /// The core with the fewest clients: where the next one goes.
     pub(crate) fn idlest(&self) -> CoreId {
-        let counts = self
-            .doors
-            .iter()
-            .map(|door| door.connections.load(Ordering::Relaxed));
-        let (core, _) = (0..)
-            .zip(counts)
-            .min_by_key(|(_, count)| *count)
-            .expect("a core");
+        let counts = self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed));
+        let (core, _) = (0..).zip(counts).min_by_key(|(_, count)| *count).expect("a core");
         CoreId(core)
     }
 
@@ -154,14 +141,8 @@ impl House {
 impl Post {
     /// Opens the door of the core whose thread this is.
     pub(crate) fn open(me: CoreId, house: Arc<House>, ring: &mut Ring) -> std::io::Result<Self> {
-        let bells = Bells {
-            target: ring.wake_target()?,
-            waker: ring.waker()?,
-        };
-        assert!(
-            house.door(me).bells.set(bells).is_ok(),
-            "a core opens its door once"
-        );
+        let bells = Bells { target: ring.wake_target()?, waker: ring.waker()? };
+        assert!(house.door(me).bells.set(bells).is_ok(), "a core opens its door once");
         let waiting = (0..house.cores()).map(|_| VecDeque::new()).collect();
         Ok(Self { me, house, waiting })
     }
@@ -173,9 +154,7 @@ impl Post {
     /// Every other core of this node.
     pub(crate) fn others(&self) -> impl Iterator<Item = CoreId> + use<> {
         let me = self.me;
-        (0..self.house.cores())
-            .map(CoreId)
-            .filter(move |core| *core != me)
+        (0..self.house.cores()).map(CoreId).filter(move |core| *core != me)
     }
 
     /// Puts a letter on its way; [`Self::deliver`] makes sure that it is read.
@@ -206,9 +185,7 @@ impl Post {
     /// The next letter that has arrived, whoever sent it.
     pub(crate) fn next_letter(&self) -> Option<(CoreId, Letter)> {
         let letters = (0..).map(CoreId).zip(&self.door().letters);
-        letters
-            .into_iter()
-            .find_map(|(from, queue)| Some((from, queue.pop()?)))
+        letters.into_iter().find_map(|(from, queue)| Some((from, queue.pop()?)))
     }
 
     pub(crate) fn next_news(&self) -> Option<News> {
@@ -282,9 +259,7 @@ mod tests {
     use crate::ring::{Completion, Ring, RingConfig};
 
     fn numbered(number: usize) -> Letter {
-        Letter::Mail(Mail::Ended {
-            session: SessionId(number as u64),
-        })
+        Letter::Mail(Mail::Ended { session: SessionId(number as u64) })
     }
 
     fn number(letter: &Letter) -> u64 {
@@ -333,10 +308,7 @@ mod tests {
         sender.send(CoreId(1), numbered(7));
         sender.deliver(&mut ring);
         assert!(!receiver.park());
-        assert_eq!(
-            receiver.next_letter().map(|(_, letter)| number(&letter)),
-            Some(7)
-        );
+        assert_eq!(receiver.next_letter().map(|(_, letter)| number(&letter)), Some(7));
         house.tell(CoreId(1), News::Stop);
         assert!(!receiver.park());
         assert!(receiver.next_news().is_some());
@@ -356,17 +328,13 @@ mod tests {
             ready.send(()).unwrap();
             ring.submit_and_wait(None).unwrap();
             receiver.unpark();
-            assert!(matches!(
-                ring.next_completion(),
-                Some(Completion::Woken { .. })
-            ));
+            assert!(matches!(ring.next_completion(), Some(Completion::Woken { .. })));
             receiver.next_letter().map(|(_, letter)| number(&letter))
         });
         is_ready.recv().unwrap();
         sender.send(CoreId(1), numbered(9));
         sender.deliver(&mut ring);
-        ring.submit_and_wait(Some(std::time::Duration::ZERO))
-            .unwrap();
+        ring.submit_and_wait(Some(std::time::Duration::ZERO)).unwrap();
         assert_eq!(other.join().unwrap(), Some(9));
     }
 }

@@ -155,10 +155,7 @@ impl Engine {
         if let Some(processor) = seed.processor
             && let Err(error) = os::pin_thread(processor)
         {
-            tracing::warn!(
-                "cannot pin core {} to processor {processor}: {error}",
-                seed.core.0
-            );
+            tracing::warn!("cannot pin core {} to processor {processor}: {error}", seed.core.0);
         }
         let (mut ring, ring_report) =
             Ring::new(&RingConfig::default()).map_err(Failure::environment)?;
@@ -169,10 +166,8 @@ impl Engine {
         }
         let post = Post::open(seed.core, seed.house, &mut ring)
             .map_err(|error| Failure::environment(format_args!("cannot wake a core: {error}")))?;
-        let ports = [
-            (seed.client_port, Subject::ClientListener),
-            (seed.peer_port, Subject::PeerListener),
-        ];
+        let ports =
+            [(seed.client_port, Subject::ClientListener), (seed.peer_port, Subject::PeerListener)];
         let listeners = ports
             .into_iter()
             .filter_map(|(port, subject)| Some(Listener::new(port?, subject)))
@@ -220,9 +215,7 @@ fn lend_buffers(ring: &mut Ring, wal: &mut Wal) -> Result<bool, Failure> {
     let buffers = LogBuffers::allocate(LOG_BUFFERS, LOG_BUFFER_BYTES).map_err(|error| {
         Failure::environment(format_args!("no memory for the log's buffers: {error}"))
     })?;
-    let registered = ring
-        .register_log_buffers(&buffers, BATCH_BYTES_TARGET)
-        .is_ok();
+    let registered = ring.register_log_buffers(&buffers, BATCH_BYTES_TARGET).is_ok();
     for buffer in buffers {
         wal.lend(from_ring(buffer));
     }

@@ -22,54 +22,31 @@ use crate::ring::{Completion, Ring, Token};
 impl Hands {
     pub(super) fn on_completion(&mut self, completion: Completion<'_>) {
         match completion {
-            Completion::Accepted {
-                token,
-                stream,
-                armed,
-            } => {
+            Completion::Accepted { token, stream, armed } => {
                 self.on_accepted(token, Ok(stream), armed);
             }
-            Completion::AcceptFailed {
-                token,
-                error,
-                armed,
-            } => {
+            Completion::AcceptFailed { token, error, armed } => {
                 self.on_accepted(token, Err(error), armed);
             }
-            Completion::Received {
-                token,
-                bytes,
-                armed,
-            } => self.on_received(token, bytes, armed),
+            Completion::Received { token, bytes, armed } => self.on_received(token, bytes, armed),
             Completion::ReceiveEnded { token, end } => match Subject::of(token) {
                 Subject::Client(slot) => self.ended.push((slot, token, end)),
                 Subject::Link(slot) => {
                     let now = self.now.instant;
-                    self.links
-                        .on_receive_ended(slot, token, &end, now, &mut self.link_news);
+                    self.links.on_receive_ended(slot, token, &end, now, &mut self.link_news);
                     self.tell_link_news(&[]);
                 }
                 other => panic!("nothing is received for {other:?}"),
             },
-            Completion::Sent {
-                token,
-                buffer,
-                result,
-            } => self.on_sent(token, buffer, &result),
+            Completion::Sent { token, buffer, result } => self.on_sent(token, buffer, &result),
             Completion::Connected { token, result } => match Subject::of(token) {
                 Subject::Link(slot) => {
-                    self.links
-                        .on_connected(slot, token, result.is_ok(), self.now.instant);
+                    self.links.on_connected(slot, token, result.is_ok(), self.now.instant);
                 }
                 other => panic!("{other:?} does not connect"),
             },
-            Completion::LogWritten {
-                token: _,
-                buffer,
-                result,
-            } => {
-                self.log_done
-                    .push(self.log.on_written(buffer, result, self.now.instant));
+            Completion::LogWritten { token: _, buffer, result } => {
+                self.log_done.push(self.log.on_written(buffer, result, self.now.instant));
             }
             Completion::Synced { .. } => panic!("no sync goes without a write"),
             // The letters and news themselves are read in every turn.
@@ -125,8 +102,7 @@ impl Hands {
                 self.links.on_output(link);
             }
         }
-        self.due
-            .extend(self.released.marks.drain(..).map(Due::Durable));
+        self.due.extend(self.released.marks.drain(..).map(Due::Durable));
     }
 
     pub(super) fn begin_log_operations(&mut self, ring: &mut Ring) {
@@ -138,19 +114,15 @@ impl Hands {
     /// Brings what the ring does for sockets in line with what is wanted.
     pub(super) fn settle_sockets(&mut self, ring: &mut Ring) {
         let now = self.now.instant;
-        self.clients
-            .settle(ring, &mut self.worker, now, &mut self.closed);
-        self.due
-            .extend(self.closed.drain(..).map(Due::ClientClosed));
+        self.clients.settle(ring, &mut self.worker, now, &mut self.closed);
+        self.due.extend(self.closed.drain(..).map(Due::ClientClosed));
         self.links.settle(ring, &mut self.worker);
         if self.wal.is_open() {
             for listener in &mut self.listeners {
                 listener.settle(ring, now);
             }
         }
-        self.post
-            .house()
-            .set_connections(self.core, self.clients.open_count());
+        self.post.house().set_connections(self.core, self.clients.open_count());
     }
 
     /// Takes in what other cores have sent.
@@ -159,11 +131,7 @@ impl Hands {
             match letter {
                 Letter::Mail(mail) => self.step(Input::Mail { from, mail }),
                 Letter::Client { stream, address } => self.open_client(stream, address),
-                Letter::Link {
-                    stream,
-                    hello,
-                    rest,
-                } => {
+                Letter::Link { stream, hello, rest } => {
                     let (links, news) = (&mut self.links, &mut self.link_news);
                     links.on_handed_over(stream, &hello, rest, self.now.instant, news);
                     self.tell_link_news(&[]);
@@ -215,10 +183,7 @@ impl Hands {
 
     fn on_accepted(&mut self, token: Token, accepted: io::Result<OwnedFd>, armed: bool) {
         let subject = Subject::of(token);
-        let listener = self
-            .listeners
-            .iter_mut()
-            .find(|listener| listener.subject() == subject);
+        let listener = self.listeners.iter_mut().find(|listener| listener.subject() == subject);
         if let Some(listener) = listener {
             listener.on_accept(accepted.as_ref().err(), armed, self.now.instant);
         }
@@ -265,11 +230,7 @@ impl Hands {
         }
         let connection = self.clients.open(stream, address, self.now.wall_ms);
         let address = address.ip().to_canonical();
-        self.step(Input::ClientOpened {
-            connection,
-            address,
-            entropy,
-        });
+        self.step(Input::ClientOpened { connection, address, entropy });
     }
 
     fn on_received(&mut self, token: Token, bytes: &[u8], armed: bool) {
@@ -297,17 +258,13 @@ impl Hands {
             Subject::Client(slot) => match self.clients.on_sent(slot, token, buffer, failed) {
                 Some((connection, true)) => self.step(Input::ClientClosed { connection }),
                 Some((connection, false)) => {
-                    self.step(Input::ClientSent {
-                        connection,
-                        unsent_bytes: 0,
-                    });
+                    self.step(Input::ClientSent { connection, unsent_bytes: 0 });
                 }
                 None => {}
             },
             Subject::Link(slot) => {
                 let now = self.now.instant;
-                self.links
-                    .on_sent(slot, token, buffer, failed, now, &mut self.link_news);
+                self.links.on_sent(slot, token, buffer, failed, now, &mut self.link_news);
                 self.tell_link_news(&[]);
             }
             other => panic!("nothing is sent for {other:?}"),
@@ -319,11 +276,7 @@ impl Hands {
         let stopping = self.stop_at.is_some();
         for news in mem::take(&mut self.link_news) {
             match news {
-                LinkNews::Up {
-                    link,
-                    peer_cores,
-                    rest,
-                } => {
+                LinkNews::Up { link, peer_cores, rest } => {
                     tracing::info!("linked with core {} of server {}", link.core.0, link.peer);
                     self.step(Input::LinkUp { link, peer_cores });
                     if !rest.is_empty() {
@@ -341,20 +294,8 @@ impl Hands {
                     );
                     self.step(Input::LinkDown { link });
                 }
-                LinkNews::HandOver {
-                    to,
-                    stream,
-                    hello,
-                    rest,
-                } => {
-                    self.post.send(
-                        to,
-                        Letter::Link {
-                            stream,
-                            hello,
-                            rest,
-                        },
-                    );
+                LinkNews::HandOver { to, stream, hello, rest } => {
+                    self.post.send(to, Letter::Link { stream, hello, rest });
                 }
             }
         }
@@ -366,20 +307,13 @@ impl Hands {
         }
         let others = self.post.others().count();
         let log = self.log_figures();
-        let Self {
-            admin,
-            worker,
-            clients,
-            proposals,
-            ..
-        } = self;
+        let Self { admin, worker, clients, proposals, .. } = self;
         let collect = |detailed| Figures::collect(worker, clients, *proposals, log, detailed);
         match admin.on_word(connection, word, others, self.now, collect) {
             Reply::Words(words) => self.clients.answer(connection, words, self.now.instant),
             Reply::Ask { ticket, detailed } => {
                 for core in self.post.others() {
-                    self.post
-                        .send(core, Letter::FiguresAsked { ticket, detailed });
+                    self.post.send(core, Letter::FiguresAsked { ticket, detailed });
                 }
             }
             Reply::Reset { connections, words } => {

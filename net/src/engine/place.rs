@@ -12,8 +12,7 @@ pub(crate) fn core_of(shard: ShardId, cores: u8) -> CoreId {
 
 /// The shards whose replicas live on a core.
 pub(crate) fn shards_of(core: CoreId, cores: u8, map: ShardMap) -> impl Iterator<Item = ShardId> {
-    map.shards()
-        .filter(move |shard| core_of(*shard, cores) == core)
+    map.shards().filter(move |shard| core_of(*shard, cores) == core)
 }
 
 /// The processor that a core is pinned to: the i-th that this process may use.
@@ -47,9 +46,7 @@ mod tests {
 
     #[test]
     fn cores_go_round_the_allowed_processors() {
-        let processors: Vec<_> = (0..3)
-            .map(|core| processor_of(CoreId(core), &[2, 5]))
-            .collect();
+        let processors: Vec<_> = (0..3).map(|core| processor_of(CoreId(core), &[2, 5])).collect();
         assert_eq!(processors, [Some(2), Some(5), Some(2)]);
         assert_eq!(processor_of(CoreId(0), &[]), None);
     }

@@ -24,14 +24,8 @@ impl Subject {
             Self::Client(slot) => (3, slot),
             Self::Link(slot) => (4, slot),
         };
-        assert!(
-            number <= NUMBER_MAX,
-            "a slot's number has {KIND_SHIFT} bits"
-        );
-        Token {
-            slot: kind << KIND_SHIFT | number,
-            generation,
-        }
+        assert!(number <= NUMBER_MAX, "a slot's number has {KIND_SHIFT} bits");
+        Token { slot: kind << KIND_SHIFT | number, generation }
     }
 
     pub(crate) fn of(token: Token) -> Self {
@@ -57,14 +51,7 @@ mod tests {
     #[test]
     fn a_token_says_what_it_is_about() {
         use Subject::{Client, ClientListener, Link, Log, PeerListener};
-        let all = [
-            ClientListener,
-            PeerListener,
-            Log,
-            Client(0),
-            Client(NUMBER_MAX),
-            Link(7),
-        ];
+        let all = [ClientListener, PeerListener, Log, Client(0), Client(NUMBER_MAX), Link(7)];
         for subject in all {
             assert_eq!(Subject::of(subject.token(3)), subject);
             assert_eq!(subject.token(3).generation, 3);

@@ -102,11 +102,7 @@ impl Hands {
 
     fn on_time(&mut self, ring: &mut Ring) {
         let now = self.now.instant;
-        if self
-            .worker
-            .deadline(now)
-            .is_some_and(|deadline| deadline <= now)
-        {
+        if self.worker.deadline(now).is_some_and(|deadline| deadline <= now) {
             self.step(Input::Time);
         }
         for (peer, address) in self.links.on_time(ring, now) {
@@ -141,11 +137,7 @@ impl Hands {
         self.started = true;
         let (core, ring, registered) = (self.core, self.ring_report, self.registered);
         // The starter may have given up on another core meanwhile.
-        let _ = self.milestones.send(Milestone::Started {
-            core,
-            ring,
-            registered,
-        });
+        let _ = self.milestones.send(Milestone::Started { core, ring, registered });
     }
 
     /// Whether a core that is to stop has nothing left to write or to send, or no more time.

@@ -33,21 +33,9 @@ pub(super) type Outbox = UnboundedSender<FormationMessage>;
 
 /// What links report. Everything about one link comes in order.
 pub(super) enum Event {
-    Up {
-        peer: ServerId,
-        number: LinkNumber,
-        standing: Standing,
-        outbox: Outbox,
-    },
-    Heard {
-        peer: ServerId,
-        number: LinkNumber,
-        message: FormationMessage,
-    },
-    Down {
-        peer: ServerId,
-        number: LinkNumber,
-    },
+    Up { peer: ServerId, number: LinkNumber, standing: Standing, outbox: Outbox },
+    Heard { peer: ServerId, number: LinkNumber, message: FormationMessage },
+    Down { peer: ServerId, number: LinkNumber },
 }
 
 /// What all links share.
@@ -241,17 +229,8 @@ async fn attend(stream: TcpStream, hello: Hello, rest: Vec<u8>, scene: Rc<Scene>
     };
     let number = scene.next_number();
     let (outbox, messages) = unbounded_channel();
-    scene.report(Event::Up {
-        peer,
-        number,
-        standing,
-        outbox,
-    });
-    let link = Link {
-        stream,
-        peer,
-        number,
-    };
+    scene.report(Event::Up { peer, number, standing, outbox });
+    let link = Link { stream, peer, number };
     let conversed = !matches!(standing, Standing::Formed(_));
     if conversed {
         link.run(rest, messages, &scene).await;
@@ -291,11 +270,7 @@ impl Link {
         let mut output = Vec::new();
         loop {
             if take_frames(&mut input, |message| {
-                scene.report(Event::Heard {
-                    peer: self.peer,
-                    number: self.number,
-                    message,
-                });
+                scene.report(Event::Heard { peer: self.peer, number: self.number, message });
             })
             .is_err()
             {

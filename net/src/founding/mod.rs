@@ -62,10 +62,7 @@ pub(crate) fn found(config: &ServerConfig, home: &mut Home) -> Result<Outcome, F
         (outcome, ports)
     };
     drop(runtime);
-    for port in [Some(&ports.client), ports.peer.as_ref()]
-        .into_iter()
-        .flatten()
-    {
+    for port in [Some(&ports.client), ports.peer.as_ref()].into_iter().flatten() {
         os::set_blocking(port, true).map_err(cannot_wait)?;
     }
     Ok(match outcome? {
@@ -169,20 +166,13 @@ impl<'a> Driver<'a> {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Up {
-                peer,
-                number,
-                standing,
-                outbox,
-            } => {
+            Event::Up { peer, number, standing, outbox } => {
                 self.links.insert(peer, (number, outbox));
                 self.step(Input::LinkUp { peer, standing });
             }
-            Event::Heard {
-                peer,
-                number,
-                message,
-            } if self.is_current(peer, number) => self.step(Input::Message { peer, message }),
+            Event::Heard { peer, number, message } if self.is_current(peer, number) => {
+                self.step(Input::Message { peer, message })
+            }
             Event::Down { peer, number } if self.is_current(peer, number) => {
                 self.links.remove(&peer);
                 self.step(Input::LinkDown { peer });
@@ -193,9 +183,7 @@ impl<'a> Driver<'a> {
     }
 
     fn is_current(&self, peer: ServerId, number: LinkNumber) -> bool {
-        self.links
-            .get(&peer)
-            .is_some_and(|(current, _)| *current == number)
+        self.links.get(&peer).is_some_and(|(current, _)| *current == number)
     }
 
     fn step(&mut self, input: Input) {
@@ -254,11 +242,7 @@ fn open_doors(
     // As everywhere, the server with the higher id dials.
     for server in config.servers.iter().filter(|server| server.id < config.id) {
         let peer = ServerId(server.id);
-        doors.push(spawn_local(link::dial(
-            peer,
-            server.peer.clone(),
-            scene.clone(),
-        )));
+        doors.push(spawn_local(link::dial(peer, server.peer.clone(), scene.clone())));
     }
     Ok(doors)
 }

@@ -52,15 +52,10 @@ impl Dials {
         let dialed = peers.iter().filter(|(peer, _)| *peer < me);
         // How many cores a peer has is not known before its first answer.
         let dial = |(peer, address): &(ServerId, HostPort)| {
-            let target = Target {
-                peer: *peer,
-                core: CoreId(0),
-            };
+            let target = Target { peer: *peer, core: CoreId(0) };
             Dial::new(target, address.clone(), now)
         };
-        Self {
-            dials: dialed.map(dial).collect(),
-        }
+        Self { dials: dialed.map(dial).collect() }
     }
 
     /// Everything whose time has come.
@@ -87,11 +82,7 @@ impl Dials {
         now: Instant,
     ) -> Vec<(Target, SocketAddr)> {
         let mut due = Vec::new();
-        for dial in self
-            .dials
-            .iter_mut()
-            .filter(|dial| dial.target.peer == peer)
-        {
+        for dial in self.dials.iter_mut().filter(|dial| dial.target.peer == peer) {
             match addresses.first() {
                 _ if dial.state != State::Resolving => {}
                 Some(address) => due.push((dial.target, *address)),
@@ -116,22 +107,16 @@ impl Dials {
     /// The peer has answered: dials each of its cores, and none that it does not have.
     pub(crate) fn on_linked(&mut self, peer: ServerId, cores: u8) {
         let mut address = None;
-        for dial in self
-            .dials
-            .iter_mut()
-            .filter(|dial| dial.target.peer == peer)
-        {
+        for dial in self.dials.iter_mut().filter(|dial| dial.target.peer == peer) {
             dial.backoff = BACKOFF_MIN;
             address = Some(dial.address.clone());
         }
         let Some(address) = address else { return };
-        self.dials
-            .retain(|dial| dial.target.peer != peer || dial.target.core.0 < cores);
+        self.dials.retain(|dial| dial.target.peer != peer || dial.target.core.0 < cores);
         for core in (0..cores).map(CoreId) {
             let target = Target { peer, core };
             if self.find(target).is_none() {
-                self.dials
-                    .push(Dial::new(target, address.clone(), Instant(0)));
+                self.dials.push(Dial::new(target, address.clone(), Instant(0)));
             }
         }
     }
@@ -160,18 +145,11 @@ impl Dials {
 
 impl Dial {
     fn new(target: Target, address: HostPort, now: Instant) -> Self {
-        Self {
-            target,
-            address,
-            state: State::Waiting { until: now },
-            backoff: BACKOFF_MIN,
-        }
+        Self { target, address, state: State::Waiting { until: now }, backoff: BACKOFF_MIN }
     }
 
     fn back_off(&mut self, now: Instant) {
-        self.state = State::Waiting {
-            until: now + self.backoff,
-        };
+        self.state = State::Waiting { until: now + self.backoff };
         self.backoff = Duration(self.backoff.0 * 2).min(BACKOFF_MAX);
     }
 }
@@ -188,22 +166,12 @@ mod tests {
     use crate::config::HostPort;
 
     fn peers() -> Vec<(ServerId, HostPort)> {
-        let at = |host: &str| HostPort {
-            host: host.to_owned(),
-            port: 2888,
-        };
-        vec![
-            (ServerId(1), at("10.0.0.1")),
-            (ServerId(2), at("zk2")),
-            (ServerId(4), at("10.0.0.4")),
-        ]
+        let at = |host: &str| HostPort { host: host.to_owned(), port: 2888 };
+        vec![(ServerId(1), at("10.0.0.1")), (ServerId(2), at("zk2")), (ServerId(4), at("10.0.0.4"))]
     }
 
     fn target(peer: u8, core: u8) -> Target {
-        Target {
-            peer: ServerId(peer),
-            core: CoreId(core),
-        }
+        Target { peer: ServerId(peer), core: CoreId(core) }
     }
 
     #[test]
@@ -212,13 +180,7 @@ mod tests {
         let due = dials.take_due(Instant(5));
         let address = "10.0.0.1:2888".parse().unwrap();
         let name = peers()[1].1.clone();
-        assert_eq!(
-            due,
-            [
-                Due::Dial(target(1, 0), address),
-                Due::Resolve(ServerId(2), name)
-            ]
-        );
+        assert_eq!(due, [Due::Dial(target(1, 0), address), Due::Resolve(ServerId(2), name)]);
         dials.on_begun(target(1, 0), 7);
         assert_eq!(dials.take_due(Instant(u64::MAX)), []);
 
@@ -237,11 +199,7 @@ mod tests {
             assert_eq!(dials.take_due(now).len(), 1);
             dials.on_begun(target(1, 0), slot);
             dials.on_lost(slot + 100, now);
-            assert_eq!(
-                dials.deadline(),
-                None,
-                "another link's loss is none of its business"
-            );
+            assert_eq!(dials.deadline(), None, "another link's loss is none of its business");
             dials.on_lost(slot, now);
             let next = dials.deadline().unwrap();
             pauses.push(next.since(now).as_ms());
@@ -264,13 +222,7 @@ mod tests {
         dials.on_linked(ServerId(1), 3);
         let address = "10.0.0.1:2888".parse().unwrap();
         let due = dials.take_due(Instant(1));
-        assert_eq!(
-            due,
-            [
-                Due::Dial(target(1, 1), address),
-                Due::Dial(target(1, 2), address)
-            ]
-        );
+        assert_eq!(due, [Due::Dial(target(1, 1), address), Due::Dial(target(1, 2), address)]);
         // It came back with fewer cores.
         dials.on_linked(ServerId(1), 1);
         dials.on_lost(0, Instant(1));

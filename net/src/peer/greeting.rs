@@ -67,11 +67,7 @@ impl Identity {
     pub(crate) fn judge_dialer(&self, hello: &Hello) -> Result<(), Refusal> {
         self.judge(hello)?;
         // The server with the higher id dials, so that there is one link for each pair of cores.
-        if hello.from < self.server {
-            Err(Refusal::NotItsTurn)
-        } else {
-            Ok(())
-        }
+        if hello.from < self.server { Err(Refusal::NotItsTurn) } else { Ok(()) }
     }
 
     /// Judges the answer of the peer that was dialed.
@@ -92,15 +88,11 @@ impl Identity {
     /// Judges whether a peer belongs to this ensemble, whatever cluster it has a disk of.
     pub(crate) fn judge_place(&self, hello: &Hello) -> Result<(), Refusal> {
         let refusal = if hello.shards != self.shards {
-            HelloError::OtherShardCount {
-                theirs: hello.shards,
-            }
+            HelloError::OtherShardCount { theirs: hello.shards }
         } else if hello.to != self.server {
             HelloError::NotForMe { meant: hello.to }
         } else if hello.from == self.server || !self.members.contains(&hello.from) {
-            HelloError::UnknownServer {
-                claimed: hello.from,
-            }
+            HelloError::UnknownServer { claimed: hello.from }
         } else {
             return Ok(());
         };
@@ -109,15 +101,11 @@ impl Identity {
 
     fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
         if hello.cluster != self.cluster || hello.formation != self.formation {
-            return Err(Refusal::Hello(HelloError::OtherCluster {
-                theirs: hello.cluster,
-            }));
+            return Err(Refusal::Hello(HelloError::OtherCluster { theirs: hello.cluster }));
         }
         self.judge_place(hello)?;
         if hello.to_core.0 >= self.cores {
-            return Err(Refusal::Hello(HelloError::NoSuchCore {
-                wanted: hello.to_core,
-            }));
+            return Err(Refusal::Hello(HelloError::NoSuchCore { wanted: hello.to_core }));
         }
         Ok(())
     }
@@ -126,10 +114,7 @@ impl Identity {
 impl Complaints {
     pub(crate) fn refuse(&mut self, who: &str, refusal: Refusal, now: Instant) {
         let text = format!("refused a link with {who}: {refusal}");
-        let due = self
-            .said
-            .get(&text)
-            .is_none_or(|said| now.since(*said) >= REPEAT);
+        let due = self.said.get(&text).is_none_or(|said| now.since(*said) >= REPEAT);
         if !due {
             return;
         }
@@ -163,26 +148,17 @@ impl std::fmt::Display for Refusal {
                 write!(out, "its tree has {theirs} shards")
             }
             Self::Hello(HelloError::NotForMe { meant }) => {
-                write!(
-                    out,
-                    "it wants to talk to server {meant}: check the server.N lines"
-                )
+                write!(out, "it wants to talk to server {meant}: check the server.N lines")
             }
             Self::Hello(HelloError::UnknownServer { claimed }) => {
-                write!(
-                    out,
-                    "server {claimed} is not a member here: check the server.N lines"
-                )
+                write!(out, "server {claimed} is not a member here: check the server.N lines")
             }
             Self::Hello(HelloError::NoSuchCore { wanted }) => {
                 write!(out, "it wants core {}, which is not here", wanted.0)
             }
             Self::NotItsTurn => out.write_str("the server with the higher id dials"),
             Self::OtherServer { found } => {
-                write!(
-                    out,
-                    "server {found} answers there: check the server.N lines"
-                )
+                write!(out, "server {found} answers there: check the server.N lines")
             }
         }
     }
@@ -202,9 +178,9 @@ pub(crate) fn read_hello(bytes: &[u8]) -> Result<Option<(Hello, usize)>, Refusal
         return Ok(None);
     };
     match codec::decode(frame) {
-        Ok(Frame::Hello(body)) => Hello::decode(body)
-            .map(|hello| Some((hello, length)))
-            .map_err(Refusal::Hello),
+        Ok(Frame::Hello(body)) => {
+            Hello::decode(body).map(|hello| Some((hello, length))).map_err(Refusal::Hello)
+        }
         _ => Err(not_a_peer),
     }
 }

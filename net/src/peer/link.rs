@@ -32,23 +32,10 @@ pub(crate) struct Links {
 
 /// What a link has become, for the worker or for another core.
 pub(crate) enum LinkNews {
-    Up {
-        link: LinkId,
-        peer_cores: u8,
-        rest: Vec<u8>,
-    },
-    Bytes {
-        link: LinkId,
-    },
-    Down {
-        link: LinkId,
-    },
-    HandOver {
-        to: CoreId,
-        stream: OwnedFd,
-        hello: Hello,
-        rest: Vec<u8>,
-    },
+    Up { link: LinkId, peer_cores: u8, rest: Vec<u8> },
+    Bytes { link: LinkId },
+    Down { link: LinkId },
+    HandOver { to: CoreId, stream: OwnedFd, hello: Hello, rest: Vec<u8> },
 }
 
 #[derive(Default)]
@@ -119,9 +106,7 @@ impl Links {
     /// Someone has connected to the peer port.
     pub(crate) fn on_accepted(&mut self, stream: OwnedFd, now: Instant) {
         let greeting = |slot: &&Slot| {
-            slot.link
-                .as_ref()
-                .is_some_and(|link| matches!(link.stage, Stage::Greeting { .. }))
+            slot.link.as_ref().is_some_and(|link| matches!(link.stage, Stage::Greeting { .. }))
         };
         if self.slots.iter().filter(greeting).count() >= GREETINGS_MAX {
             // Whoever is meant to be here dials again.
@@ -185,9 +170,7 @@ impl Links {
             self.lose(slot, now);
             return;
         }
-        link.stage = Stage::Greeting {
-            dialed: Some((peer, core)),
-        };
+        link.stage = Stage::Greeting { dialed: Some((peer, core)) };
         let greeting = self.identity.greeting(self.core, peer, core);
         self.link(slot).greeting = greeting;
         self.stir(slot);
@@ -281,11 +264,7 @@ impl Links {
         let Some(slot) = self.slot_of(id) else {
             return false;
         };
-        tracing::info!(
-            "link to core {} of server {} closed: {why}",
-            id.core.0,
-            id.peer
-        );
+        tracing::info!("link to core {} of server {} closed: {why}", id.core.0, id.peer);
         self.lose(slot, now);
         true
     }
@@ -294,11 +273,7 @@ impl Links {
     pub(crate) fn settle(&mut self, ring: &mut Ring, worker: &mut Worker) {
         for (slot, generation) in std::mem::take(&mut self.restless) {
             let place = &mut self.slots[slot as usize];
-            let Some(link) = place
-                .link
-                .as_mut()
-                .filter(|_| place.generation == generation)
-            else {
+            let Some(link) = place.link.as_mut().filter(|_| place.generation == generation) else {
                 continue;
             };
             link.restless = false;
@@ -315,10 +290,7 @@ impl Links {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let links = self
-            .slots
-            .iter()
-            .filter_map(|slot| slot.link.as_ref()?.deadline);
+        let links = self.slots.iter().filter_map(|slot| slot.link.as_ref()?.deadline);
         self.dials.deadline().into_iter().chain(links).min()
     }
 
@@ -340,10 +312,7 @@ impl Links {
 
     /// Reads the peer's hello, once it is complete.
     fn greet(&mut self, slot: u32, now: Instant, news: &mut Vec<LinkNews>) {
-        let link = self.slots[slot as usize]
-            .link
-            .as_mut()
-            .expect("the caller has found it");
+        let link = self.slots[slot as usize].link.as_mut().expect("the caller has found it");
         let Stage::Greeting { dialed } = link.stage else {
             return;
         };
@@ -388,9 +357,7 @@ impl Links {
 
     /// Answers a refused hello with the own one; the link ends when that is sent.
     fn part_politely(&mut self, slot: u32, hello: &Hello) {
-        let greeting = self
-            .identity
-            .greeting(self.core, hello.from, hello.from_core);
+        let greeting = self.identity.greeting(self.core, hello.from, hello.from_core);
         let link = self.link(slot);
         link.stage = Stage::Parting;
         link.greeting = greeting;
@@ -418,11 +385,7 @@ impl Links {
             }
         }
         self.incarnations = self.incarnations.wrapping_add(1);
-        let id = LinkId {
-            peer,
-            core,
-            incarnation: self.incarnations,
-        };
+        let id = LinkId { peer, core, incarnation: self.incarnations };
         let greeting = self.identity.greeting(self.core, peer, core);
         let link = self.link(slot);
         link.stage = Stage::Up { id };
@@ -434,11 +397,7 @@ impl Links {
         if dialed {
             self.dials.on_linked(peer, hello.cores);
         }
-        news.push(LinkNews::Up {
-            link: id,
-            peer_cores: hello.cores,
-            rest,
-        });
+        news.push(LinkNews::Up { link: id, peer_cores: hello.cores, rest });
     }
 
     /// Gives a link to the core that it is for, when no operation of this ring knows it any more.
@@ -455,12 +414,7 @@ impl Links {
         place.generation = place.generation.wrapping_add(1);
         self.free.push(slot);
         let (stream, rest) = (link.stream, link.early);
-        news.push(LinkNews::HandOver {
-            to: hello.to_core,
-            stream,
-            hello,
-            rest,
-        });
+        news.push(LinkNews::HandOver { to: hello.to_core, stream, hello, rest });
     }
 
     /// The link has ended by itself.
@@ -522,17 +476,11 @@ impl Links {
 
     fn find(&mut self, slot: u32, token: Token) -> Option<&mut Link> {
         let place = self.slots.get_mut(slot as usize)?;
-        place
-            .link
-            .as_mut()
-            .filter(|_| place.generation == token.generation)
+        place.link.as_mut().filter(|_| place.generation == token.generation)
     }
 
     fn link(&mut self, slot: u32) -> &mut Link {
-        self.slots[slot as usize]
-            .link
-            .as_mut()
-            .expect("the slot has a tenant")
+        self.slots[slot as usize].link.as_mut().expect("the slot has a tenant")
     }
 
     fn slot_of(&self, wanted: LinkId) -> Option<u32> {
@@ -540,10 +488,7 @@ impl Links {
             let stage = slot.link.as_ref().map(|link| &link.stage);
             matches!(stage, Some(Stage::Up { id }) if *id == wanted)
         };
-        self.slots
-            .iter()
-            .position(holds)
-            .map(|slot| u32::try_from(slot).expect("slots are few"))
+        self.slots.iter().position(holds).map(|slot| u32::try_from(slot).expect("slots are few"))
     }
 }
 

@@ -27,10 +27,7 @@ impl LogBuffers {
         (0..count)
             .map(|id| {
                 let mapping = Mapping::new(bytes, Populate::OnTouch)?;
-                Ok(LogBuffer {
-                    id,
-                    bytes: mapping.into_static(),
-                })
+                Ok(LogBuffer { id, bytes: mapping.into_static() })
             })
             .collect()
     }
@@ -58,22 +55,11 @@ impl Mapping {
         let length = bytes.next_multiple_of(PAGE_BYTES);
         let flags = libc::MAP_PRIVATE
             | libc::MAP_ANONYMOUS
-            | if populate == Populate::Now {
-                libc::MAP_POPULATE
-            } else {
-                0
-            };
+            | if populate == Populate::Now { libc::MAP_POPULATE } else { 0 };
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no memory
         // that exists already.
         let address = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                flags,
-                -1,
-                0,
-            )
+            libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
         };
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -117,10 +103,7 @@ mod tests {
     #[test]
     fn log_buffers_are_whole_zeroed_pages_with_ids_in_order() {
         let buffers = LogBuffers::allocate(3, PAGE_BYTES + 1).unwrap();
-        assert_eq!(
-            buffers.iter().map(|buffer| buffer.id).collect::<Vec<_>>(),
-            [0, 1, 2]
-        );
+        assert_eq!(buffers.iter().map(|buffer| buffer.id).collect::<Vec<_>>(), [0, 1, 2]);
         for buffer in &buffers {
             assert_eq!(buffer.bytes.len(), 2 * PAGE_BYTES);
             assert_eq!(buffer.bytes.as_ptr().addr() % PAGE_BYTES, 0);

@@ -32,7 +32,10 @@ pub enum Completion<'ring> {
         armed: bool,
     },
     /// Nothing more will be received before the caller arms the connection again.
-    ReceiveEnded { token: Token, end: ReceiveEnd },
+    ReceiveEnded {
+        token: Token,
+        end: ReceiveEnd,
+    },
     /// Everything was sent, or an error says that some of it was not. The buffer comes back with
     /// its contents, to be cleared and filled again.
     Sent {
@@ -56,10 +59,15 @@ pub enum Completion<'ring> {
     },
     /// Another ring sent `value`, or a [`super::Waker`] sent [`super::WAKER_VALUE`]. Several
     /// calls of a waker may be reported as one.
-    Woken { value: u32 },
+    Woken {
+        value: u32,
+    },
     /// The kernel refused to pass `value` on. Sending to a ring whose thread has ended is not
     /// always noticed.
-    WakeFailed { value: u32, error: io::Error },
+    WakeFailed {
+        value: u32,
+        error: io::Error,
+    },
 }
 
 /// Why a connection receives no more.

@@ -105,34 +105,19 @@ impl Ring {
     ///
     /// On failure, usually for want of lockable memory, writes work all the same and cost more.
     pub fn register_log_buffers(&mut self, buffers: &[LogBuffer], bytes: usize) -> io::Result<()> {
-        assert!(
-            self.registered.is_empty(),
-            "log buffers are registered once"
-        );
+        assert!(self.registered.is_empty(), "log buffers are registered once");
         let mut vectors = Vec::with_capacity(buffers.len());
         for (position, buffer) in buffers.iter().enumerate() {
-            assert_eq!(
-                usize::try_from(buffer.id),
-                Ok(position),
-                "ids count from zero"
-            );
-            assert!(
-                bytes <= buffer.bytes.len(),
-                "only what a buffer has can be registered"
-            );
+            assert_eq!(usize::try_from(buffer.id), Ok(position), "ids count from zero");
+            assert!(bytes <= buffer.bytes.len(), "only what a buffer has can be registered");
             let base = buffer.bytes.as_ptr().cast_mut().cast();
-            vectors.push(libc::iovec {
-                iov_base: base,
-                iov_len: bytes,
-            });
+            vectors.push(libc::iovec { iov_base: base, iov_len: bytes });
         }
         // SAFETY: the vectors describe memory behind `&'static mut` references, which is never
         // unmapped. Registering only pins it.
         unsafe { self.io.0.submitter().register_buffers(&vectors)? };
-        self.registered = buffers
-            .iter()
-            .map(|buffer| (buffer.bytes.as_ptr().addr(), bytes))
-            .collect();
+        self.registered =
+            buffers.iter().map(|buffer| (buffer.bytes.as_ptr().addr(), bytes)).collect();
         Ok(())
     }
 
@@ -140,9 +125,7 @@ impl Ring {
     pub fn accept(&mut self, listener: BorrowedFd<'_>, token: Token) -> Operation {
         let descriptor = listener.as_raw_fd();
         self.lanes.assert_free(descriptor, Lane::Inbound);
-        let operation = self
-            .slots
-            .insert(Kind::Accept, token, State::Accept { descriptor });
+        let operation = self.slots.insert(Kind::Accept, token, State::Accept { descriptor });
         self.lanes.occupy(descriptor, Lane::Inbound, operation);
         let entry = opcode::AcceptMulti::new(types::Fd(descriptor))
             .flags(libc::SOCK_CLOEXEC)
@@ -156,9 +139,7 @@ impl Ring {
     pub fn receive(&mut self, stream: BorrowedFd<'_>, token: Token) -> Operation {
         let descriptor = stream.as_raw_fd();
         self.lanes.assert_free(descriptor, Lane::Inbound);
-        let operation = self
-            .slots
-            .insert(Kind::Receive, token, State::Receive { descriptor });
+        let operation = self.slots.insert(Kind::Receive, token, State::Receive { descriptor });
         self.lanes.occupy(descriptor, Lane::Inbound, operation);
         let entry = opcode::RecvMulti::new(types::Fd(descriptor), GROUP)
             .build()
@@ -174,12 +155,7 @@ impl Ring {
         assert!(!buffer.is_empty(), "there is nothing to send");
         let descriptor = stream.as_raw_fd();
         self.lanes.assert_free(descriptor, Lane::Outbound);
-        let state = SendState {
-            descriptor,
-            buffer,
-            sent: 0,
-            abandoned: false,
-        };
+        let state = SendState { descriptor, buffer, sent: 0, abandoned: false };
         self.sends_queued += 1;
         let entry = submit::send_entry(&state);
         let operation = self.slots.insert(Kind::Send, token, State::Send(state));
@@ -200,10 +176,7 @@ impl Ring {
         let address = Box::new(SocketAddress::from(address));
         let entry =
             opcode::Connect::new(types::Fd(descriptor), address.as_ptr(), address.length()).build();
-        let state = State::Connect {
-            descriptor,
-            _address: address,
-        };
+        let state = State::Connect { descriptor, _address: address };
         let operation = self.slots.insert(Kind::Connect, token, state);
         self.lanes.occupy(descriptor, Lane::Outbound, operation);
         self.queue(Submission::Single(entry.user_data(operation.user_data())));
@@ -223,11 +196,7 @@ impl Ring {
         length: usize,
         primitive: SyncPrimitive,
     ) -> Operation {
-        assert!(
-            0 < length && length <= buffer.bytes.len(),
-            "{length} bytes of {}",
-            buffer.id
-        );
+        assert!(0 < length && length <= buffer.bytes.len(), "{length} bytes of {}", buffer.id);
         let length = u32::try_from(length).expect("a log write is below 4 GiB");
         let descriptor = types::Fd(file.as_raw_fd());
         let entry = self.write_entry(descriptor, &buffer, offset, length, primitive);
@@ -235,15 +204,8 @@ impl Ring {
             SyncPrimitive::DataSyncWrite => 1,
             SyncPrimitive::WriteThenSync => 2,
         };
-        let state = LogWriteState {
-            buffer,
-            length,
-            outstanding,
-            failure: None,
-        };
-        let operation = self
-            .slots
-            .insert(Kind::LogWrite, token, State::LogWrite(state));
+        let state = LogWriteState { buffer, length, outstanding, failure: None };
+        let operation = self.slots.insert(Kind::LogWrite, token, State::LogWrite(state));
         let entry = entry.user_data(operation.user_data());
         self.queue(match primitive {
             SyncPrimitive::DataSyncWrite => Submission::Single(entry),

@@ -23,11 +23,7 @@ struct Done {
 
 /// A completion that does not borrow the receive pool yet.
 enum Reaped {
-    Received {
-        token: Token,
-        range: ReceivedRange,
-        armed: bool,
-    },
+    Received { token: Token, range: ReceivedRange, armed: bool },
     Other(Completion<'static>),
 }
 
@@ -50,17 +46,9 @@ impl Ring {
             }
         };
         Some(match reaped {
-            Reaped::Received {
-                token,
-                range,
-                armed,
-            } => {
+            Reaped::Received { token, range, armed } => {
                 let pool = self.pool.as_ref().expect(POOL_LIVES);
-                Completion::Received {
-                    token,
-                    bytes: pool.bytes(range),
-                    armed,
-                }
+                Completion::Received { token, bytes: pool.bytes(range), armed }
             }
             Reaped::Other(completion) => completion,
         })
@@ -79,9 +67,7 @@ impl Ring {
                 let result = done.outcome();
                 Some(Reaped::Other(Completion::Synced { token, result }))
             }
-            Kind::Waker => self
-                .on_waker(done.operation, done.result)
-                .map(Reaped::Other),
+            Kind::Waker => self.on_waker(done.operation, done.result).map(Reaped::Other),
             Kind::Woken => {
                 let value = done.result.cast_unsigned();
                 Some(Reaped::Other(Completion::Woken { value }))
@@ -96,20 +82,12 @@ impl Ring {
         let armed = cqueue::more(done.flags);
         let token = self.token_or_end(done.operation, armed, Lane::Inbound);
         if done.result < 0 {
-            return Completion::AcceptFailed {
-                token,
-                error: done.error(),
-                armed,
-            };
+            return Completion::AcceptFailed { token, error: done.error(), armed };
         }
         // SAFETY: the kernel has just installed this descriptor for this completion, so nobody
         // else owns it.
         let stream = unsafe { OwnedFd::from_raw_fd(done.result) };
-        Completion::Accepted {
-            token,
-            stream,
-            armed,
-        }
+        Completion::Accepted { token, stream, armed }
     }
 
     fn on_receive(&mut self, done: Done) -> Option<Reaped> {
@@ -119,11 +97,7 @@ impl Ring {
         let token = self.token_or_end(done.operation, armed, Lane::Inbound);
         if done.result > 0 {
             let range = range.expect("received bytes are in a buffer");
-            return Some(Reaped::Received {
-                token,
-                range,
-                armed,
-            });
+            return Some(Reaped::Received { token, range, armed });
         }
         let end = match done.result {
             0 => ReceiveEnd::Closed,
@@ -136,16 +110,11 @@ impl Ring {
     fn on_send(&mut self, done: Done) -> Option<Completion<'static>> {
         let closing = self.closing;
         let slot = self.slots.slot(done.operation);
-        let State::Send(send) = &mut slot.state else {
-            panic!("a send has a send's state")
-        };
+        let State::Send(send) = &mut slot.state else { panic!("a send has a send's state") };
         let interrupted = done.result == -libc::EINTR;
         if done.result > 0 {
             send.sent += usize::try_from(done.result).expect("checked to be positive");
-            assert!(
-                send.sent <= send.buffer.len(),
-                "more was sent than there was"
-            );
+            assert!(send.sent <= send.buffer.len(), "more was sent than there was");
         }
         let unfinished = send.sent < send.buffer.len();
         let stopped = closing || send.abandoned;
@@ -165,50 +134,29 @@ impl Ring {
             Err(io::Error::from(io::ErrorKind::WriteZero))
         };
         let (token, state) = self.slots.remove(done.operation);
-        let State::Send(send) = state else {
-            unreachable!("checked above")
-        };
-        self.lanes
-            .release(send.descriptor, Lane::Outbound, done.operation);
-        Some(Completion::Sent {
-            token,
-            buffer: send.buffer,
-            result,
-        })
+        let State::Send(send) = state else { unreachable!("checked above") };
+        self.lanes.release(send.descriptor, Lane::Outbound, done.operation);
+        Some(Completion::Sent { token, buffer: send.buffer, result })
     }
 
     fn on_connect(&mut self, done: Done) -> Completion<'static> {
         let token = self.token_or_end(done.operation, false, Lane::Outbound);
-        Completion::Connected {
-            token,
-            result: done.outcome(),
-        }
+        Completion::Connected { token, result: done.outcome() }
     }
 
     fn on_log_write(&mut self, done: Done) -> Option<Completion<'static>> {
         let slot = self.slots.slot(done.operation);
-        let State::LogWrite(write) = &mut slot.state else {
-            panic!("a write has its state")
-        };
+        let State::LogWrite(write) = &mut slot.state else { panic!("a write has its state") };
         note_log_result(write, done);
-        assert!(
-            write.outstanding > 0,
-            "a log write completed once too often"
-        );
+        assert!(write.outstanding > 0, "a log write completed once too often");
         write.outstanding -= 1;
         if write.outstanding > 0 {
             return None;
         }
         let (token, state) = self.slots.remove(done.operation);
-        let State::LogWrite(write) = state else {
-            unreachable!("checked above")
-        };
+        let State::LogWrite(write) = state else { unreachable!("checked above") };
         let result = write.failure.map_or(Ok(()), Err);
-        Some(Completion::LogWritten {
-            token,
-            buffer: write.buffer,
-            result,
-        })
+        Some(Completion::LogWritten { token, buffer: write.buffer, result })
     }
 
     /// The operation's token; ends the operation unless it goes on.
@@ -234,11 +182,7 @@ impl Ring {
 
 impl Done {
     fn outcome(self) -> io::Result<()> {
-        if self.result < 0 {
-            Err(self.error())
-        } else {
-            Ok(())
-        }
+        if self.result < 0 { Err(self.error()) } else { Ok(()) }
     }
 
     fn error(self) -> io::Error {
@@ -253,10 +197,7 @@ fn note_log_result(write: &mut LogWriteState, done: Done) {
         (Kind::LogSync, Ok(_)) => None,
         (Kind::LogSync, Err(_)) => Some(LogFailure::Sync(done.error())),
         (_, Ok(written)) if written == write.length => None,
-        (_, Ok(written)) => Some(LogFailure::Short {
-            written,
-            length: write.length,
-        }),
+        (_, Ok(written)) => Some(LogFailure::Short { written, length: write.length }),
         (_, Err(_)) => Some(LogFailure::Write(done.error())),
     };
     if let Some(failure) = failure
@@ -271,10 +212,7 @@ fn on_wake(done: Done) -> Option<Completion<'static>> {
         return None;
     }
     let value = u32::try_from(done.operation.generation()).expect("it was made from 32 bits");
-    Some(Completion::WakeFailed {
-        value,
-        error: done.error(),
-    })
+    Some(Completion::WakeFailed { value, error: done.error() })
 }
 
 const POOL_LIVES: &str = "the pool is taken only while the ring is being dropped";
@@ -290,28 +228,16 @@ mod tests {
     use super::super::{Completion, LogBuffers, LogFailure, Ring, RingConfig};
     use super::{Done, note_log_result};
 
-    const TOKEN: Token = Token {
-        slot: 1,
-        generation: 2,
-    };
+    const TOKEN: Token = Token { slot: 1, generation: 2 };
 
     /// A send that is in flight as far as the ring knows, and that the test completes itself.
     fn sending(ring: &mut Ring, stream: &UnixStream, abandoned: bool) -> Done {
         let descriptor = stream.as_raw_fd();
         let buffer = b"hello world".to_vec();
-        let state = State::Send(SendState {
-            descriptor,
-            buffer,
-            sent: 0,
-            abandoned,
-        });
+        let state = State::Send(SendState { descriptor, buffer, sent: 0, abandoned });
         let operation = ring.slots.insert(Kind::Send, TOKEN, state);
         ring.lanes.occupy(descriptor, Lane::Outbound, operation);
-        Done {
-            operation,
-            result: 6,
-            flags: 0,
-        }
+        Done { operation, result: 6, flags: 0 }
     }
 
     #[test]
@@ -319,17 +245,10 @@ mod tests {
         let (mut ring, _) = Ring::new(&RingConfig::default()).unwrap();
         let (here, mut there) = UnixStream::pair().unwrap();
         let done = sending(&mut ring, &here, false);
-        assert!(
-            ring.on_done(done).is_none(),
-            "the caller does not hear of half a send"
-        );
+        assert!(ring.on_done(done).is_none(), "the caller does not hear of half a send");
         ring.submit_and_wait(None).unwrap();
         match ring.next_completion().unwrap() {
-            Completion::Sent {
-                token,
-                buffer,
-                result: Ok(()),
-            } => {
+            Completion::Sent { token, buffer, result: Ok(()) } => {
                 assert_eq!((token, &buffer[..]), (TOKEN, &b"hello world"[..]));
             }
             other => panic!("{other:?}"),
@@ -346,9 +265,7 @@ mod tests {
         let (here, mut there) = UnixStream::pair().unwrap();
         let done = sending(&mut ring, &here, true);
         match ring.on_done(done) {
-            Some(super::Reaped::Other(Completion::Sent {
-                result: Err(error), ..
-            })) => {
+            Some(super::Reaped::Other(Completion::Sent { result: Err(error), .. })) => {
                 assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
             }
             _ => panic!("the send ends here"),
@@ -363,22 +280,9 @@ mod tests {
     fn only_a_failed_wake_is_reported_with_its_value() {
         let (mut ring, _) = Ring::new(&RingConfig::default()).unwrap();
         let operation = super::Operation::unowned(Kind::Wake, u32::MAX);
-        assert!(
-            ring.on_done(Done {
-                operation,
-                result: 0,
-                flags: 0
-            })
-            .is_none()
-        );
-        match ring.on_done(Done {
-            operation,
-            result: -libc::EOVERFLOW,
-            flags: 0,
-        }) {
-            Some(super::Reaped::Other(Completion::WakeFailed {
-                value: u32::MAX, ..
-            })) => {}
+        assert!(ring.on_done(Done { operation, result: 0, flags: 0 }).is_none());
+        match ring.on_done(Done { operation, result: -libc::EOVERFLOW, flags: 0 }) {
+            Some(super::Reaped::Other(Completion::WakeFailed { value: u32::MAX, .. })) => {}
             _ => panic!("a failed wake is reported"),
         }
     }
@@ -386,61 +290,16 @@ mod tests {
     #[test]
     fn the_write_is_blamed_before_the_sync_that_it_cancelled() {
         let buffer = LogBuffers::allocate(1, 4096).unwrap().remove(0);
-        let mut write = LogWriteState {
-            buffer,
-            length: 4096,
-            outstanding: 2,
-            failure: None,
-        };
+        let mut write = LogWriteState { buffer, length: 4096, outstanding: 2, failure: None };
         let operation = super::Operation::new(Kind::LogWrite, 0, 0);
         let sync = operation.as_kind(Kind::LogSync);
-        note_log_result(
-            &mut write,
-            Done {
-                operation: sync,
-                result: -libc::ECANCELED,
-                flags: 0,
-            },
-        );
-        note_log_result(
-            &mut write,
-            Done {
-                operation,
-                result: 512,
-                flags: 0,
-            },
-        );
+        note_log_result(&mut write, Done { operation: sync, result: -libc::ECANCELED, flags: 0 });
+        note_log_result(&mut write, Done { operation, result: 512, flags: 0 });
         let failure = write.failure.take().unwrap();
-        assert!(
-            matches!(
-                failure,
-                LogFailure::Short {
-                    written: 512,
-                    length: 4096
-                }
-            ),
-            "{failure}"
-        );
-        note_log_result(
-            &mut write,
-            Done {
-                operation,
-                result: 4096,
-                flags: 0,
-            },
-        );
-        note_log_result(
-            &mut write,
-            Done {
-                operation: sync,
-                result: -libc::EIO,
-                flags: 0,
-            },
-        );
+        assert!(matches!(failure, LogFailure::Short { written: 512, length: 4096 }), "{failure}");
+        note_log_result(&mut write, Done { operation, result: 4096, flags: 0 });
+        note_log_result(&mut write, Done { operation: sync, result: -libc::EIO, flags: 0 });
         let failure = write.failure.take().unwrap();
-        assert_eq!(
-            (failure.operation(), failure.errno()),
-            ("fdatasync", Some(libc::EIO))
-        );
+        assert_eq!((failure.operation(), failure.errno()), ("fdatasync", Some(libc::EIO)));
     }
 }

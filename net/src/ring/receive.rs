@@ -60,15 +60,10 @@ impl ReceivePool {
         shape: ReceiveBuffers,
         incremental: bool,
     ) -> io::Result<Self> {
-        assert!(
-            shape.count.is_power_of_two() && shape.count <= 1 << 15,
-            "{shape:?}"
-        );
+        assert!(shape.count.is_power_of_two() && shape.count <= 1 << 15, "{shape:?}");
         assert!(shape.bytes > 0, "{shape:?}");
-        let entries = Mapping::new(
-            usize::from(shape.count) * size_of::<BufferEntry>(),
-            Populate::Now,
-        )?;
+        let entries =
+            Mapping::new(usize::from(shape.count) * size_of::<BufferEntry>(), Populate::Now)?;
         let memory_bytes = usize::from(shape.count) * widen(shape.bytes);
         let mut pool = Self {
             entries,
@@ -79,18 +74,13 @@ impl ReceivePool {
             offsets: vec![0; usize::from(shape.count)],
             taken: None,
         };
-        let flags = if incremental {
-            PBUF_RING_INCREMENTAL
-        } else {
-            0
-        };
+        let flags = if incremental { PBUF_RING_INCREMENTAL } else { 0 };
         let address = u64::try_from(pool.entries.address().as_ptr().addr())
             .expect("an address has at most 64 bits");
         // SAFETY: the mapping holds `count` entries and is page aligned. The pool, and with it
         // the mapping, is dropped after the ring (see `Ring`'s `Drop`), or never.
         unsafe {
-            io.submitter()
-                .register_buf_ring_with_flags(address, shape.count, GROUP, flags)?;
+            io.submitter().register_buf_ring_with_flags(address, shape.count, GROUP, flags)?;
         }
         for buffer in 0..shape.count {
             pool.offer(buffer);
@@ -108,34 +98,20 @@ impl ReceivePool {
 
     /// Accounts for one completion: `None` if it carries no buffer, as ends and errors may not.
     pub(super) fn take(&mut self, result: i32, flags: u32) -> Option<ReceivedRange> {
-        assert!(
-            self.taken.is_none(),
-            "the previous buffer has not been given back"
-        );
+        assert!(self.taken.is_none(), "the previous buffer has not been given back");
         let buffer = cqueue::buffer_select(flags)?;
-        assert!(
-            buffer < self.shape.count,
-            "the kernel chose buffer {buffer} of {:?}",
-            self.shape
-        );
+        assert!(buffer < self.shape.count, "the kernel chose buffer {buffer} of {:?}", self.shape);
         let length = u32::try_from(result).unwrap_or(0);
         let offset = self.offsets[usize::from(buffer)];
         let end = offset + length;
-        assert!(
-            end <= self.shape.bytes,
-            "received beyond the end of buffer {buffer}"
-        );
+        assert!(end <= self.shape.bytes, "received beyond the end of buffer {buffer}");
         if self.incremental && cqueue::buffer_more(flags) {
             // The kernel goes on filling this buffer behind these bytes.
             self.offsets[usize::from(buffer)] = end;
         } else {
             self.taken = Some(buffer);
         }
-        Some(ReceivedRange {
-            buffer,
-            offset,
-            length,
-        })
+        Some(ReceivedRange { buffer, offset, length })
     }
 
     /// The bytes of a completion; they stay valid until the buffer is given back.

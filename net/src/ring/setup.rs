@@ -31,14 +31,8 @@ impl Default for RingConfig {
         Self {
             submission_entries: 256,
             completion_entries: 4096,
-            incremental: Some(ReceiveBuffers {
-                count: 16,
-                bytes: 64 << 10,
-            }),
-            whole: ReceiveBuffers {
-                count: 256,
-                bytes: 4 << 10,
-            },
+            incremental: Some(ReceiveBuffers { count: 16, bytes: 64 << 10 }),
+            whole: ReceiveBuffers { count: 256, bytes: 4 << 10 },
         }
     }
 }
@@ -98,17 +92,9 @@ impl fmt::Display for RingReport {
             ("min-wait", self.batched_wait),
             ("no-iowait", self.idle_wait),
         ] {
-            write!(
-                formatter,
-                ", {}{name}",
-                if obtained { "" } else { "without " }
-            )?;
+            write!(formatter, ", {}{name}", if obtained { "" } else { "without " })?;
         }
-        write!(
-            formatter,
-            ", lockable memory {}",
-            Bytes(self.lockable_memory.soft)
-        )
+        write!(formatter, ", lockable memory {}", Bytes(self.lockable_memory.soft))
     }
 }
 
@@ -116,9 +102,7 @@ impl fmt::Display for RingError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (floor_major, floor_minor) = KERNEL_MIN;
         match self {
-            Self::KernelTooOld {
-                found: (major, minor),
-            } => write!(
+            Self::KernelTooOld { found: (major, minor) } => write!(
                 formatter,
                 "kernel {major}.{minor} is too old: kernel {floor_major}.{floor_minor} or newer \
                  is needed"
@@ -227,9 +211,7 @@ fn open_once(
         outcome => outcome.map(|io| (io, true)),
     }
     .map_err(|error| ("io_uring_setup", error))?;
-    let incremental = config
-        .incremental
-        .filter(|_| kernel >= INCREMENTAL_KERNEL_MIN);
+    let incremental = config.incremental.filter(|_| kernel >= INCREMENTAL_KERNEL_MIN);
     let pool = match incremental.map(|shape| ReceivePool::register(&io, shape, true)) {
         Some(Ok(pool)) => Ok(pool),
         Some(Err(error)) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
@@ -320,25 +302,12 @@ mod tests {
         let missing = classify("io_uring_setup", io::Error::from_raw_os_error(libc::ENOSYS));
         assert!(missing.to_string().contains("CONFIG_IO_URING"), "{missing}");
         let forbidden = RingError::Forbidden(io::Error::from_raw_os_error(libc::EPERM));
-        assert!(
-            forbidden.to_string().contains("seccomp profile"),
-            "{forbidden}"
-        );
+        assert!(forbidden.to_string().contains("seccomp profile"), "{forbidden}");
         let disabled = RingError::DisabledBySysctl { value: 2 };
-        assert!(
-            disabled
-                .to_string()
-                .contains("sysctl -w kernel.io_uring_disabled=0")
-        );
-        let limit = ResourceLimit {
-            soft: Some(65536),
-            hard: Some(65536),
-        };
+        assert!(disabled.to_string().contains("sysctl -w kernel.io_uring_disabled=0"));
+        let limit = ResourceLimit { soft: Some(65536), hard: Some(65536) };
         let memory = RingError::LockableMemory(limit).to_string();
-        assert!(
-            memory.contains("64 KiB") && memory.contains("LimitMEMLOCK="),
-            "{memory}"
-        );
+        assert!(memory.contains("64 KiB") && memory.contains("LimitMEMLOCK="), "{memory}");
         let old = RingError::KernelTooOld { found: (5, 15) }.to_string();
         assert!(old.contains("5.15") && old.contains("6.1"), "{old}");
     }

@@ -76,15 +76,8 @@ impl Slots {
             index
         } else {
             let index = u32::try_from(self.slots.len()).expect("bounded by the assertion below");
-            assert!(
-                index <= Operation::INDEX_MAX,
-                "too many operations in flight"
-            );
-            self.slots.push(Slot {
-                generation: 0,
-                token,
-                state,
-            });
+            assert!(index <= Operation::INDEX_MAX, "too many operations in flight");
+            self.slots.push(Slot { generation: 0, token, state });
             index
         };
         Operation::new(kind, index, self.slots[position(index)].generation)
@@ -137,14 +130,8 @@ impl Lanes {
     /// Refuses a second operation in the same direction: two sends in flight could interleave
     /// their bytes, and two receives would tear a message apart.
     pub(super) fn assert_free(&self, descriptor: RawFd, lane: Lane) {
-        let occupant = self
-            .lanes
-            .get(number(descriptor))
-            .and_then(|lanes| lanes[lane as usize]);
-        assert!(
-            occupant.is_none(),
-            "descriptor {descriptor} is busy with {occupant:?}"
-        );
+        let occupant = self.lanes.get(number(descriptor)).and_then(|lanes| lanes[lane as usize]);
+        assert!(occupant.is_none(), "descriptor {descriptor} is busy with {occupant:?}");
     }
 
     pub(super) fn occupy(&mut self, descriptor: RawFd, lane: Lane, operation: Operation) {
@@ -153,10 +140,7 @@ impl Lanes {
             self.lanes.resize(number + 1, [None; 2]);
         }
         let occupant = self.lanes[number][lane as usize].replace(operation);
-        assert!(
-            occupant.is_none(),
-            "descriptor {descriptor} is busy with {occupant:?}"
-        );
+        assert!(occupant.is_none(), "descriptor {descriptor} is busy with {occupant:?}");
     }
 
     /// Frees the lane, unless the descriptor was closed and its number has a new tenant.
@@ -169,10 +153,7 @@ impl Lanes {
 
     /// Forgets a descriptor that is being closed and says what is still in flight on it.
     pub(super) fn vacate(&mut self, descriptor: RawFd) -> [Option<Operation>; 2] {
-        self.lanes
-            .get_mut(number(descriptor))
-            .map(std::mem::take)
-            .unwrap_or_default()
+        self.lanes.get_mut(number(descriptor)).map(std::mem::take).unwrap_or_default()
     }
 }
 
@@ -188,10 +169,7 @@ fn number(descriptor: RawFd) -> usize {
 mod tests {
     use super::{Kind, Lane, Lanes, Slots, State, Token};
 
-    const TOKEN: Token = Token {
-        slot: 3,
-        generation: 8,
-    };
+    const TOKEN: Token = Token { slot: 3, generation: 8 };
 
     #[test]
     fn a_reused_slot_does_not_answer_to_its_former_operation() {
@@ -225,11 +203,7 @@ mod tests {
         let new = slots.insert(Kind::Receive, TOKEN, State::Receive { descriptor: 9 });
         lanes.occupy(9, Lane::Inbound, new);
         lanes.release(9, Lane::Inbound, old);
-        assert_eq!(
-            lanes.vacate(9),
-            [Some(new), None],
-            "the old end leaves the new tenant alone"
-        );
+        assert_eq!(lanes.vacate(9), [Some(new), None], "the old end leaves the new tenant alone");
     }
 
     #[test]

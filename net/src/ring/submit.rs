@@ -41,11 +41,7 @@ impl Ring {
         let sends = mem::take(&mut self.sends_queued);
         if timeout == Some(Duration::ZERO) || sends == 0 {
             let completions = u32::from(timeout != Some(Duration::ZERO));
-            return self.submit_and_wait_for(Wait {
-                completions,
-                timeout,
-                gather: None,
-            });
+            return self.submit_and_wait_for(Wait { completions, timeout, gather: None });
         }
         // A send is complete as soon as the kernel has it, unless its socket is full: to wake up
         // for that alone would double the turns. What has not completed so is waited for only a
@@ -71,11 +67,7 @@ impl Ring {
             return self.submit_and_wait(timeout);
         }
         let completions = completions.max(1);
-        self.submit_and_wait_for(Wait {
-            completions,
-            timeout,
-            gather: Some(gather),
-        })
+        self.submit_and_wait_for(Wait { completions, timeout, gather: Some(gather) })
     }
 
     /// Queues entries, submitting in the middle if the queue is full. Nothing is ever lost.
@@ -91,9 +83,7 @@ impl Ring {
     /// Queues an entry whose success concerns nobody.
     pub(super) fn queue_detached(&mut self, entry: squeue::Entry, flags: Flags) {
         let operation = Operation::unowned(Kind::Detached, 0);
-        self.queue(Submission::Single(
-            entry.flags(flags).user_data(operation.user_data()),
-        ));
+        self.queue(Submission::Single(entry.flags(flags).user_data(operation.user_data())));
     }
 
     pub(super) fn write_entry(
@@ -122,10 +112,7 @@ impl Ring {
                 .rw_flags(flags)
                 .build()
         } else {
-            opcode::Write::new(file, start, length)
-                .offset(offset)
-                .rw_flags(flags)
-                .build()
+            opcode::Write::new(file, start, length).offset(offset).rw_flags(flags).build()
         }
     }
 
@@ -152,14 +139,7 @@ impl Ring {
                 continue;
             }
             self.backlog.push_front(submission);
-            if !self.enter(
-                Wait {
-                    completions: 0,
-                    timeout: None,
-                    gather: None,
-                },
-                false,
-            )? {
+            if !self.enter(Wait { completions: 0, timeout: None, gather: None }, false)? {
                 break;
             }
         }
@@ -177,14 +157,7 @@ impl Ring {
         if !(idle && wait.completions == 0) {
             // With a backlog left the kernel is short of memory or of completion space: reaping
             // is what helps, not waiting.
-            let wait = if self.backlog.is_empty() {
-                wait
-            } else {
-                Wait {
-                    completions: 0,
-                    ..wait
-                }
-            };
+            let wait = if self.backlog.is_empty() { wait } else { Wait { completions: 0, ..wait } };
             self.enter(wait, true)?;
         }
         if self.link_cut {
@@ -244,18 +217,14 @@ impl Ring {
 /// What remains to be sent of a buffer.
 pub(super) fn send_entry(send: &SendState) -> squeue::Entry {
     let rest = &send.buffer[send.sent..];
-    let length = u32::try_from(rest.len())
-        .unwrap_or(SEND_BYTES_MAX)
-        .min(SEND_BYTES_MAX);
+    let length = u32::try_from(rest.len()).unwrap_or(SEND_BYTES_MAX).min(SEND_BYTES_MAX);
     opcode::Send::new(types::Fd(send.descriptor), rest.as_ptr(), length)
         .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
         .build()
 }
 
 pub(super) fn data_sync_entry(file: types::Fd) -> squeue::Entry {
-    opcode::Fsync::new(file)
-        .flags(types::FsyncFlags::DATASYNC)
-        .build()
+    opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build()
 }
 
 /// How long a wait that counts on sends may last before it is asked again.

@@ -60,10 +60,7 @@ impl fmt::Display for LogFailure {
         match self {
             Self::Write(error) => write!(formatter, "log write failed: {error}"),
             Self::Short { written, length } => {
-                write!(
-                    formatter,
-                    "log write failed: {written} of {length} bytes written"
-                )
+                write!(formatter, "log write failed: {written} of {length} bytes written")
             }
             Self::Sync(error) => write!(formatter, "log fdatasync failed: {error}"),
         }
@@ -100,10 +97,7 @@ impl Ring {
         mut buffer: LogBuffer,
     ) -> Result<(LogBuffer, SyncProbe), LogFailure> {
         assert_eq!(self.in_flight(), 0, "the probe needs the ring for itself");
-        assert!(
-            buffer.bytes.len() >= SAMPLE_BYTES,
-            "a sample is {SAMPLE_BYTES} bytes"
-        );
+        assert!(buffer.bytes.len() >= SAMPLE_BYTES, "a sample is {SAMPLE_BYTES} bytes");
         let mut data_sync_writes = Vec::with_capacity(SAMPLES);
         let mut writes_then_sync = Vec::with_capacity(SAMPLES);
         // The first round warms up; alternating spreads the disk's moods evenly.
@@ -143,14 +137,7 @@ impl Ring {
         primitive: SyncPrimitive,
     ) -> Result<(LogBuffer, Duration), LogFailure> {
         let start = Instant::now();
-        self.write_log(
-            file,
-            Token::default(),
-            buffer,
-            offset,
-            SAMPLE_BYTES,
-            primitive,
-        );
+        self.write_log(file, Token::default(), buffer, offset, SAMPLE_BYTES, primitive);
         loop {
             self.submit_and_wait(None).map_err(LogFailure::Write)?;
             while let Some(completion) = self.next_completion() {
@@ -167,10 +154,7 @@ pub const PROBE_BYTES: u64 = 16 * 4096;
 const SAMPLES: usize = 16;
 const SAMPLE_BYTES: usize = 4096;
 
-const _: () = assert!(
-    SAMPLES * SAMPLE_BYTES == 16 * 4096,
-    "PROBE_BYTES covers all samples"
-);
+const _: () = assert!(SAMPLES * SAMPLE_BYTES == 16 * 4096, "PROBE_BYTES covers all samples");
 
 fn median_micros(times: &mut [Duration]) -> u64 {
     times.sort_unstable();

@@ -42,10 +42,7 @@ pub(super) enum Kind {
 impl Operation {
     pub(super) fn new(kind: Kind, index: u32, generation: u64) -> Self {
         assert!(index <= Self::INDEX_MAX, "an operation index has 24 bits");
-        assert!(
-            generation <= Self::GENERATION_MAX,
-            "an operation generation has 36 bits"
-        );
+        assert!(generation <= Self::GENERATION_MAX, "an operation generation has 36 bits");
         Self((kind as u64) << KIND_SHIFT | generation << GENERATION_SHIFT | u64::from(index))
     }
 
@@ -106,13 +103,7 @@ impl Operation {
 
 impl fmt::Debug for Operation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{:?}#{}.{}",
-            self.kind(),
-            self.index(),
-            self.generation()
-        )
+        write!(formatter, "{:?}#{}.{}", self.kind(), self.index(), self.generation())
     }
 }
 

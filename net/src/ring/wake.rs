@@ -38,9 +38,7 @@ impl Ring {
     pub fn wake_target(&self) -> io::Result<WakeTarget> {
         // SAFETY: the ring owns this descriptor and outlives the borrow.
         let descriptor = unsafe { BorrowedFd::borrow_raw(self.io.0.as_raw_fd()) };
-        Ok(WakeTarget {
-            descriptor: Arc::new(descriptor.try_clone_to_owned()?),
-        })
+        Ok(WakeTarget { descriptor: Arc::new(descriptor.try_clone_to_owned()?) })
     }
 
     /// Queues a message that makes another ring report [`Completion::Woken`] with `value`.
@@ -80,9 +78,7 @@ impl Ring {
 
     pub(super) fn on_waker(&mut self, done: Operation, result: i32) -> Option<Completion<'static>> {
         let (_, state) = self.slots.remove(done);
-        let State::Waker { count } = state else {
-            panic!("a waker has a waker's state")
-        };
+        let State::Waker { count } = state else { panic!("a waker has a waker's state") };
         if self.closing {
             return None;
         }

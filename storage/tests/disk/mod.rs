@@ -19,42 +19,22 @@ impl Disk {
     /// Carries out one operation wholly.
     pub(crate) fn perform(&mut self, operation: DiskOp) -> DiskDone {
         match operation {
-            DiskOp::Write {
-                segment,
-                offset,
-                length,
-                buffer,
-            } => {
+            DiskOp::Write { segment, offset, length, buffer } => {
                 let offset_bytes = usize::try_from(offset).unwrap();
                 let length = usize::try_from(length).unwrap();
                 assert!(offset_bytes.is_multiple_of(LOG_BLOCK_BYTES));
                 assert!(length.is_multiple_of(LOG_BLOCK_BYTES) && length > 0);
-                let file = self
-                    .files
-                    .get_mut(&segment)
-                    .expect("a segment is prepared first");
+                let file = self.files.get_mut(&segment).expect("a segment is prepared first");
                 file[offset_bytes..offset_bytes + length].copy_from_slice(&buffer.bytes[..length]);
-                DiskDone::Write {
-                    segment,
-                    offset,
-                    buffer,
-                }
+                DiskDone::Write { segment, offset, buffer }
             }
-            DiskOp::PrepareSegment {
-                segment,
-                bytes,
-                recycle,
-            } => {
+            DiskOp::PrepareSegment { segment, bytes, recycle } => {
                 let bytes = usize::try_from(bytes).unwrap();
                 let content = match recycle {
                     Some(old) => self.files.remove(&old).expect("a recycled file exists"),
                     None => vec![0; bytes],
                 };
-                assert_eq!(
-                    content.len(),
-                    bytes,
-                    "a recycled file has the size of a new one"
-                );
+                assert_eq!(content.len(), bytes, "a recycled file has the size of a new one");
                 let before = self.files.insert(segment, content);
                 assert!(before.is_none(), "a segment is prepared once");
                 DiskDone::PrepareSegment { segment }
@@ -70,23 +50,11 @@ impl Disk {
     /// for the next boot.
     pub(crate) fn lose_power(&mut self, operation: DiskOp, random: &mut Prng) -> Option<LogBuffer> {
         match operation {
-            DiskOp::Write {
-                segment,
-                offset,
-                length,
-                buffer,
-            } => {
-                let file = self
-                    .files
-                    .get_mut(&segment)
-                    .expect("a segment is prepared first");
+            DiskOp::Write { segment, offset, length, buffer } => {
+                let file = self.files.get_mut(&segment).expect("a segment is prepared first");
                 let start = usize::try_from(offset).unwrap();
                 let length = usize::try_from(length).unwrap();
-                let sector = if random.chance(1, 2) {
-                    512
-                } else {
-                    LOG_BLOCK_BYTES
-                };
+                let sector = if random.chance(1, 2) { 512 } else { LOG_BLOCK_BYTES };
                 let kept = random.below(5);
                 for at in (0..length).step_by(sector) {
                     // All, nothing, or any part of it.
@@ -95,15 +63,10 @@ impl Disk {
                         target.copy_from_slice(&buffer.bytes[at..at + sector]);
                     }
                 }
-                self.cut
-                    .push((segment, start, buffer.bytes[..length].to_vec()));
+                self.cut.push((segment, start, buffer.bytes[..length].to_vec()));
                 Some(buffer)
             }
-            DiskOp::PrepareSegment {
-                segment,
-                bytes,
-                recycle: None,
-            } => {
+            DiskOp::PrepareSegment { segment, bytes, recycle: None } => {
                 if random.chance(1, 2) {
                     let bytes = usize::try_from(random.below(bytes + 1)).unwrap();
                     self.files.insert(segment, vec![0; bytes]);
@@ -129,9 +92,6 @@ impl Disk {
     }
 
     pub(crate) fn segments(&self) -> Vec<(SegmentId, &[u8])> {
-        self.files
-            .iter()
-            .map(|(id, bytes)| (*id, bytes.as_slice()))
-            .collect()
+        self.files.iter().map(|(id, bytes)| (*id, bytes.as_slice())).collect()
     }
 }

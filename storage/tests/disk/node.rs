@@ -108,17 +108,12 @@ impl Outcome {
     /// Where the log stands: at the last entry, or at the snapshot before it.
     pub(crate) fn tail(&self) -> (Zxid, ChainHash) {
         let installed = (Zxid(self.snapshot.zxid), ChainHash(self.snapshot.hash));
-        self.entries
-            .last()
-            .map_or(installed, |entry| (entry.zxid(), entry.hash()))
+        self.entries.last().map_or(installed, |entry| (entry.zxid(), entry.hash()))
     }
 
     /// What is left to replay on top of a snapshot.
     pub(crate) fn entries_after(&self, base: &SnapshotReference) -> Vec<Entry> {
-        let later = self
-            .entries
-            .iter()
-            .filter(|entry| entry.zxid().0 > base.zxid);
+        let later = self.entries.iter().filter(|entry| entry.zxid().0 > base.zxid);
         later.cloned().collect()
     }
 }
@@ -153,10 +148,7 @@ impl Node {
     /// Starts with another number of cores and another placement.
     pub(crate) fn boot(&mut self, recovered: &Recovered) {
         let cores = 1 + usize::try_from(self.random.below(3)).unwrap();
-        let config = WalConfig {
-            segment_bytes: SEGMENT_BYTES,
-            seal_delay: Duration::from_ms(5),
-        };
+        let config = WalConfig { segment_bytes: SEGMENT_BYTES, seal_delay: Duration::from_ms(5) };
         let mut checkpoints: Vec<Vec<Checkpoint>> = vec![Vec::new(); cores];
         self.places.clear();
         for (&shard, found) in &recovered.shards {
@@ -231,14 +223,12 @@ impl Node {
     /// The power goes; the logs are gone, and their operations were done in part.
     pub(crate) fn crash(&mut self) {
         self.counters.crashes += 1;
-        for (mut wal, mut pending) in std::mem::take(&mut self.wals)
-            .into_iter()
-            .zip(std::mem::take(&mut self.pending))
+        for (mut wal, mut pending) in
+            std::mem::take(&mut self.wals).into_iter().zip(std::mem::take(&mut self.pending))
         {
             pending.extend(std::iter::from_fn(|| wal.next_op()));
             for operation in pending {
-                self.memory
-                    .extend(self.disk.lose_power(operation, &mut self.random));
+                self.memory.extend(self.disk.lose_power(operation, &mut self.random));
             }
             self.memory.extend(wal.into_buffers());
         }
@@ -260,10 +250,7 @@ impl Node {
         }
         let place = usize::try_from(self.random.below(self.pending[core].len() as u64)).unwrap();
         let operation = self.pending[core].remove(place);
-        if let DiskOp::Write {
-            segment, offset: 0, ..
-        } = &operation
-        {
+        if let DiskOp::Write { segment, offset: 0, .. } = &operation {
             self.counters.rolled += u64::from(segment.number > 1);
         }
         let done: DiskDone = self.disk.perform(operation);
@@ -290,12 +277,8 @@ impl Node {
         if !self.wals.iter().all(Wal::is_open) {
             return;
         }
-        let checkpoints: Vec<_> = self
-            .wals
-            .iter()
-            .flat_map(Wal::durable_checkpoints)
-            .copied()
-            .collect();
+        let checkpoints: Vec<_> =
+            self.wals.iter().flat_map(Wal::durable_checkpoints).copied().collect();
         let current = self.wals.iter().flat_map(Wal::segments).cloned();
         let segments: Vec<_> = self.older.iter().cloned().chain(current).collect();
         let retention = retain(&Holdings {
@@ -319,10 +302,7 @@ impl Node {
 
     fn promise(&mut self, shard: ShardId, count: usize) {
         let history = self.histories.get_mut(&shard).unwrap();
-        assert!(
-            count <= history.records.len(),
-            "only what was appended is promised"
-        );
+        assert!(count <= history.records.len(), "only what was appended is promised");
         history.promised = history.promised.max(count);
     }
 
@@ -350,25 +330,12 @@ impl Node {
             }
             let peer = ServerId(1 + u8::try_from(self.random.below(2)).unwrap());
             let core = self.places[&shard];
-            let link = LinkId {
-                peer,
-                core: CoreId(u8::try_from(core).unwrap()),
-                incarnation: 1,
-            };
+            let link = LinkId { peer, core: CoreId(u8::try_from(core).unwrap()), incarnation: 1 };
             let cumulative = self.random.chance(1, 2);
-            riders.push(Rider {
-                link,
-                cumulative,
-                frame,
-            });
+            riders.push(Rider { link, cumulative, frame });
         }
         let wal = &mut self.wals[self.places[&shard]];
-        wal.append(Append {
-            shard,
-            sequence: Sequence(count),
-            record,
-            riders,
-        });
+        wal.append(Append { shard, sequence: Sequence(count), record, riders });
         self.counters.spilled += u64::from(wal.backlog_bytes() > 0);
     }
 
@@ -378,14 +345,10 @@ impl Node {
         let (tail, hash) = outcome.tail();
         let choice = self.random.below(20);
         if choice == 0 || outcome.accepted == 0 {
-            return Record::Control(Control::AcceptedEpoch {
-                epoch: outcome.accepted + 1,
-            });
+            return Record::Control(Control::AcceptedEpoch { epoch: outcome.accepted + 1 });
         }
         if choice == 1 && outcome.current < outcome.accepted {
-            return Record::Control(Control::CurrentEpoch {
-                epoch: outcome.accepted,
-            });
+            return Record::Control(Control::CurrentEpoch { epoch: outcome.accepted });
         }
         if choice == 2 && !outcome.entries.is_empty() {
             let back = self.random.below(4).min(outcome.entries.len() as u64 - 1);
@@ -412,10 +375,7 @@ impl Node {
             }
         }
         if choice == 5 && self.random.chance(1, 4) && outcome.accepted > 0 {
-            let from = tail
-                .0
-                .saturating_sub(self.random.below(5))
-                .max(history.noted);
+            let from = tail.0.saturating_sub(self.random.below(5)).max(history.noted);
             let zxid = Zxid(from).max(Zxid::new(Epoch(outcome.accepted), 0));
             return Record::Control(Control::Install {
                 zxid: zxid.0 + self.random.below(5),

@@ -20,9 +20,7 @@ fn main() -> ExitCode {
             seed.parse().ok().map(|seed| one(seed, trace))
         }
         (None, Some(range)) => {
-            let threads = value("--threads")
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(2);
+            let threads = value("--threads").and_then(|text| text.parse().ok()).unwrap_or(2);
             parse_range(range).map(|(from, to)| many(from, to, threads))
         }
         _ => None,
@@ -31,10 +29,7 @@ fn main() -> ExitCode {
         Some(Ok(true)) => ExitCode::SUCCESS,
         Some(Ok(false) | Err(_)) => ExitCode::FAILURE,
         None => {
-            let _ = writeln!(
-                io::stderr(),
-                "sim --seed N [--trace] | --seeds A..B [--threads T]"
-            );
+            let _ = writeln!(io::stderr(), "sim --seed N [--trace] | --seeds A..B [--threads T]");
             ExitCode::from(2)
         }
     }

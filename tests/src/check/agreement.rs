@@ -70,36 +70,23 @@ pub struct Place {
 
 impl Agreement {
     pub fn new(voters: usize) -> Self {
-        Self {
-            voters,
-            shards: BTreeMap::new(),
-            mirrors: BTreeMap::new(),
-        }
+        Self { voters, shards: BTreeMap::new(), mirrors: BTreeMap::new() }
     }
 
     pub fn on_append(&mut self, node: u8, append: &Append, now: Moment) {
         let mirror = self.mirrors.entry((node, append.shard)).or_default();
-        assert_eq!(
-            append.sequence, mirror.next,
-            "NoHole: records of shard {}",
-            append.shard
-        );
+        assert_eq!(append.sequence, mirror.next, "NoHole: records of shard {}", append.shard);
         mirror.next = append.sequence.next();
         let truncates = match &append.record {
             Record::Entry(entry) => {
                 mirror.push(node, entry);
                 let history = self.shards.entry(append.shard).or_default();
-                history
-                    .proposed
-                    .entry((entry.zxid(), entry.hash()))
-                    .or_insert(now);
+                history.proposed.entry((entry.zxid(), entry.hash())).or_insert(now);
                 false
             }
             Record::Control(control) => mirror.control(node, control),
         };
-        mirror
-            .in_flight
-            .push_back((append.sequence, mirror.end, truncates));
+        mirror.in_flight.push_back((append.sequence, mirror.end, truncates));
         if let Record::Control(Control::Truncate { zxid, .. }) = append.record {
             self.check_truncation(node, append.shard, Zxid(zxid));
         }
@@ -107,10 +94,7 @@ impl Agreement {
 
     /// Storage says that a node's log is durable up to a record.
     pub fn on_durable(&mut self, node: u8, mark: LogMark) {
-        let mirror = self
-            .mirrors
-            .get_mut(&(node, mark.shard))
-            .expect("it was appended to");
+        let mirror = self.mirrors.get_mut(&(node, mark.shard)).expect("it was appended to");
         while let Some(&(sequence, place, _)) = mirror.in_flight.front() {
             if sequence > mark.sequence {
                 break;
@@ -130,14 +114,8 @@ impl Agreement {
         now: Moment,
         sometimes: &mut Sometimes,
     ) {
-        let mirror = self
-            .mirrors
-            .get_mut(&(node, shard))
-            .expect("a node commits what it has");
-        assert!(
-            zxid <= mirror.end.tail,
-            "n{node} commits {zxid}, which it does not have"
-        );
+        let mirror = self.mirrors.get_mut(&(node, shard)).expect("a node commits what it has");
+        assert!(zxid <= mirror.end.tail, "n{node} commits {zxid}, which it does not have");
         let from = mirror.committed;
         mirror.committed = from.max(zxid);
         let start = mirror.entries.partition_point(|entry| entry.zxid() <= from);
@@ -158,10 +136,7 @@ impl Agreement {
     ) {
         let history = self.shards.entry(shard).or_default();
         let leader = *history.leaders.entry(epoch).or_insert(node);
-        assert_eq!(
-            leader, node,
-            "Leadership2: shard {shard} has two leaders of epoch {epoch}"
-        );
+        assert_eq!(leader, node, "Leadership2: shard {shard} has two leaders of epoch {epoch}");
         sometimes.hit(State::Elected);
         if history.leaders.len() > 1 {
             sometimes.hit(State::LeaderChanged);
@@ -199,9 +174,7 @@ impl Agreement {
             );
         }
         let history = self.shards.entry(shard).or_default();
-        let kept = history
-            .entries
-            .partition_point(|one| one.entry.zxid() <= was.tail);
+        let kept = history.entries.partition_point(|one| one.entry.zxid() <= was.tail);
         if let Some(last) = history.entries[..kept].last() {
             let had = mirror.find(last.entry.zxid()) == Some(last.entry.hash());
             assert!(
@@ -210,10 +183,7 @@ impl Agreement {
                 last.entry.zxid()
             );
         }
-        let known = history
-            .entries
-            .last()
-            .map_or(Zxid::ZERO, |last| last.entry.zxid());
+        let known = history.entries.last().map_or(Zxid::ZERO, |last| last.entry.zxid());
         assert!(
             restored.committed <= known,
             "n{node} starts with {} committed, and the cluster has {known}",
@@ -230,16 +200,13 @@ impl Agreement {
     /// What is durable on a node, and the longest log that ever was.
     pub fn durable(&self, node: u8, shard: ShardId) -> (Place, Zxid) {
         let mirror = self.mirrors.get(&(node, shard));
-        mirror.map_or((Place::default(), Zxid::ZERO), |mirror| {
-            (mirror.durable, mirror.durable_high)
-        })
+        mirror
+            .map_or((Place::default(), Zxid::ZERO), |mirror| (mirror.durable, mirror.durable_high))
     }
 
     /// The end of a node's log, and whether anything of it is not committed there.
     pub fn has_pending(&self, node: u8, shard: ShardId) -> bool {
-        self.mirrors
-            .get(&(node, shard))
-            .is_some_and(|mirror| mirror.committed < mirror.end.tail)
+        self.mirrors.get(&(node, shard)).is_some_and(|mirror| mirror.committed < mirror.end.tail)
     }
 
     pub fn history(&self, shard: ShardId) -> Option<&History> {
@@ -247,10 +214,7 @@ impl Agreement {
     }
 
     pub fn committed(&self, shard: ShardId) -> Zxid {
-        let last = self
-            .shards
-            .get(&shard)
-            .and_then(|history| history.entries.last());
+        let last = self.shards.get(&shard).and_then(|history| history.entries.last());
         last.map_or(Zxid::ZERO, |last| last.entry.zxid())
     }
 
@@ -263,9 +227,7 @@ impl Agreement {
         sometimes: &mut Sometimes,
     ) {
         let history = self.shards.get_mut(&shard).expect("it was proposed");
-        let place = history
-            .entries
-            .partition_point(|one| one.entry.zxid() < entry.zxid());
+        let place = history.entries.partition_point(|one| one.entry.zxid() < entry.zxid());
         if let Some(known) = history.entries.get(place) {
             assert_eq!(
                 (known.entry.zxid(), known.entry.hash()),
@@ -276,20 +238,12 @@ impl Agreement {
         }
         let last = history.entries.last();
         let hash = last.map_or(ChainHash::default(), |last| last.entry.hash());
-        assert_eq!(
-            entry.previous(),
-            hash,
-            "PrefixConsistency: {entry:?} follows something else"
-        );
+        assert_eq!(entry.previous(), hash, "PrefixConsistency: {entry:?} follows something else");
         if entry.zxid().epoch().0 < self.mirrors[&(node, shard)].end.current {
             sometimes.hit(State::InheritedCommitted);
         }
         let proposed = history.proposed[&(entry.zxid(), entry.hash())];
-        history.entries.push(Committed {
-            entry: entry.clone(),
-            proposed,
-            committed: now,
-        });
+        history.entries.push(Committed { entry: entry.clone(), proposed, committed: now });
         let holders = self.mirrors.iter().filter(|((_, of), mirror)| {
             *of == shard
                 && mirror.durable.tail >= entry.zxid()
@@ -304,10 +258,7 @@ impl Agreement {
 
     fn check_truncation(&self, node: u8, shard: ShardId, to: Zxid) {
         let committed = self.mirrors[&(node, shard)].committed;
-        assert!(
-            to >= committed,
-            "n{node} truncates to {to}, below its own commit {committed}"
-        );
+        assert!(to >= committed, "n{node} truncates to {to}, below its own commit {committed}");
     }
 }
 
@@ -334,17 +285,10 @@ impl Mirror {
 
     fn push(&mut self, node: u8, entry: &Entry) {
         let (tail, zxid) = (self.end.tail, entry.zxid());
-        assert_eq!(
-            entry.previous(),
-            self.end.hash,
-            "HashChain: n{node} appends {entry:?}"
-        );
+        assert_eq!(entry.previous(), self.end.hash, "HashChain: n{node} appends {entry:?}");
         let continues = zxid.epoch() == tail.epoch() && zxid.counter() == tail.counter() + 1;
         let begins = zxid.epoch() > tail.epoch() && zxid.counter() == 1;
-        assert!(
-            continues || begins,
-            "NoHole: n{node} appends {entry:?} behind {tail}"
-        );
+        assert!(continues || begins, "NoHole: n{node} appends {entry:?} behind {tail}");
         self.entries.push(entry.clone());
         self.end.tail = zxid;
         self.end.hash = entry.hash();
@@ -354,21 +298,12 @@ impl Mirror {
     fn control(&mut self, node: u8, control: &Control) -> bool {
         match *control {
             Control::AcceptedEpoch { epoch } => {
-                assert!(
-                    epoch >= self.end.accepted,
-                    "EpochMonotone: n{node} accepts {epoch}"
-                );
+                assert!(epoch >= self.end.accepted, "EpochMonotone: n{node} accepts {epoch}");
                 self.end.accepted = epoch;
             }
             Control::CurrentEpoch { epoch } => {
-                assert!(
-                    epoch >= self.end.current,
-                    "EpochMonotone: n{node} enters {epoch}"
-                );
-                assert!(
-                    epoch <= self.end.accepted,
-                    "EpochMonotone: n{node} enters {epoch}"
-                );
+                assert!(epoch >= self.end.current, "EpochMonotone: n{node} enters {epoch}");
+                assert!(epoch <= self.end.accepted, "EpochMonotone: n{node} enters {epoch}");
                 self.end.current = epoch;
             }
             Control::Truncate { zxid, hash } => {

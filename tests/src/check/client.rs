@@ -88,25 +88,16 @@ impl<'a> Replay<'a> {
         let is_write = operation.ask.is_write();
         match &operation.outcome {
             Outcome::Unknown if is_write => {
-                self.unknown
-                    .entry(operation.session)
-                    .or_default()
-                    .push(index);
+                self.unknown.entry(operation.session).or_default().push(index);
             }
-            Outcome::Done {
-                zxid,
-                result: Ok(answer),
-            } if is_write && !is_refusal(answer) => {
+            Outcome::Done { zxid, result: Ok(answer) } if is_write && !is_refusal(answer) => {
                 let other = self.acknowledged.insert(*zxid, index);
                 assert!(other.is_none(), "two writes were acknowledged as {zxid}");
             }
-            Outcome::Done { result, .. } if is_write => {
-                if result
-                    .as_ref()
-                    .map_or_else(|&code| is_models(code), |_| true)
-                {
-                    self.refused.entry(operation.seen).or_default().push(index);
-                }
+            Outcome::Done { result, .. }
+                if is_write && result.as_ref().map_or_else(|&code| is_models(code), |_| true) =>
+            {
+                self.refused.entry(operation.seen).or_default().push(index);
             }
             Outcome::Done { zxid, .. } if is_read(&operation.ask) => {
                 self.reads.entry(*zxid).or_default().push(index);
@@ -129,10 +120,7 @@ impl<'a> Replay<'a> {
                     continue;
                 }
                 let expected = self.model.read(&operation.ask);
-                assert_eq!(
-                    *result, expected,
-                    "a read at {at} shows something else: {operation:?}"
-                );
+                assert_eq!(*result, expected, "a read at {at} shows something else: {operation:?}");
                 assert!(at >= operation.seen, "MonotonicRead: {operation:?}");
             }
         }
@@ -155,30 +143,16 @@ impl<'a> Replay<'a> {
             entry.zxid()
         );
         let operation = &self.history.operations[index];
-        let context = Context {
-            session,
-            zxid: entry.zxid(),
-            time_ms: txn.time_ms.to_native(),
-        };
+        let context = Context { session, zxid: entry.zxid(), time_ms: txn.time_ms.to_native() };
         let expected = self.model.write(&operation.ask, context);
         let Ok(answer) = &expected else {
-            panic!(
-                "{} is committed and should be {expected:?}: {operation:?}",
-                entry.zxid()
-            );
+            panic!("{} is committed and should be {expected:?}: {operation:?}", entry.zxid());
         };
-        assert!(
-            !is_refusal(answer),
-            "{} should fail: {operation:?}",
-            entry.zxid()
-        );
+        assert!(!is_refusal(answer), "{} should fail: {operation:?}", entry.zxid());
         if let Outcome::Done { result, .. } = &operation.outcome {
             let told = result.as_ref().map(comparable);
             let should = expected.as_ref().map(comparable);
-            assert_eq!(
-                told, should,
-                "a write was answered otherwise: {operation:?}"
-            );
+            assert_eq!(told, should, "a write was answered otherwise: {operation:?}");
         }
     }
 
@@ -192,14 +166,8 @@ impl<'a> Replay<'a> {
     ) -> usize {
         if let Some(index) = self.acknowledged.remove(&zxid) {
             let operation = &self.history.operations[index];
-            assert_eq!(
-                operation.session, session,
-                "{zxid} is another session's: {operation:?}"
-            );
-            assert!(
-                is_same(&operation.ask, txn),
-                "{zxid} is another write: {operation:?}"
-            );
+            assert_eq!(operation.session, session, "{zxid} is another session's: {operation:?}");
+            assert!(is_same(&operation.ask, txn), "{zxid} is another write: {operation:?}");
             return index;
         }
         let (history, model) = (self.history, &self.model);
@@ -207,24 +175,12 @@ impl<'a> Replay<'a> {
         // Deletes of one path may differ in the version that they expect only.
         let fits = |&index: &usize| {
             let ask = &history.operations[index].ask;
-            let context = Context {
-                session,
-                zxid,
-                time_ms: 0,
-            };
-            let accepted = || {
-                model
-                    .clone()
-                    .write(ask, context)
-                    .is_ok_and(|it| !is_refusal(&it))
-            };
+            let context = Context { session, zxid, time_ms: 0 };
+            let accepted = || model.clone().write(ask, context).is_ok_and(|it| !is_refusal(&it));
             is_same(ask, txn) && accepted()
         };
         let place = candidates.iter().position(fits).unwrap_or_else(|| {
-            panic!(
-                "{zxid} of {session} was sent by nobody, or twice: {}",
-                describe(txn)
-            )
+            panic!("{zxid} of {session} was sent by nobody, or twice: {}", describe(txn))
         });
         sometimes.hit(State::UnknownHappened);
         candidates.remove(place)
@@ -250,10 +206,7 @@ impl<'a> Replay<'a> {
             ArchivedOperation::SessionPurge { session, paths, .. } => {
                 let session = SessionId(session.to_native());
                 for path in paths.iter() {
-                    assert!(
-                        self.closing.contains(&session),
-                        "S4: {path} goes before {session}"
-                    );
+                    assert!(self.closing.contains(&session), "S4: {path} goes before {session}");
                     assert_eq!(
                         self.model.owner(path),
                         Some(session),
@@ -312,11 +265,7 @@ impl<'a> Replay<'a> {
                 "a write was refused otherwise than at any state up to {zxid}: {operation:?}"
             );
             // The zxid does not matter for a refusal, nor the time.
-            let context = Context {
-                session: operation.session,
-                zxid: at,
-                time_ms: 0,
-            };
+            let context = Context { session: operation.session, zxid: at, time_ms: 0 };
             model.clone().write(&operation.ask, context) != *result
         });
     }
@@ -340,10 +289,7 @@ fn real_time(history: &History) {
     let mut sent = Vec::new();
     let mut done = Vec::new();
     for operation in history.operations.iter().filter(|one| one.ask.is_write()) {
-        if let Outcome::Done {
-            zxid,
-            result: Ok(answer),
-        } = &operation.outcome
+        if let Outcome::Done { zxid, result: Ok(answer) } = &operation.outcome
             && !is_refusal(answer)
         {
             sent.push((operation.invoked, *zxid));
@@ -359,39 +305,22 @@ fn real_time(history: &History) {
             newest = newest.max(earlier);
             before.next();
         }
-        assert!(
-            zxid > newest,
-            "{zxid} was sent after {newest} had been acknowledged"
-        );
+        assert!(zxid > newest, "{zxid} was sent after {newest} had been acknowledged");
     }
 }
 
 /// What was acknowledged before a sync was sent is seen after it.
 fn syncs(history: &History) {
-    for sync in history
-        .operations
-        .iter()
-        .filter(|one| matches!(one.ask, Ask::Sync { .. }))
-    {
-        let Outcome::Done {
-            zxid,
-            result: Ok(_),
-        } = sync.outcome
-        else {
+    for sync in history.operations.iter().filter(|one| matches!(one.ask, Ask::Sync { .. })) {
+        let Outcome::Done { zxid, result: Ok(_) } = sync.outcome else {
             continue;
         };
         for write in history.operations.iter().filter(|one| one.ask.is_write()) {
-            if let Outcome::Done {
-                zxid: written,
-                result: Ok(answer),
-            } = &write.outcome
+            if let Outcome::Done { zxid: written, result: Ok(answer) } = &write.outcome
                 && !is_refusal(answer)
                 && write.done.is_some_and(|done| done < sync.invoked)
             {
-                assert!(
-                    zxid >= *written,
-                    "sync at {zxid} misses {written}: {sync:?}"
-                );
+                assert!(zxid >= *written, "sync at {zxid} misses {written}: {sync:?}");
             }
         }
     }

@@ -22,16 +22,10 @@ impl Claim {
     /// The claim of a message, if it makes one.
     pub fn of(message: &ArchivedPeerMessage) -> Option<Self> {
         Some(match message {
-            ArchivedPeerMessage::LeaderInfo { epoch, .. } => Self {
-                accepted: epoch.to_native(),
-                ..Self::default()
-            },
-            ArchivedPeerMessage::AckEpoch {
-                epoch,
-                current_epoch,
-                tail,
-                ..
-            } => Self {
+            ArchivedPeerMessage::LeaderInfo { epoch, .. } => {
+                Self { accepted: epoch.to_native(), ..Self::default() }
+            }
+            ArchivedPeerMessage::AckEpoch { epoch, current_epoch, tail, .. } => Self {
                 accepted: epoch.to_native(),
                 current: current_epoch.to_native(),
                 tail: Zxid(tail.zxid.to_native()),
@@ -71,10 +65,7 @@ pub fn on_message(
         "AckImpliesDurable: n{node} claims {claim:?} in shard {shard}, and has {durable:?}"
     );
     checks.acknowledgements += 1;
-    if checks
-        .acknowledgements
-        .is_multiple_of(checks.crash_check_every)
-    {
+    if checks.acknowledgements.is_multiple_of(checks.crash_check_every) {
         // A truncation may follow the acknowledged entry in the same batch: then the claim was true
         // and is void, and there is nothing to compare.
         let expected = claim.tail.min(durable.tail);

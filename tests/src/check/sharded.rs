@@ -22,9 +22,7 @@ use crate::sometimes::{Sometimes, State};
 pub fn check(history: &History, agreement: &Agreement, map: ShardMap, sometimes: &mut Sometimes) {
     for shard in map.shards() {
         let mut replay = Replay::new(history, map, shard);
-        let entries = agreement
-            .history(shard)
-            .map_or(&[][..], |log| log.entries.as_slice());
+        let entries = agreement.history(shard).map_or(&[][..], |log| log.entries.as_slice());
         replay.advance();
         for committed in entries {
             if committed.entry.kind() == EntryKind::Txn {
@@ -90,36 +88,23 @@ impl<'a> Replay<'a> {
         let is_write = operation.ask.is_write();
         let told = match &operation.outcome {
             Outcome::Unknown if is_write => {
-                self.unknown
-                    .entry(operation.session)
-                    .or_default()
-                    .push(index);
+                self.unknown.entry(operation.session).or_default().push(index);
                 return;
             }
-            Outcome::Done {
-                result: Ok(answer), ..
-            } if is_write && !is_refusal(answer) => {
+            Outcome::Done { result: Ok(answer), .. } if is_write && !is_refusal(answer) => {
                 if let Some(zxid) = written_at(answer) {
                     let other = self.acknowledged.insert(zxid, index);
                     assert!(other.is_none(), "two writes were acknowledged as {zxid}");
                 } else {
-                    self.unplaced
-                        .entry(operation.session)
-                        .or_default()
-                        .push(index);
+                    self.unplaced.entry(operation.session).or_default().push(index);
                 }
                 Told::Write(index)
             }
             Outcome::Done { result: Ok(_), .. } => Told::State(index),
-            Outcome::Done {
-                result: Err(code), ..
-            } if is_models(*code) => Told::State(index),
+            Outcome::Done { result: Err(code), .. } if is_models(*code) => Told::State(index),
             _ => return,
         };
-        self.told
-            .entry(operation.session)
-            .or_default()
-            .push_back(told);
+        self.told.entry(operation.session).or_default().push_back(told);
     }
 
     fn sort_sync(&mut self, map: ShardMap, sync: &Operation) {
@@ -129,10 +114,7 @@ impl<'a> Replay<'a> {
         let writes = acknowledged(self.history, map, self.shard);
         let floor = writes.filter(|(write, _)| write.done.is_some_and(|done| done < sync.invoked));
         let floor = floor.map(|(_, zxid)| zxid).max().unwrap_or(Zxid::ZERO);
-        self.told
-            .entry(sync.session)
-            .or_default()
-            .push_back(Told::Floor(floor));
+        self.told.entry(sync.session).or_default().push_back(Told::Floor(floor));
     }
 
     /// Explains as much of what sessions were told as this state explains.
@@ -146,11 +128,7 @@ impl<'a> Replay<'a> {
                     }
                     Told::Write(index) => {
                         let unplaced = self.unplaced.values().flatten();
-                        !self
-                            .acknowledged
-                            .values()
-                            .chain(unplaced)
-                            .any(|&open| open == index)
+                        !self.acknowledged.values().chain(unplaced).any(|&open| open == index)
                     }
                 };
                 if !explained {
@@ -171,32 +149,17 @@ impl<'a> Replay<'a> {
         if !txn.operations.iter().any(is_clients) {
             return;
         }
-        assert!(
-            !self.fenced.contains(&session),
-            "S2: {zxid} is written for {session}, fenced"
-        );
+        assert!(!self.fenced.contains(&session), "S2: {zxid} is written for {session}, fenced");
         let index = self.sender(zxid, session, txn, sometimes);
         let operation = &self.history.operations[index];
-        let context = Context {
-            session,
-            zxid,
-            time_ms: txn.time_ms.to_native(),
-        };
+        let context = Context { session, zxid, time_ms: txn.time_ms.to_native() };
         let expected = self.model.write(&operation.ask, context);
         let refused = expected.as_ref().map_or(true, is_refusal);
-        assert!(
-            !refused,
-            "{zxid} is committed and should be {expected:?}: {operation:?}"
-        );
+        assert!(!refused, "{zxid} is committed and should be {expected:?}: {operation:?}");
         if let Outcome::Done { result, .. } = &operation.outcome {
-            let (told, should) = (
-                result.as_ref().map(comparable),
-                expected.as_ref().map(comparable),
-            );
-            assert_eq!(
-                told, should,
-                "a write was answered otherwise: {operation:?}"
-            );
+            let (told, should) =
+                (result.as_ref().map(comparable), expected.as_ref().map(comparable));
+            assert_eq!(told, should, "a write was answered otherwise: {operation:?}");
         }
     }
 
@@ -212,29 +175,14 @@ impl<'a> Replay<'a> {
         let (history, model) = (self.history, &self.model);
         let fits = |&index: &usize| {
             let ask = &history.operations[index].ask;
-            let context = Context {
-                session,
-                zxid,
-                time_ms: 0,
-            };
-            let accepted = || {
-                model
-                    .clone()
-                    .write(ask, context)
-                    .is_ok_and(|it| !is_refusal(&it))
-            };
+            let context = Context { session, zxid, time_ms: 0 };
+            let accepted = || model.clone().write(ask, context).is_ok_and(|it| !is_refusal(&it));
             is_same(ask, txn) && accepted()
         };
         if let Some(index) = self.acknowledged.remove(&zxid) {
             let operation = &history.operations[index];
-            assert_eq!(
-                operation.session, session,
-                "{zxid} is another session's: {operation:?}"
-            );
-            assert!(
-                is_same(&operation.ask, txn),
-                "{zxid} is another write: {operation:?}"
-            );
+            assert_eq!(operation.session, session, "{zxid} is another session's: {operation:?}");
+            assert!(is_same(&operation.ask, txn), "{zxid} is another write: {operation:?}");
             return index;
         }
         let unplaced = self.unplaced.entry(session).or_default();
@@ -243,10 +191,7 @@ impl<'a> Replay<'a> {
         }
         let unknown = self.unknown.entry(session).or_default();
         let place = unknown.iter().position(fits).unwrap_or_else(|| {
-            panic!(
-                "{zxid} of {session} was sent by nobody, or twice: {}",
-                describe(txn)
-            )
+            panic!("{zxid} of {session} was sent by nobody, or twice: {}", describe(txn))
         });
         sometimes.hit(State::UnknownHappened);
         unknown.remove(place)
@@ -257,26 +202,16 @@ impl<'a> Replay<'a> {
             ArchivedOperation::SessionFence { session } => {
                 self.fenced.insert(SessionId(session.to_native()));
             }
-            ArchivedOperation::SessionPurge {
-                session,
-                paths,
-                last,
-            } => {
+            ArchivedOperation::SessionPurge { session, paths, last } => {
                 let session = SessionId(session.to_native());
                 for path in paths.iter() {
-                    assert!(
-                        self.fenced.contains(&session),
-                        "S4: {path} goes before {session}"
-                    );
+                    assert!(self.fenced.contains(&session), "S4: {path} goes before {session}");
                     let owner = self.model.owner(path);
                     assert_eq!(owner, Some(session), "{path} goes with another session");
                     self.model.purge(path, zxid);
                 }
                 let left = self.model.ephemerals_of(session);
-                assert!(
-                    !*last || left.is_empty(),
-                    "S3: {session} is over and leaves {left:?}"
-                );
+                assert!(!*last || left.is_empty(), "S3: {session} is over and leaves {left:?}");
             }
             _ => {}
         }
@@ -296,10 +231,7 @@ impl<'a> Replay<'a> {
                     }
                     Told::Floor(floor) => format!("a sync that shows {floor}"),
                 };
-                panic!(
-                    "no state of shard {} in {session}'s order explains {what}",
-                    self.shard
-                );
+                panic!("no state of shard {} in {session}'s order explains {what}", self.shard);
             }
         }
     }
@@ -311,11 +243,7 @@ fn is_told(model: &Model, at: Zxid, operation: &Operation) -> bool {
         return true;
     };
     if operation.ask.is_write() {
-        let context = Context {
-            session: operation.session,
-            zxid: at,
-            time_ms: 0,
-        };
+        let context = Context { session: operation.session, zxid: at, time_ms: 0 };
         model.clone().write(&operation.ask, context) == *result
     } else {
         model.read(&operation.ask) == *result
@@ -325,14 +253,9 @@ fn is_told(model: &Model, at: Zxid, operation: &Operation) -> bool {
 fn real_time(history: &History, map: ShardMap, shard: ShardId) {
     let writes: Vec<(&Operation, Zxid)> = acknowledged(history, map, shard).collect();
     for (late, zxid) in &writes {
-        let before = writes
-            .iter()
-            .filter(|(it, _)| it.done.is_some_and(|at| at < late.invoked));
+        let before = writes.iter().filter(|(it, _)| it.done.is_some_and(|at| at < late.invoked));
         let newest = before.map(|(_, zxid)| *zxid).max().unwrap_or(Zxid::ZERO);
-        assert!(
-            *zxid > newest,
-            "{zxid} was sent after {newest} had been acknowledged"
-        );
+        assert!(*zxid > newest, "{zxid} was sent after {newest} had been acknowledged");
     }
 }
 
@@ -343,17 +266,12 @@ fn acknowledged(
     shard: ShardId,
 ) -> impl Iterator<Item = (&Operation, Zxid)> {
     history.operations.iter().filter_map(move |operation| {
-        let Outcome::Done {
-            result: Ok(answer), ..
-        } = &operation.outcome
-        else {
+        let Outcome::Done { result: Ok(answer), .. } = &operation.outcome else {
             return None;
         };
         let is_write = operation.ask.is_write() && !is_refusal(answer);
         let here = is_write && shard_of(map, &operation.ask) == Some(shard);
-        here.then(|| written_at(answer))
-            .flatten()
-            .map(|zxid| (operation, zxid))
+        here.then(|| written_at(answer)).flatten().map(|zxid| (operation, zxid))
     })
 }
 
@@ -363,9 +281,7 @@ fn written_at(answer: &Answer) -> Option<Zxid> {
         Answer::Created { stat, .. } => Some(stat.czxid),
         Answer::Stat(stat) => Some(stat.mzxid),
         Answer::Multi(parts) => parts.iter().find_map(|part| match part {
-            Part::Created {
-                stat: Some(stat), ..
-            } => Some(stat.czxid),
+            Part::Created { stat: Some(stat), .. } => Some(stat.czxid),
             Part::Set(stat) => Some(stat.mzxid),
             _ => None,
         }),

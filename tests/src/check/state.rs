@@ -13,18 +13,12 @@ pub struct States {
 impl States {
     /// What a node reports of one shard.
     pub fn on_report(&mut self, node: u8, shard: ShardId, applied: Zxid, digest: u128) {
-        let before = self
-            .applied
-            .insert((node, shard), applied)
-            .unwrap_or_default();
+        let before = self.applied.insert((node, shard), applied).unwrap_or_default();
         assert!(
             applied >= before,
             "MonotonicRead: n{node} had applied {before}, and now {applied}, in shard {shard}"
         );
-        let (known, by) = *self
-            .digests
-            .entry((shard, applied))
-            .or_insert((digest, node));
+        let (known, by) = *self.digests.entry((shard, applied)).or_insert((digest, node));
         assert_eq!(
             known, digest,
             "StateDigest: n{by} and n{node} differ at {applied} in shard {shard}"

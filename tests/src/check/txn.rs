@@ -6,10 +6,7 @@ use pigeonhole_core::txn::{ArchivedOperation, ArchivedTxn};
 use crate::history::{Answer, Ask, Part};
 
 pub(crate) fn is_read(ask: &Ask) -> bool {
-    matches!(
-        ask,
-        Ask::Get { .. } | Ask::Exists { .. } | Ask::Children { .. }
-    )
+    matches!(ask, Ask::Get { .. } | Ask::Exists { .. } | Ask::Children { .. })
 }
 
 /// A multi is refused in its body.
@@ -40,10 +37,7 @@ pub(crate) fn comparable(answer: &Answer) -> Answer {
         return answer.clone();
     };
     let bare = |part: &Part| match part {
-        Part::Created { path, .. } => Part::Created {
-            path: path.clone(),
-            stat: None,
-        },
+        Part::Created { path, .. } => Part::Created { path: path.clone(), stat: None },
         other => other.clone(),
     };
     Answer::Multi(parts.iter().map(bare).collect())
@@ -62,31 +56,21 @@ pub(crate) fn is_clients(operation: &ArchivedOperation) -> bool {
 
 /// Whether a transaction is what a request asks for.
 pub(crate) fn is_same(ask: &Ask, txn: &ArchivedTxn) -> bool {
-    let operations: Vec<&ArchivedOperation> = txn
-        .operations
-        .iter()
-        .filter(|operation| is_clients(operation))
-        .collect();
+    let operations: Vec<&ArchivedOperation> =
+        txn.operations.iter().filter(|operation| is_clients(operation)).collect();
     let asks = match ask {
         Ask::Multi(asks) => asks.as_slice(),
         one => std::slice::from_ref(one),
     };
     asks.len() == operations.len()
-        && asks
-            .iter()
-            .zip(operations)
-            .all(|(ask, operation)| is_same_part(ask, operation))
+        && asks.iter().zip(operations).all(|(ask, operation)| is_same_part(ask, operation))
 }
 
 fn is_same_part(ask: &Ask, operation: &ArchivedOperation) -> bool {
     match (ask, operation) {
         (
             Ask::Create { path, data, mode },
-            ArchivedOperation::Create {
-                path: made,
-                data: held,
-                ..
-            },
+            ArchivedOperation::Create { path: made, data: held, .. },
         ) => {
             let named = if mode.is_sequential() {
                 made.starts_with(path.as_str())
@@ -95,14 +79,9 @@ fn is_same_part(ask: &Ask, operation: &ArchivedOperation) -> bool {
             };
             named && held.as_slice() == data.as_slice()
         }
-        (
-            Ask::Set { path, data, .. },
-            ArchivedOperation::SetData {
-                path: set,
-                data: held,
-                ..
-            },
-        ) => set.as_str() == path && held.as_slice() == data.as_slice(),
+        (Ask::Set { path, data, .. }, ArchivedOperation::SetData { path: set, data: held, .. }) => {
+            set.as_str() == path && held.as_slice() == data.as_slice()
+        }
         (Ask::Delete { path, .. }, ArchivedOperation::Delete { path: gone }) => {
             gone.as_str() == path
         }
@@ -118,9 +97,5 @@ pub(crate) fn describe(txn: &ArchivedTxn) -> String {
         ArchivedOperation::SetData { path, .. } => format!("set {path}"),
         _ => "other".to_owned(),
     };
-    txn.operations
-        .iter()
-        .map(name)
-        .collect::<Vec<_>>()
-        .join(", ")
+    txn.operations.iter().map(name).collect::<Vec<_>>().join(", ")
 }

@@ -30,9 +30,7 @@ struct Change {
 
 fn check_one(watch: &Watch, changes: &[Change]) {
     let start = changes.partition_point(|change| change.zxid <= watch.since);
-    let expected = changes[start..]
-        .iter()
-        .find(|change| concerns(watch, change));
+    let expected = changes[start..].iter().find(|change| concerns(watch, change));
     match (&watch.fired, expected) {
         (None, None) => {}
         (None, Some(change)) => {
@@ -46,10 +44,7 @@ fn check_one(watch: &Watch, changes: &[Change]) {
         }
         (Some(fired), None) => panic!("W1: nothing has changed, and {fired:?} came: {watch:?}"),
         (Some(fired), Some(change)) if watch.renewed => {
-            assert!(
-                fired.zxid >= change.zxid,
-                "W4: {fired:?} is too early: {watch:?}"
-            );
+            assert!(fired.zxid >= change.zxid, "W4: {fired:?} is too early: {watch:?}");
         }
         (Some(fired), Some(change)) => {
             assert_eq!(
@@ -57,10 +52,7 @@ fn check_one(watch: &Watch, changes: &[Change]) {
                 (change.zxid, change.kind),
                 "W2: another change was told: {watch:?}"
             );
-            assert!(
-                watch.seen < change.zxid,
-                "W2: the change was seen before: {watch:?}"
-            );
+            assert!(watch.seen < change.zxid, "W2: the change was seen before: {watch:?}");
         }
     }
 }
@@ -69,17 +61,11 @@ fn concerns(watch: &Watch, change: &Change) -> bool {
     watch.path == change.path
         && match watch.on {
             WatchOn::Data => {
-                matches!(
-                    change.kind,
-                    EventType::NodeDataChanged | EventType::NodeDeleted
-                )
+                matches!(change.kind, EventType::NodeDataChanged | EventType::NodeDeleted)
             }
             WatchOn::Exist => change.kind == EventType::NodeCreated,
             WatchOn::Child => {
-                matches!(
-                    change.kind,
-                    EventType::NodeChildrenChanged | EventType::NodeDeleted
-                )
+                matches!(change.kind, EventType::NodeChildrenChanged | EventType::NodeDeleted)
             }
         }
 }
@@ -95,11 +81,7 @@ fn changes(agreement: &Agreement) -> Vec<Change> {
         }
         let txn = Txn::view(entry.payload()).expect("what is committed can be read");
         let mut note = |path: &str, kind| {
-            changes.push(Change {
-                zxid: entry.zxid(),
-                path: path.to_owned(),
-                kind,
-            });
+            changes.push(Change { zxid: entry.zxid(), path: path.to_owned(), kind });
         };
         for operation in txn.operations.iter() {
             match operation {

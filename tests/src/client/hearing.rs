@@ -37,14 +37,8 @@ impl Client {
             history.sessions[session.life].pings_answered.push(sent);
             return;
         }
-        let sent = attached
-            .in_flight
-            .pop_front()
-            .expect("a reply answers something");
-        assert_eq!(
-            sent.xid, header.xid,
-            "replies come in the order of the requests"
-        );
+        let sent = attached.in_flight.pop_front().expect("a reply answers something");
+        assert_eq!(sent.xid, header.xid, "replies come in the order of the requests");
         let shows = match sent.what {
             What::Operation(index) => !history.operations[index].ask.is_write(),
             What::SetWatches => true,
@@ -94,22 +88,13 @@ impl Client {
                 fired: None,
             };
             // A second watch of the same kind on the same path is the same watch.
-            self.watches
-                .entry((on, path.to_owned()))
-                .or_insert_with(|| {
-                    history.watches.push(watch);
-                    history.watches.len() - 1
-                });
+            self.watches.entry((on, path.to_owned())).or_insert_with(|| {
+                history.watches.push(watch);
+                history.watches.len() - 1
+            });
         }
         let closes = ask == Ask::Close;
-        history.settle(
-            index,
-            now,
-            Outcome::Done {
-                zxid: header.zxid,
-                result,
-            },
-        );
+        history.settle(index, now, Outcome::Done { zxid: header.zxid, result });
         if closes {
             around.checks.sometimes.hit(State::SessionClosed);
             self.session_over(history, around);
@@ -125,10 +110,7 @@ impl Client {
     ) {
         let event = wire::parse_event(body).expect("an event has a kind and a path");
         around.trace.line(around.queue.now(), || {
-            format!(
-                "c{} sees {:?} {} at {}",
-                self.id, event.kind, event.path, header.zxid
-            )
+            format!("c{} sees {:?} {} at {}", self.id, event.kind, event.path, header.zxid)
         });
         around.checks.sometimes.hit(State::WatchFired);
         let mut found = false;
@@ -141,25 +123,18 @@ impl Client {
             if watch.renewed && self.is_renewing() {
                 around.checks.sometimes.hit(State::WatchCaughtUp);
             }
-            watch.fired = Some(Fired {
-                kind: event.kind,
-                zxid: header.zxid,
-            });
+            watch.fired = Some(Fired { kind: event.kind, zxid: header.zxid });
         }
         // A znode's two kinds of watches, set again, each tell that it is gone: as ZooKeeper's do.
         let found =
             found || (event.kind == EventType::NodeDeleted && self.was_set_again(event.path));
-        assert!(
-            found,
-            "W1: c{} has no watch for {event:?} at {}",
-            self.id, header.zxid
-        );
+        assert!(found, "W1: c{} has no watch for {event:?} at {}", self.id, header.zxid);
         self.see(header.zxid, false, history);
     }
 
-    /// Notes how far the session has seen, and with it every watch that stands. The reply to a write
-    /// may come just before the event that the write itself has fired, and one change may fire more
-    /// than one watch.
+    /// Notes how far the session has seen, and with it every watch that stands. The reply to a
+    /// write may come just before the event that the write itself has fired, and one change may
+    /// fire more than one watch.
     fn see(&mut self, zxid: Zxid, shows: bool, history: &mut History) {
         let Phase::Attached(attached) = &mut self.phase else {
             return;
@@ -220,13 +195,8 @@ impl Client {
         };
         attached.renewing = true;
         attached.renewed = self.watches.keys().map(|(_, path)| path.clone()).collect();
-        attached.in_flight.push_back(Sent {
-            xid: XID_SET_WATCHES,
-            what: What::SetWatches,
-        });
+        attached.in_flight.push_back(Sent { xid: XID_SET_WATCHES, what: What::SetWatches });
         let stream = attached.stream;
-        around
-            .network
-            .send(stream, Side::Dialer, bytes, around.queue);
+        around.network.send(stream, Side::Dialer, bytes, around.queue);
     }
 }

@@ -26,10 +26,7 @@ impl Process {
         let Some(socket) = core.links.get_mut(&link) else {
             return;
         };
-        let output = core
-            .worker
-            .link_output(link)
-            .filter(|output| !output.is_empty());
+        let output = core.worker.link_output(link).filter(|output| !output.is_empty());
         let Some(output) = output.filter(|_| !socket.sending) else {
             return;
         };
@@ -43,9 +40,7 @@ impl Process {
             let frame = &bytes[at..at + length];
             if self.is_held(link, frame, around) {
                 if at > sent {
-                    around
-                        .network
-                        .send(stream, side, bytes[sent..at].to_vec(), around.queue);
+                    around.network.send(stream, side, bytes[sent..at].to_vec(), around.queue);
                     sent = at;
                 }
                 around.network.close_gate(stream, side);
@@ -53,17 +48,9 @@ impl Process {
             self.watch_frame(link, frame, disk, &shards, around);
             at += length;
         }
-        let rest = if sent == 0 {
-            bytes
-        } else {
-            bytes[sent..].to_vec()
-        };
+        let rest = if sent == 0 { bytes } else { bytes[sent..].to_vec() };
         let done = around.network.send(stream, side, rest, around.queue);
-        let socket = self
-            .core(id)
-            .links
-            .get_mut(&link)
-            .expect("nothing closes it here");
+        let socket = self.core(id).links.get_mut(&link).expect("nothing closes it here");
         socket.sending = !done;
     }
 
@@ -77,16 +64,10 @@ impl Process {
         };
         let kind = say::kind(message);
         let held = !say::is_heartbeat(message)
-            && around
-                .network
-                .is_held(self.config.index, node_of(link.peer), &kind);
+            && around.network.is_held(self.config.index, node_of(link.peer), &kind);
         if held {
             around.trace.line(around.queue.now(), || {
-                format!(
-                    "held: {kind} of n{} to {:?}",
-                    self.config.index + 1,
-                    link.peer
-                )
+                format!("held: {kind} of n{} to {:?}", self.config.index + 1, link.peer)
             });
         }
         held
@@ -122,11 +103,7 @@ impl Process {
             return;
         }
         let (stream, side) = (socket.stream, socket.side);
-        let bytes = core
-            .worker
-            .client_output(connection)
-            .map(std::mem::take)
-            .unwrap_or_default();
+        let bytes = core.worker.client_output(connection).map(std::mem::take).unwrap_or_default();
         if !bytes.is_empty() {
             socket.sending = !around.network.send(stream, side, bytes, around.queue);
             if socket.sending {

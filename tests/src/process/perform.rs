@@ -15,21 +15,14 @@ impl Process {
             Effect::Append(append) => {
                 around.checks.agreement.on_append(node, &append, at);
                 around.trace.line(at, || {
-                    format!(
-                        "{:?} appends {:?} {:?}",
-                        server_id(node),
-                        append.shard,
-                        append.record
-                    )
+                    format!("{:?} appends {:?} {:?}", server_id(node), append.shard, append.record)
                 });
                 around.trace.fold(append.sequence.0, &[]);
                 self.core(id).wal.append(append);
             }
             Effect::Committed { shard, zxid } => {
                 let checks = &mut *around.checks;
-                checks
-                    .agreement
-                    .on_committed(node, shard, zxid, at, &mut checks.sometimes);
+                checks.agreement.on_committed(node, shard, zxid, at, &mut checks.sometimes);
                 self.core(id).wal.note_committed(shard, zxid);
             }
             Effect::Mail { to, mail } => {
@@ -62,18 +55,12 @@ impl Process {
     fn close_link(&mut self, id: CoreId, link: LinkId, why: &'static str, around: &mut Around<'_>) {
         around.checks.sometimes.hit(State::LinkDropped);
         around.trace.line(around.queue.now(), || {
-            format!(
-                "{:?} drops its link to {:?}: {why}",
-                server_id(self.config.index),
-                link.peer
-            )
+            format!("{:?} drops its link to {:?}: {why}", server_id(self.config.index), link.peer)
         });
         let Some(socket) = self.core(id).links.remove(&link) else {
             return;
         };
-        around
-            .network
-            .close(socket.stream, socket.side, around.queue);
+        around.network.close(socket.stream, socket.side, around.queue);
         let delay = self.retry_delay();
         self.links.on_lost(socket.stream, delay, around);
         self.hand_over(id, Heard::LinkDown { link }, around);
@@ -81,31 +68,22 @@ impl Process {
 
     fn note(&mut self, shard: ShardId, event: ZabEvent, around: &mut Around<'_>) {
         let node = self.config.index;
-        around.trace.line(around.queue.now(), || {
-            format!("{:?} {shard:?} {event:?}", server_id(node))
-        });
+        around
+            .trace
+            .line(around.queue.now(), || format!("{:?} {shard:?} {event:?}", server_id(node)));
         let checks = &mut *around.checks;
         match event {
             ZabEvent::Established { epoch, .. } => {
-                checks
-                    .agreement
-                    .on_established(node, shard, epoch.0, &mut checks.sometimes);
+                checks.agreement.on_established(node, shard, epoch.0, &mut checks.sometimes);
             }
-            ZabEvent::Plan {
-                plan: Plan::Diff, ..
-            } => checks.sometimes.hit(State::PlanDiff),
-            ZabEvent::Plan {
-                plan: Plan::Truncate,
-                ..
-            } => {
+            ZabEvent::Plan { plan: Plan::Diff, .. } => checks.sometimes.hit(State::PlanDiff),
+            ZabEvent::Plan { plan: Plan::Truncate, .. } => {
                 checks.sometimes.hit(State::PlanTruncate);
             }
             ZabEvent::Truncated { .. } => checks.sometimes.hit(State::Truncated),
             ZabEvent::LearnerAhead { .. } => checks.sometimes.hit(State::LearnerAhead),
-            ZabEvent::Looking { .. } => {
-                if checks.agreement.has_pending(node, shard) {
-                    checks.sometimes.hit(State::ProposalsLeftBehind);
-                }
+            ZabEvent::Looking { .. } if checks.agreement.has_pending(node, shard) => {
+                checks.sometimes.hit(State::ProposalsLeftBehind);
             }
             ZabEvent::TruncationRefused { to, committed } => {
                 panic!("n{node} was told to truncate to {to}, and {committed} is committed");

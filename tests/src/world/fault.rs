@@ -81,21 +81,12 @@ impl World {
             }
         }
         let length = 1 + self.draw.tail(self.options.faults.repair_us);
-        self.queue.push_in(
-            length,
-            Event::Heal {
-                partition: self.partition,
-            },
-        );
+        self.queue.push_in(length, Event::Heal { partition: self.partition });
     }
 
     fn strike(&mut self, how: fn(&mut Self, u8)) {
-        let running: Vec<u8> = self
-            .nodes
-            .iter()
-            .filter(|node| node.is_running())
-            .map(|node| node.index)
-            .collect();
+        let running: Vec<u8> =
+            self.nodes.iter().filter(|node| node.is_running()).map(|node| node.index).collect();
         if running.is_empty() {
             return;
         }
@@ -140,12 +131,7 @@ impl World {
         }
         let stream = *self.draw.pick(&streams);
         self.checks.sometimes.hit(State::SlowReader);
-        self.network.slow(
-            stream,
-            Side::Dialer,
-            self.draw.tail(PAUSE_US),
-            &mut self.queue,
-        );
+        self.network.slow(stream, Side::Dialer, self.draw.tail(PAUSE_US), &mut self.queue);
     }
 }
 

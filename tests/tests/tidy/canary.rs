@@ -7,10 +7,7 @@ use crate::source::{Finding, Source};
 use crate::words::{check_getters, check_module_names, check_paths, check_words};
 
 fn on(check: impl Fn(&Source) -> Vec<Finding>, path: &str, text: &str) -> Vec<usize> {
-    check(&Source::new(path, text))
-        .iter()
-        .map(|finding| finding.line)
-        .collect()
+    check(&Source::new(path, text)).iter().map(|finding| finding.line).collect()
 }
 
 #[test]
@@ -29,17 +26,11 @@ fn each_direction_fires_with_its_sentence() {
         ("core/src/effect.rs", "use crate::wire::reply::Reply;"),
         ("storage/src/wal.rs", "use pigeonhole_core::zab::Log;"),
     ];
-    assert_eq!(
-        breaches.len(),
-        DIRECTIONS.len(),
-        "every direction has a canary"
-    );
+    assert_eq!(breaches.len(), DIRECTIONS.len(), "every direction has a canary");
     for ((path, text), direction) in breaches.into_iter().zip(DIRECTIONS) {
         let findings = check_directions(&Source::new(path, text));
         assert!(
-            findings
-                .iter()
-                .any(|finding| finding.message.ends_with(direction.why)),
+            findings.iter().any(|finding| finding.message.ends_with(direction.why)),
             "{path} with `{text}` gave {findings:?}, not: {}",
             direction.why
         );
@@ -49,78 +40,32 @@ fn each_direction_fires_with_its_sentence() {
 #[test]
 fn directions_see_through_groups_chains_and_bare_paths() {
     let zab = "core/src/zab/lead.rs";
-    assert_eq!(
-        on(
-            check_directions,
-            zab,
-            "use crate::{\n base::Zxid,\n state::Tree};"
-        ),
-        [1]
-    );
-    assert_eq!(
-        on(check_directions, zab, "use crate::{a::{b, c}, state};"),
-        [1]
-    );
-    assert_eq!(
-        on(check_directions, zab, "fn f() {\n crate::wire::write();\n}"),
-        [2]
-    );
-    assert_eq!(
-        on(check_directions, zab, "use super::super::state::Tree;"),
-        [1]
-    );
-    assert_eq!(
-        on(
-            check_directions,
-            "core/src/zab.rs",
-            "use super::state::Tree;"
-        ),
-        [1]
-    );
+    assert_eq!(on(check_directions, zab, "use crate::{\n base::Zxid,\n state::Tree};"), [1]);
+    assert_eq!(on(check_directions, zab, "use crate::{a::{b, c}, state};"), [1]);
+    assert_eq!(on(check_directions, zab, "fn f() {\n crate::wire::write();\n}"), [2]);
+    assert_eq!(on(check_directions, zab, "use super::super::state::Tree;"), [1]);
+    assert_eq!(on(check_directions, "core/src/zab.rs", "use super::state::Tree;"), [1]);
     let inside_test = "#[cfg(test)]\nmod tests {\n use super::super::super::state::Tree;\n}";
     assert_eq!(on(check_directions, zab, inside_test), [3]);
     assert_eq!(on(check_directions, zab, "use crate::Replica;"), [1]);
     let storage = "storage/src/segment.rs";
-    assert_eq!(
-        on(
-            check_directions,
-            storage,
-            "use pigeonhole_core::{base, replica::R};"
-        ),
-        [1]
-    );
+    assert_eq!(on(check_directions, storage, "use pigeonhole_core::{base, replica::R};"), [1]);
 }
 
 #[test]
 fn directions_let_good_edges_pass() {
     let good = [
-        (
-            "core/src/zab/lead.rs",
-            "use super::state::Own; use crate::{base::Zxid, quorum};",
-        ),
-        (
-            "core/src/zab/lead.rs",
-            "// crate::state is far away\nconst A: &str = \"crate::state\";",
-        ),
-        (
-            "core/src/replica.rs",
-            "use crate::{state::Tree, wire::reply, zab::Log};",
-        ),
+        ("core/src/zab/lead.rs", "use super::state::Own; use crate::{base::Zxid, quorum};"),
+        ("core/src/zab/lead.rs", "// crate::state is far away\nconst A: &str = \"crate::state\";"),
+        ("core/src/replica.rs", "use crate::{state::Tree, wire::reply, zab::Log};"),
         ("core/src/worker_read.rs", "use crate::wire::reply;"),
         ("core/src/lib.rs", "pub use crate::Replica;"),
         ("core/src/txn.rs", "use crate::op::Request;"),
         ("storage/src/wal.rs", "use pigeonhole_core::base::Zxid;"),
-        (
-            "net/src/boot.rs",
-            "use crate::zab::Anything; use pigeonhole_core::replica::Replica;",
-        ),
+        ("net/src/boot.rs", "use crate::zab::Anything; use pigeonhole_core::replica::Replica;"),
     ];
     for (path, text) in good {
-        assert_eq!(
-            on(check_directions, path, text),
-            [0_usize; 0],
-            "{path}: {text}"
-        );
+        assert_eq!(on(check_directions, path, text), [0_usize; 0], "{path}: {text}");
     }
 }
 
@@ -153,16 +98,10 @@ fn each_place_has_a_home() {
         ("net/src/control/files.rs", "use tokio_uring::fs;"),
         ("net/src/boot.rs", "Instant::now(); SystemTime::now();"),
         ("core/src/lib.rs", "#![forbid(unsafe_code)] // unsafe"),
-        (
-            "core/src/base/time.rs",
-            "fn now() -> Instant { Instant::from_millis(1) }",
-        ),
+        ("core/src/base/time.rs", "fn now() -> Instant { Instant::from_millis(1) }"),
         ("core/src/effect.rs", "pub fn attest(tail: T) -> Self {}"),
         ("storage/src/wal.rs", "Durable::attest(tail)"),
-        (
-            "core/src/zab/lead.rs",
-            "#[cfg(test)]\nmod tests {\n fn f() { Durable::attest(t) }\n}",
-        ),
+        ("core/src/zab/lead.rs", "#[cfg(test)]\nmod tests {\n fn f() { Durable::attest(t) }\n}"),
     ] {
         assert_eq!(on(check_places, path, text), [], "{path}: {text}");
     }
@@ -171,10 +110,7 @@ fn each_place_has_a_home() {
 #[test]
 fn manifests_that_point_back_are_refused() {
     let lines = |folder: &str, manifest: &str| -> Vec<usize> {
-        check_manifest(folder, manifest)
-            .iter()
-            .map(|finding| finding.line)
-            .collect()
+        check_manifest(folder, manifest).iter().map(|finding| finding.line).collect()
     };
     let storage = "[dependencies]\npigeonhole-storage.workspace = true\n";
     let bench =
@@ -200,34 +136,14 @@ fn the_shape_of_a_file_is_checked() {
     assert_eq!(on(check_lines, path, "//! Sentence."), [2]);
     assert_eq!(on(check_lines, path, &format!("{head}\tx\n")), [2]);
     assert_eq!(on(check_lines, path, &format!("{head}x \n")), [2]);
-    assert_eq!(
-        on(
-            check_lines,
-            path,
-            &format!("{head}{}\n", "x".repeat(COLUMNS_MAX))
-        ),
-        []
-    );
-    assert_eq!(
-        on(
-            check_lines,
-            path,
-            &format!("{head}{}\n", "x".repeat(COLUMNS_MAX + 1))
-        ),
-        [2]
-    );
+    assert_eq!(on(check_lines, path, &format!("{head}{}\n", "x".repeat(COLUMNS_MAX))), []);
+    assert_eq!(on(check_lines, path, &format!("{head}{}\n", "x".repeat(COLUMNS_MAX + 1))), [2]);
     let full = format!("{head}{}", "\n".repeat(FILE_LINES_MAX - 1));
     assert_eq!(on(check_lines, path, &full), []);
-    assert_eq!(
-        on(check_lines, path, &format!("{full}\n")),
-        [FILE_LINES_MAX + 1]
-    );
+    assert_eq!(on(check_lines, path, &format!("{full}\n")), [FILE_LINES_MAX + 1]);
     let tested = format!("{full}#[cfg(test)]\nmod tests {{\n{}}}\n", "\n".repeat(500));
     assert_eq!(on(check_lines, path, &tested), []);
-    let only_an_item = format!(
-        "{head}#[cfg(test)]\nuse a::b;\n{}",
-        "\n".repeat(FILE_LINES_MAX)
-    );
+    let only_an_item = format!("{head}#[cfg(test)]\nuse a::b;\n{}", "\n".repeat(FILE_LINES_MAX));
     assert_eq!(on(check_lines, path, &only_an_item), [FILE_LINES_MAX + 1]);
 }
 
@@ -239,10 +155,7 @@ fn long_functions_are_found_whatever_their_strings_say() {
     };
     let path = "core/src/op.rs";
     assert_eq!(on(check_functions, path, &function(FUNCTION_LINES_MAX)), []);
-    assert_eq!(
-        on(check_functions, path, &function(FUNCTION_LINES_MAX + 1)),
-        [3]
-    );
+    assert_eq!(on(check_functions, path, &function(FUNCTION_LINES_MAX + 1)), [3]);
     let raw =
         function(FUNCTION_LINES_MAX + 1).replace("\"}\"", "(r#\"\"}\"#, '}', b'\\'', \"\\\"}\")");
     assert_eq!(on(check_functions, path, &raw), [3]);
@@ -283,28 +196,15 @@ fn banned_words_are_found_where_they_count() {
     ] {
         assert_eq!(on(check_words, path, good), [], "{good}");
     }
-    assert_eq!(
-        on(check_words, "bench/src/load.rs", "std::thread::sleep(d);"),
-        []
-    );
+    assert_eq!(on(check_words, "bench/src/load.rs", "std::thread::sleep(d);"), []);
 }
 
 #[test]
 fn getters_are_found_unless_they_are_operations() {
     let path = "net/src/boot.rs";
     assert_eq!(on(check_getters, path, "fn f() {}\nfn get_name() {}"), [2]);
-    assert_eq!(
-        on(
-            check_getters,
-            path,
-            "fn get_data() {}\nfn get_children2() {}"
-        ),
-        []
-    );
-    assert_eq!(
-        on(check_getters, path, "fn forget_all() { map.get_mut(1) }"),
-        []
-    );
+    assert_eq!(on(check_getters, path, "fn get_data() {}\nfn get_children2() {}"), []);
+    assert_eq!(on(check_getters, path, "fn forget_all() { map.get_mut(1) }"), []);
     let story = "#[cfg(test)]\nmod tests {\n fn get_name_is_answered() {}\n}";
     assert_eq!(on(check_getters, path, story), []);
 }
@@ -316,11 +216,7 @@ fn files_of_tests_may_be_long_and_use_what_they_test() {
         assert_eq!(on(check_lines, path, &text), [], "{path}");
         assert_eq!(on(check_words, path, &text), [], "{path}");
     }
-    assert_eq!(
-        on(check_words, "tests/src/disk.rs", &text),
-        [2],
-        "the simulator is no test"
-    );
+    assert_eq!(on(check_words, "tests/src/disk.rs", &text), [2], "the simulator is no test");
     let upwards = "use super::super::state::Tree;";
     assert_eq!(on(check_directions, "core/src/zab/tests.rs", upwards), [1]);
 }
@@ -329,22 +225,8 @@ fn files_of_tests_may_be_long_and_use_what_they_test() {
 fn modules_that_say_nothing_are_found() {
     assert_eq!(on(check_module_names, "net/src/utils.rs", ""), [1]);
     assert_eq!(on(check_module_names, "net/src/common/file.rs", ""), [1]);
-    assert_eq!(
-        on(
-            check_module_names,
-            "net/src/lib.rs",
-            "mod a;\npub(crate) mod helpers;"
-        ),
-        [2]
-    );
-    assert_eq!(
-        on(
-            check_module_names,
-            "net/src/commonplace.rs",
-            "mod manager_of_none;"
-        ),
-        []
-    );
+    assert_eq!(on(check_module_names, "net/src/lib.rs", "mod a;\npub(crate) mod helpers;"), [2]);
+    assert_eq!(on(check_module_names, "net/src/commonplace.rs", "mod manager_of_none;"), []);
 }
 
 #[test]
@@ -357,51 +239,19 @@ fn paths_of_a_machine_are_found() {
 
 #[test]
 fn a_map_that_lies_is_found() {
-    let files = [
-        "core/src/lib.rs",
-        "core/src/zab/mod.rs",
-        "tests/tests/tidy.rs",
-    ];
-    let count = |map: &str| {
-        check_map(
-            &format!("# A\n<!-- map -->\n{map}\n<!-- /map -->\n"),
-            &files,
-        )
-        .len()
-    };
-    assert_eq!(
-        count("`core/src/lib.rs` — map.\n\n- `core/src/zab/` — order."),
-        0
-    );
-    assert_eq!(
-        count("`core/src/lib.rs` — map.\n`core/src/zab/mod.rs` — order."),
-        0
-    );
+    let files = ["core/src/lib.rs", "core/src/zab/mod.rs", "tests/tests/tidy.rs"];
+    let count =
+        |map: &str| check_map(&format!("# A\n<!-- map -->\n{map}\n<!-- /map -->\n"), &files).len();
+    assert_eq!(count("`core/src/lib.rs` — map.\n\n- `core/src/zab/` — order."), 0);
+    assert_eq!(count("`core/src/lib.rs` — map.\n`core/src/zab/mod.rs` — order."), 0);
     assert_eq!(count("`core/src/lib.rs` — map."), 1, "one is missing");
-    assert_eq!(
-        count("`core/src/lib.rs` — \n`core/src/zab/` — order."),
-        1,
-        "no sentence"
-    );
-    assert_eq!(
-        count("core/src/lib.rs is it\n`core/src/zab/` — order."),
-        2,
-        "no entry"
-    );
+    assert_eq!(count("`core/src/lib.rs` — \n`core/src/zab/` — order."), 1, "no sentence");
+    assert_eq!(count("core/src/lib.rs is it\n`core/src/zab/` — order."), 2, "no entry");
     let twice = "`core/src/lib.rs` — map.\n`core/src/lib.rs` — map.\n`core/src/zab/` — order.";
     assert_eq!(count(twice), 1, "twice");
     let dead = "`core/src/lib.rs` — map.\n`core/src/gone.rs` — was.\n`core/src/zab/` — order.";
-    let findings = check_map(
-        &format!("# A\n<!-- map -->\n{dead}\n<!-- /map -->\n"),
-        &files,
-    );
-    assert_eq!(
-        findings
-            .iter()
-            .map(|finding| finding.line)
-            .collect::<Vec<_>>(),
-        [4]
-    );
+    let findings = check_map(&format!("# A\n<!-- map -->\n{dead}\n<!-- /map -->\n"), &files);
+    assert_eq!(findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [4]);
     assert_eq!(check_map("# A", &files).len(), 1, "no map at all");
 }
 
@@ -409,18 +259,9 @@ fn a_map_that_lies_is_found() {
 fn a_test_command_that_ci_does_not_run_is_found() {
     let readme = |command: &str| format!("<!-- test -->\n```sh\n{command}\n```\n<!-- /test -->\n");
     let runner = "sed -n '/<!-- test -->/,…'";
-    assert_eq!(
-        check_test_command(&readme("cargo test --workspace"), runner),
-        []
-    );
-    assert_eq!(
-        check_test_command(&readme("cargo test"), "cargo test").len(),
-        1
-    );
+    assert_eq!(check_test_command(&readme("cargo test --workspace"), runner), []);
+    assert_eq!(check_test_command(&readme("cargo test"), "cargo test").len(), 1);
     assert_eq!(check_test_command(&readme("make"), runner).len(), 1);
-    assert_eq!(
-        check_test_command(&readme("cargo test\ncargo run"), runner).len(),
-        1
-    );
+    assert_eq!(check_test_command(&readme("cargo test\ncargo run"), runner).len(), 1);
     assert_eq!(check_test_command("# A", runner).len(), 1);
 }

@@ -4,31 +4,15 @@ use crate::source::{Finding, Source};
 
 /// What a module may name. Amend the house here: each line is a rule with the sentence why.
 pub(crate) const DIRECTIONS: &[Direction] = &[
-    only(
-        "base",
-        &["base"],
-        "base stands under everything, so it knows nothing above it",
-    ),
-    only(
-        "op",
-        &["base", "op"],
-        "op is the vocabulary of clients: values over base, no more",
-    ),
+    only("base", &["base"], "base stands under everything, so it knows nothing above it"),
+    only("op", &["base", "op"], "op is the vocabulary of clients: values over base, no more"),
     only(
         "txn",
         &["base", "op", "txn", "entry"],
         "txn is what is replicated: values over base and op",
     ),
-    only(
-        "quorum",
-        &["base", "quorum"],
-        "quorum is arithmetic: it knows base alone",
-    ),
-    only(
-        "shard",
-        &["base", "path", "shard"],
-        "path to shard is a pure function over base",
-    ),
+    only("quorum", &["base", "quorum"], "quorum is arithmetic: it knows base alone"),
+    only("shard", &["base", "path", "shard"], "path to shard is a pure function over base"),
     only(
         "peer",
         &["base", "peer", "txn"],
@@ -87,12 +71,7 @@ pub(crate) const PLACES: &[Place] = &[
     Place {
         word: "unsafe",
         among: "",
-        only_in: &[
-            "net/src/ring/",
-            "net/src/ring.rs",
-            "net/src/os.rs",
-            "bench/src/",
-        ],
+        only_in: &["net/src/ring/", "net/src/ring.rs", "net/src/os.rs", "bench/src/"],
         why: "unsafe code lives in net/src/ring and net/src/os.rs, where it can be read at once",
     },
     Place {
@@ -119,11 +98,7 @@ pub(crate) const PLACES: &[Place] = &[
 pub(crate) const PACKAGES: &[(&str, &str, &[&str])] = &[
     ("core", "pigeonhole-core", &[]),
     ("storage", "pigeonhole-storage", &["pigeonhole-core"]),
-    (
-        "net",
-        "pigeonhole",
-        &["pigeonhole-core", "pigeonhole-storage"],
-    ),
+    ("net", "pigeonhole", &["pigeonhole-core", "pigeonhole-storage"]),
     ("bench", "pigeonhole-bench", PRODUCT),
     ("tests", "pigeonhole-tests", PRODUCT),
 ];
@@ -156,13 +131,7 @@ pub(crate) struct Place {
 }
 
 const fn only(inside: &'static str, uses: &'static [&'static str], why: &'static str) -> Direction {
-    Direction {
-        inside,
-        except: &[],
-        root: "crate",
-        rule: Rule::Only(uses),
-        why,
-    }
+    Direction { inside, except: &[], root: "crate", rule: Rule::Only(uses), why }
 }
 
 const fn never(
@@ -170,13 +139,7 @@ const fn never(
     avoids: &'static [&'static str],
     why: &'static str,
 ) -> Direction {
-    Direction {
-        inside,
-        except: &[],
-        root: "crate",
-        rule: Rule::Never(avoids),
-        why,
-    }
+    Direction { inside, except: &[], root: "crate", rule: Rule::Never(avoids), why }
 }
 
 /// Edges between modules of core, and from storage into core.
@@ -243,18 +206,10 @@ fn paths_from<'a>(source: &'a Source, root: &str) -> Vec<(usize, &'a str)> {
             continue;
         };
         let depth = source.module().len() + usize::from(source.is_in_test_module(identifier.line));
-        supers = if identifier.word == "super" {
-            supers + 1
-        } else {
-            0
-        };
+        supers = if identifier.word == "super" { supers + 1 } else { 0 };
         let reaches_root = supers == depth && supers > 0 && root == "crate";
         if identifier.word == root || reaches_root {
-            found.extend(
-                first_segments(path)
-                    .into_iter()
-                    .map(|used| (identifier.line, used)),
-            );
+            found.extend(first_segments(path).into_iter().map(|used| (identifier.line, used)));
         }
     }
     found.retain(|(_, used)| *used != "super" && !used.is_empty());
@@ -283,9 +238,7 @@ fn first_segments(path: &str) -> Vec<&str> {
 
 fn first_word(text: &str) -> &str {
     let text = text.trim_start();
-    let end = text
-        .find(|c: char| !c.is_alphanumeric() && c != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     &text[..end]
 }
 
@@ -320,11 +273,7 @@ impl Place {
 /// What the manifest of the package in `folder` may name of this workspace.
 pub(crate) fn check_manifest(folder: &str, manifest: &str) -> Vec<Finding> {
     let Some((_, _, allowed)) = PACKAGES.iter().find(|(name, _, _)| *name == folder) else {
-        return vec![manifest_finding(
-            folder,
-            0,
-            "this package is not in the table of packages",
-        )];
+        return vec![manifest_finding(folder, 0, "this package is not in the table of packages")];
     };
     let mut findings = Vec::new();
     let mut section = "";
@@ -339,9 +288,8 @@ pub(crate) fn check_manifest(folder: &str, manifest: &str) -> Vec<Finding> {
             findings.extend(refused(folder, line, name, allowed));
         } else if section.ends_with("dependencies") && !text.is_empty() {
             let name = text.split(['=', '.']).next().unwrap_or("").trim();
-            let renamed = text
-                .split_once("package = \"")
-                .and_then(|(_, rest)| rest.split('"').next());
+            let renamed =
+                text.split_once("package = \"").and_then(|(_, rest)| rest.split('"').next());
             findings.extend(refused(folder, line, renamed.unwrap_or(name), allowed));
         }
     }
@@ -357,9 +305,5 @@ fn refused(folder: &str, line: usize, name: &str, allowed: &[&str]) -> Option<Fi
 }
 
 fn manifest_finding(folder: &str, line: usize, message: &str) -> Finding {
-    Finding {
-        path: format!("{folder}/Cargo.toml"),
-        line: line + 1,
-        message: message.to_owned(),
-    }
+    Finding { path: format!("{folder}/Cargo.toml"), line: line + 1, message: message.to_owned() }
 }

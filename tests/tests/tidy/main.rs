@@ -78,20 +78,14 @@ fn no_file_speaks_of_a_machine() {
 #[test]
 fn the_map_names_exactly_the_modules() {
     let files = repository_files();
-    let sources: Vec<&str> = files
-        .iter()
-        .map(String::as_str)
-        .filter(|path| path.ends_with(".rs"))
-        .collect();
+    let sources: Vec<&str> =
+        files.iter().map(String::as_str).filter(|path| path.ends_with(".rs")).collect();
     report(&readme::check_map(&read("README.md"), &sources));
 }
 
 #[test]
 fn the_test_command_is_what_is_run() {
-    report(&readme::check_test_command(
-        &read("README.md"),
-        &read(".ci/run"),
-    ));
+    report(&readme::check_test_command(&read("README.md"), &read(".ci/run")));
 }
 
 /// What is promised of the product alone: tests may be long tables, and play the world's part.
@@ -118,12 +112,7 @@ fn check_sources(check: impl Fn(&Source) -> Vec<Finding>) {
 
 fn report(findings: &[Finding]) {
     let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
-    assert!(
-        lines.is_empty(),
-        "{} findings\n{}\n",
-        lines.len(),
-        lines.join("\n")
-    );
+    assert!(lines.is_empty(), "{} findings\n{}\n", lines.len(), lines.join("\n"));
 }
 
 /// Tracked files and new ones that nothing ignores; not what is deleted but not yet committed.
@@ -131,21 +120,11 @@ fn repository_files() -> Vec<String> {
     let output = Command::new("git")
         // A container often checks out as one user and tests as another; git would refuse.
         .args(["-c", "safe.directory=*"])
-        .args([
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            "-z",
-        ])
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
         .current_dir(root())
         .output()
         .expect("git lists the files");
-    assert!(
-        output.status.success(),
-        "git: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "git: {}", String::from_utf8_lossy(&output.stderr));
     let mut paths: Vec<String> = String::from_utf8(output.stdout)
         .expect("paths are text")
         .split_terminator('\0')
@@ -164,8 +143,5 @@ fn read(path: &str) -> String {
 /// Asked when the test runs: a shared target folder may hold the binary of another checkout.
 fn root() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
-    Path::new(&package)
-        .parent()
-        .expect("a package has a folder")
-        .to_owned()
+    Path::new(&package).parent().expect("a package has a folder").to_owned()
 }

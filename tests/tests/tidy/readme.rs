@@ -5,27 +5,16 @@ use std::collections::BTreeSet;
 use crate::source::Finding;
 
 /// The folders whose every file the map explains.
-pub(crate) const MAPPED: &[&str] = &[
-    "core/src/",
-    "storage/src/",
-    "net/src/",
-    "bench/src/",
-    "tests/src/",
-];
+pub(crate) const MAPPED: &[&str] =
+    &["core/src/", "storage/src/", "net/src/", "bench/src/", "tests/src/"];
 
 /// `files` are all source files; those outside of the mapped folders are of no interest here.
 pub(crate) fn check_map(readme: &str, files: &[&str]) -> Vec<Finding> {
     let Some((start, block)) = block(readme, "<!-- map -->", "<!-- /map -->") else {
-        return vec![finding(
-            0,
-            "there is no map between `<!-- map -->` and `<!-- /map -->`",
-        )];
+        return vec![finding(0, "there is no map between `<!-- map -->` and `<!-- /map -->`")];
     };
-    let mut missing: BTreeSet<&str> = files
-        .iter()
-        .copied()
-        .filter(|file| MAPPED.iter().any(|m| file.starts_with(m)))
-        .collect();
+    let mut missing: BTreeSet<&str> =
+        files.iter().copied().filter(|file| MAPPED.iter().any(|m| file.starts_with(m))).collect();
     let mut findings = Vec::new();
     for (offset, line) in block.lines().enumerate() {
         let line = line.trim().trim_start_matches("- ");
@@ -40,21 +29,12 @@ pub(crate) fn check_map(readme: &str, files: &[&str]) -> Vec<Finding> {
         if sentence.is_empty() {
             findings.push(finding(at, &format!("`{path}` has no sentence")));
         }
-        if !candidates(path)
-            .iter()
-            .any(|file| missing.remove(file.as_str()))
-        {
-            findings.push(finding(
-                at,
-                &format!("`{path}` is not there, or stands twice"),
-            ));
+        if !candidates(path).iter().any(|file| missing.remove(file.as_str())) {
+            findings.push(finding(at, &format!("`{path}` is not there, or stands twice")));
         }
     }
-    findings.extend(
-        missing
-            .iter()
-            .map(|f| finding(start, &format!("the map does not name `{f}`"))),
-    );
+    findings
+        .extend(missing.iter().map(|f| finding(start, &format!("the map does not name `{f}`"))));
     findings
 }
 
@@ -66,23 +46,14 @@ pub(crate) fn check_test_command(readme: &str, runner: &str) -> Vec<Finding> {
             "there is no command between `<!-- test -->` and `<!-- /test -->`",
         )];
     };
-    let commands: Vec<&str> = block
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with("```"))
-        .collect();
+    let commands: Vec<&str> =
+        block.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("```")).collect();
     let mut findings = Vec::new();
     if commands.len() != 1 || !commands[0].starts_with("cargo test") {
-        findings.push(finding(
-            start,
-            "the test command is one line, `cargo test …`",
-        ));
+        findings.push(finding(start, "the test command is one line, `cargo test …`"));
     }
     if !runner.contains("<!-- test -->") {
-        findings.push(finding(
-            start,
-            "`.ci/run` does not take the command from here",
-        ));
+        findings.push(finding(start, "`.ci/run` does not take the command from here"));
     }
     findings
 }
@@ -108,9 +79,5 @@ fn candidates(path: &str) -> Vec<String> {
 }
 
 fn finding(line: usize, message: &str) -> Finding {
-    Finding {
-        path: "README.md".to_owned(),
-        line: line + 1,
-        message: message.to_owned(),
-    }
+    Finding { path: "README.md".to_owned(), line: line + 1, message: message.to_owned() }
 }

@@ -25,34 +25,18 @@ pub(crate) struct Finding {
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = blank_literals(text);
-        let test_line = if is_test_file(path) {
-            0
-        } else {
-            find_test_line(&code)
-        };
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            code,
-            test_line,
-        }
+        let test_line = if is_test_file(path) { 0 } else { find_test_line(&code) };
+        Self { path: path.to_owned(), text: text.to_owned(), code, test_line }
     }
 
     /// `line` is 0-based, as `enumerate` gives it.
     pub(crate) fn finding(&self, line: usize, message: impl Into<String>) -> Finding {
-        Finding {
-            path: self.path.clone(),
-            line: line + 1,
-            message: message.into(),
-        }
+        Finding { path: self.path.clone(), line: line + 1, message: message.into() }
     }
 
     /// The modules from the crate's root to this file: `core/src/zab/lead.rs` is `[zab, lead]`.
     pub(crate) fn module(&self) -> Vec<&str> {
-        let inside = self
-            .path
-            .split_once("/src/")
-            .map_or("", |(_, inside)| inside);
+        let inside = self.path.split_once("/src/").map_or("", |(_, inside)| inside);
         let mut parts: Vec<&str> = inside.trim_end_matches(".rs").split('/').collect();
         if matches!(parts.last(), Some(&("mod" | "lib" | "main"))) {
             parts.pop();
@@ -74,11 +58,7 @@ impl Source {
             match (inside, start) {
                 (true, None) => start = Some(at),
                 (false, Some(from)) => {
-                    found.push(Identifier {
-                        word: &self.code[from..at],
-                        line,
-                        end: at,
-                    });
+                    found.push(Identifier { word: &self.code[from..at], line, end: at });
                     start = None;
                 }
                 _ => {}
@@ -135,11 +115,7 @@ fn blank_literals(text: &str) -> String {
             at += 1;
             continue;
         }
-        code.extend(
-            input[at..end]
-                .iter()
-                .map(|&c| if c == '\n' { '\n' } else { ' ' }),
-        );
+        code.extend(input[at..end].iter().map(|&c| if c == '\n' { '\n' } else { ' ' }));
         at = end;
     }
     code

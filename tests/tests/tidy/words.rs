@@ -5,14 +5,8 @@ use crate::source::{Finding, Source};
 /// Searched in code: strings and comments may speak of them.
 const CODE: &[Banned] = &[
     Banned::new("todo!", "write it now, or leave the feature out"),
-    Banned::new(
-        "unimplemented!",
-        "write it now, or answer with a typed error",
-    ),
-    Banned::new(
-        "dbg!",
-        "use tracing in net; core and storage are printed by their effects",
-    ),
+    Banned::new("unimplemented!", "write it now, or answer with a typed error"),
+    Banned::new("dbg!", "use tracing in net; core and storage are printed by their effects"),
     Banned {
         word: "#[ignore",
         // Entry points of processes that another test starts under limits.
@@ -21,10 +15,7 @@ const CODE: &[Banned] = &[
     },
     Banned::new("allow(dead_code)", "delete what nobody calls"),
     Banned::new("allow(unused", "delete what nobody uses"),
-    Banned::new(
-        "allow(warnings)",
-        "mend the warning, or `expect` one lint with a reason",
-    ),
+    Banned::new("allow(warnings)", "mend the warning, or `expect` one lint with a reason"),
     Banned {
         word: "thread::sleep",
         // What is waited for there is announced by nobody: the kernel gives a closed ring's locked
@@ -36,14 +27,8 @@ const CODE: &[Banned] = &[
 
 /// Searched in everything, built in two halves so that this file does not find itself.
 const TEXT: &[Banned] = &[
-    Banned::new(
-        concat!("FIX", "ME"),
-        "mend it, or write a sentence about the limit it has",
-    ),
-    Banned::new(
-        concat!("XX", "X"),
-        "mend it, or write a sentence about the limit it has",
-    ),
+    Banned::new(concat!("FIX", "ME"), "mend it, or write a sentence about the limit it has"),
+    Banned::new(concat!("XX", "X"), "mend it, or write a sentence about the limit it has"),
     Banned::new(concat!("HA", "CK"), "say why it must be so, in a sentence"),
 ];
 
@@ -51,17 +36,10 @@ const TEXT: &[Banned] = &[
 const PATHS: &[&str] = &[concat!("/wo", "rk/"), concat!("sha", "red/")];
 
 /// ZooKeeper's own operations keep their names.
-const OPERATIONS: &[&str] = &[
-    "get_data",
-    "get_children",
-    "get_acl",
-    "get_ephemerals",
-    "get_all_children_number",
-];
+const OPERATIONS: &[&str] =
+    &["get_data", "get_children", "get_acl", "get_ephemerals", "get_all_children_number"];
 
-const MODULES: &[&str] = &[
-    "utils", "util", "common", "impls", "manager", "helpers", "misc",
-];
+const MODULES: &[&str] = &["utils", "util", "common", "impls", "manager", "helpers", "misc"];
 
 struct Banned {
     word: &'static str,
@@ -72,38 +50,22 @@ struct Banned {
 
 impl Banned {
     const fn new(word: &'static str, instead: &'static str) -> Self {
-        Self {
-            word,
-            except: &[],
-            instead,
-        }
+        Self { word, except: &[], instead }
     }
 
     fn find(&self, source: &Source, text: &str) -> Vec<Finding> {
-        if self
-            .except
-            .iter()
-            .any(|place| source.path.starts_with(place))
-        {
+        if self.except.iter().any(|place| source.path.starts_with(place)) {
             return Vec::new();
         }
         let message = format!("`{}`: {}", self.word, self.instead);
-        lines_with(text, self.word)
-            .map(|line| source.finding(line, message.as_str()))
-            .collect()
+        lines_with(text, self.word).map(|line| source.finding(line, message.as_str())).collect()
     }
 }
 
 pub(crate) fn check_words(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
-    findings.extend(
-        CODE.iter()
-            .flat_map(|banned| banned.find(source, &source.code)),
-    );
-    findings.extend(
-        TEXT.iter()
-            .flat_map(|banned| banned.find(source, &source.text)),
-    );
+    findings.extend(CODE.iter().flat_map(|banned| banned.find(source, &source.code)));
+    findings.extend(TEXT.iter().flat_map(|banned| banned.find(source, &source.text)));
     for (line, text) in source.code.lines().enumerate().take(source.test_line) {
         if is_glob(text) {
             let message = "a glob hides where names come from: list them";
@@ -182,17 +144,11 @@ fn lines_with<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> +
             !joined_before && !joined_after
         })
     };
-    text.lines()
-        .enumerate()
-        .filter(move |(_, line)| stands_in(line))
-        .map(|(at, _)| at)
+    text.lines().enumerate().filter(move |(_, line)| stands_in(line)).map(|(at, _)| at)
 }
 
 fn is_glob(code: &str) -> bool {
     code.match_indices("::*").any(|(at, glob)| {
-        matches!(
-            code[at + glob.len()..].trim_start().chars().next(),
-            Some(';' | ',' | '}')
-        )
+        matches!(code[at + glob.len()..].trim_start().chars().next(), Some(';' | ',' | '}'))
     })
 }

@@ -113,11 +113,7 @@ impl ImageReader {
         for number in self.acl_numbers {
             self.tree.release_acl(number);
         }
-        Ok(Image {
-            header,
-            tree: self.tree,
-            sessions: self.sessions,
-        })
+        Ok(Image { header, tree: self.tree, sessions: self.sessions })
     }
 
     /// Reads as far as the bytes are complete and returns how many are left.
@@ -173,19 +169,11 @@ impl ImageReader {
                 return Err(ImageError::BadShape);
             }
             self.tree.restore_root(&znode.fields, znode.data, acl);
-            self.open.push(Open {
-                node: Tree::ROOT,
-                path_length: 0,
-            });
+            self.open.push(Open { node: Tree::ROOT, path_length: 0 });
         } else {
             let parent = self.enter(&znode)?;
-            let node = self
-                .tree
-                .restore(parent, &self.path, &znode.fields, znode.data, acl);
-            self.open.push(Open {
-                node,
-                path_length: self.path.len(),
-            });
+            let node = self.tree.restore(parent, &self.path, &znode.fields, znode.data, acl);
+            self.open.push(Open { node, path_length: self.path.len() });
         }
         self.znodes_left -= 1;
         if self.znodes_left == 0 && self.tree.digest() != self.digest {
@@ -224,10 +212,8 @@ impl ImageReader {
 
     fn read_sessions(&mut self, reader: &Reader<'_>) -> Result<(), ImageError> {
         let rest = reader.rest();
-        self.session_bytes_left = self
-            .session_bytes_left
-            .checked_sub(rest.len() as u64)
-            .ok_or(ImageError::TooLong)?;
+        self.session_bytes_left =
+            self.session_bytes_left.checked_sub(rest.len() as u64).ok_or(ImageError::TooLong)?;
         self.sessions.extend_from_slice(rest);
         Ok(())
     }
@@ -250,19 +236,8 @@ impl<'a> Znode<'a> {
         let name = core::str::from_utf8(reader.bytes(name_length)?);
         let name = name.map_err(|_| Stop::Invalid(ImageError::BadName))?;
         let data = reader.bytes(data_length)?;
-        let acl_entries = if acl == acls_known {
-            Some(read_acl(reader)?)
-        } else {
-            None
-        };
-        Ok(Self {
-            depth,
-            fields,
-            name,
-            data,
-            acl,
-            acl_entries,
-        })
+        let acl_entries = if acl == acls_known { Some(read_acl(reader)?) } else { None };
+        Ok(Self { depth, fields, name, data, acl, acl_entries })
     }
 }
 
@@ -296,11 +271,7 @@ fn read_acl(reader: &mut Reader<'_>) -> Result<Vec<AclEntry>, Stop> {
         let permissions = reader.u32_le()?;
         let scheme = read_string(reader)?;
         let id = read_string(reader)?;
-        entries.push(AclEntry {
-            permissions,
-            scheme,
-            id,
-        });
+        entries.push(AclEntry { permissions, scheme, id });
     }
     Ok(entries)
 }
@@ -308,9 +279,7 @@ fn read_acl(reader: &mut Reader<'_>) -> Result<Vec<AclEntry>, Stop> {
 fn read_string(reader: &mut Reader<'_>) -> Result<String, Stop> {
     let length = bounded(reader)?;
     let string = core::str::from_utf8(reader.bytes(length)?);
-    Ok(string
-        .map_err(|_| Stop::Invalid(ImageError::BadAcl))?
-        .into())
+    Ok(string.map_err(|_| Stop::Invalid(ImageError::BadAcl))?.into())
 }
 
 /// A length. Whatever a znode holds came in one record of the log, so nothing in it is longer.

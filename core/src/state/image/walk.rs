@@ -36,20 +36,14 @@ struct Directory {
 
 impl Walk {
     pub(super) fn new() -> Self {
-        Self {
-            open: Vec::new(),
-            is_started: false,
-        }
+        Self { open: Vec::new(), is_started: false }
     }
 
     pub(super) fn step(&mut self, znodes: &Znodes) -> Step {
         if !self.is_started {
             self.is_started = true;
             self.enter(Tree::ROOT, znodes);
-            return Step::Visit {
-                node: Tree::ROOT,
-                depth: 0,
-            };
+            return Step::Visit { node: Tree::ROOT, depth: 0 };
         }
         while let Some(directory) = self.open.last_mut() {
             if directory.sorted.len() < znodes.children_count(directory.parent) {

@@ -65,10 +65,7 @@ impl ImageWriter {
                 Step::End => self.end_walk(),
             }
         }
-        let end = self
-            .encoded
-            .len()
-            .min(self.given_out + SNAPSHOT_CHUNK_BYTES);
+        let end = self.encoded.len().min(self.given_out + SNAPSHOT_CHUNK_BYTES);
         out.put(&self.encoded[self.given_out..end]);
         self.given_out = end;
         let goes_on = !self.is_walked || self.waiting() > 0;
@@ -93,11 +90,7 @@ impl ImageWriter {
         let acl = *self.acl_numbers.entry(number).or_insert(known);
         let out = &mut self.encoded;
         out.put_u16_le(u16::try_from(depth).expect("paths are bounded"));
-        out.put_u8(if fields.are_common() {
-            0
-        } else {
-            HAS_RARE_FIELDS
-        });
+        out.put_u8(if fields.are_common() { 0 } else { HAS_RARE_FIELDS });
         out.put_u32_le(acl);
         out.put_u16_le(u16::try_from(name.len()).expect("paths are bounded"));
         out.put_u32_le(length_u32(data.len()));
@@ -121,10 +114,7 @@ impl ImageWriter {
     }
 
     fn end_walk(&mut self) {
-        assert!(
-            self.written == self.znodes.len(),
-            "the walk visits every znode once"
-        );
+        assert!(self.written == self.znodes.len(), "the walk visits every znode once");
         self.is_walked = true;
         self.encoded.append(&mut self.sessions);
     }

@@ -37,17 +37,10 @@ pub(super) const OPEN: u32 = 0;
 impl AclTable {
     /// A table, and lists, that know `OPEN` only.
     pub(super) fn new() -> (Self, AclLists) {
-        let mut table = Self {
-            numbers: BTreeMap::new(),
-            references: Vec::new(),
-            free: Vec::new(),
-        };
+        let mut table = Self { numbers: BTreeMap::new(), references: Vec::new(), free: Vec::new() };
         let mut lists = AclLists::new();
-        let everyone = AclEntry {
-            permissions: permission::ALL,
-            scheme: "world".into(),
-            id: "anyone".into(),
-        };
+        let everyone =
+            AclEntry { permissions: permission::ALL, scheme: "world".into(), id: "anyone".into() };
         let number = table.intern(&mut lists, &[everyone]);
         assert!(number == OPEN, "the first list has the first number");
         (table, lists)
@@ -63,10 +56,7 @@ impl AclTable {
             self.retain(number);
             return number;
         }
-        let list = AclList {
-            entries: Arc::from(entries),
-            hash: hash_of(entries),
-        };
+        let list = AclList { entries: Arc::from(entries), hash: hash_of(entries) };
         let shared = list.entries.clone();
         let number = if let Some(number) = self.free.pop() {
             *lists.item_mut(number as usize) = list;

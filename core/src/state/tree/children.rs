@@ -115,9 +115,6 @@ mod tests {
         }
         assert!(children.iter().eq(model.iter().copied()));
         assert!((0..model.len()).all(|position| children.child(position) == model[position]));
-        assert!(
-            conversions >= 4,
-            "the test must cross both bounds: {conversions}"
-        );
+        assert!(conversions >= 4, "the test must cross both bounds: {conversions}");
     }
 }

@@ -35,12 +35,7 @@ struct Entry {
 
 impl Index {
     pub(super) fn new() -> Self {
-        Self {
-            chunks: vec![vec![Segment::with_room_for(0)]],
-            segments: 1,
-            round: 1,
-            len: 0,
-        }
+        Self { chunks: vec![vec![Segment::with_room_for(0)]], segments: 1, round: 1, len: 0 }
     }
 
     /// The slot stored under `hash` for which `is_wanted` holds.
@@ -83,11 +78,7 @@ impl Index {
         let mut kept = Segment::with_room_for(moved - leaving);
         let mut new = Segment::with_room_for(leaving);
         for &entry in occupied() {
-            let target = if entry.tag & bit == 0 {
-                &mut kept
-            } else {
-                &mut new
-            };
+            let target = if entry.tag & bit == 0 { &mut kept } else { &mut new };
             target.place(entry);
         }
         *self.segment_mut(parent) = kept;
@@ -106,11 +97,7 @@ impl Index {
     /// Segments that were not split yet in this round still hold what belongs to their future half.
     fn segment_of(&self, tag: u32) -> u32 {
         let number = tag & (2 * self.round - 1);
-        if number < self.segments {
-            number
-        } else {
-            number - self.round
-        }
+        if number < self.segments { number } else { number - self.round }
     }
 
     fn segment(&self, number: u32) -> &Segment {
@@ -128,10 +115,7 @@ impl Segment {
     /// An empty segment that is about two thirds full when `len` entries are in it.
     fn with_room_for(len: usize) -> Self {
         let capacity = (len + len / 2 + 1).max(CAPACITY_MIN);
-        Self {
-            entries: vec![VACANT; capacity].into_boxed_slice(),
-            len: 0,
-        }
+        Self { entries: vec![VACANT; capacity].into_boxed_slice(), len: 0 }
     }
 
     fn find(&self, tag: u32, is_wanted: impl Fn(u32) -> bool) -> Option<u32> {
@@ -158,10 +142,7 @@ impl Segment {
     fn remove(&mut self, wanted: Entry) {
         let mut hole = self.home(wanted.tag);
         while self.entries[hole].slot != wanted.slot {
-            assert!(
-                !self.entries[hole].is_vacant(),
-                "the removed slot is in the index"
-            );
+            assert!(!self.entries[hole].is_vacant(), "the removed slot is in the index");
             hole = self.after(hole);
         }
         assert!(self.entries[hole].tag == wanted.tag, "a slot has one hash");
@@ -212,19 +193,11 @@ impl Segment {
     }
 
     fn after(&self, at: usize) -> usize {
-        if at + 1 == self.entries.len() {
-            0
-        } else {
-            at + 1
-        }
+        if at + 1 == self.entries.len() { 0 } else { at + 1 }
     }
 
     fn distance(&self, from: usize, to: usize) -> usize {
-        if from <= to {
-            to - from
-        } else {
-            to + self.entries.len() - from
-        }
+        if from <= to { to - from } else { to + self.entries.len() - from }
     }
 }
 
@@ -238,10 +211,7 @@ fn tag_of(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-const VACANT: Entry = Entry {
-    tag: 0,
-    slot: u32::MAX,
-};
+const VACANT: Entry = Entry { tag: 0, slot: u32::MAX };
 const SEGMENTS_PER_CHUNK: usize = 256;
 /// How many entries a segment holds on average; within a round one that is still to be split holds
 /// up to twice as many.
@@ -312,9 +282,7 @@ mod tests {
             index.insert(42 << 32, slot);
         }
         assert!((0..3000).all(|slot| index.find(42 << 32, |found| found == slot) == Some(slot)));
-        (0..3000)
-            .rev()
-            .for_each(|slot| index.remove(42 << 32, slot));
+        (0..3000).rev().for_each(|slot| index.remove(42 << 32, slot));
         assert_eq!(index.find(42 << 32, |_| true), None);
     }
 }

@@ -22,10 +22,7 @@ struct Leaf<T, const N: usize> {
 
 impl<T: Clone + Default, const N: usize> Paged<T, N> {
     pub(super) fn new() -> Self {
-        Self {
-            spine: Vec::new(),
-            len: 0,
-        }
+        Self { spine: Vec::new(), len: 0 }
     }
 
     pub(super) fn push(&mut self, value: T) {
@@ -86,9 +83,7 @@ impl<T: Clone + Default, const N: usize> Paged<T, N> {
 
 impl<T, const N: usize> Leaf<T, N> {
     fn new() -> Self {
-        Self {
-            pages: array::from_fn(|_| None),
-        }
+        Self { pages: array::from_fn(|_| None) }
     }
 }
 
@@ -102,11 +97,7 @@ struct Place {
 impl Place {
     fn of<const N: usize>(index: usize) -> Self {
         let page = index / N;
-        Self {
-            leaf: page / PAGES_PER_LEAF,
-            page: page % PAGES_PER_LEAF,
-            slot: index % N,
-        }
+        Self { leaf: page / PAGES_PER_LEAF, page: page % PAGES_PER_LEAF, slot: index % N }
     }
 }
 
@@ -127,12 +118,7 @@ mod tests {
         assert_eq!((*frozen.item(1001), *live.item(1001)), (1001, 7));
         let mut shared = 0;
         for (ours, theirs) in live.spine.iter().zip(&frozen.spine) {
-            for (ours, theirs) in ours
-                .pages
-                .iter()
-                .flatten()
-                .zip(theirs.pages.iter().flatten())
-            {
+            for (ours, theirs) in ours.pages.iter().flatten().zip(theirs.pages.iter().flatten()) {
                 shared += usize::from(Arc::ptr_eq(ours, theirs));
             }
         }

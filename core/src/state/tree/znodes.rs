@@ -37,10 +37,7 @@ impl Znodes {
             ctime_ms: fields.ctime_ms,
             mtime_ms: fields.mtime_ms,
             version: fields.version,
-            cversion: fields
-                .creations
-                .wrapping_mul(2)
-                .wrapping_sub(children_count),
+            cversion: fields.creations.wrapping_mul(2).wrapping_sub(children_count),
             aversion: fields.aversion,
             ephemeral_owner: fields.ephemeral_owner,
             data_length: count_i32(slot.data().len()),

@@ -1,5 +1,4 @@
 //! One server's protocol, message by message: joining, founding an epoch, losing touch.
-#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use pigeonhole_core::base::id::{DiskId, Epoch, Sequence, ServerId, ShardId, Zxid};
 use pigeonhole_core::base::time::{Duration, Instant, Periods};
@@ -43,11 +42,7 @@ impl One {
         let now = Instant(1_000_000);
         let mut out = vec![];
         let zab = Zab::new(membership, periods(), restored, 1, now, &mut out);
-        let mut one = Self {
-            zab,
-            now,
-            appended: None,
-        };
+        let mut one = Self { zab, now, appended: None };
         for peer in (1..=voters).filter(|&peer| peer != me) {
             one.up(peer);
         }
@@ -59,9 +54,7 @@ impl One {
         let mut said = vec![];
         for action in actions {
             match action {
-                Action::Append {
-                    sequence, riders, ..
-                } => {
+                Action::Append { sequence, riders, .. } => {
                     self.appended = Some(sequence);
                     said.extend(riders);
                 }
@@ -83,8 +76,7 @@ impl One {
 
     fn tell(&mut self, from: u8, message: PeerMessage) -> Said {
         let mut out = vec![];
-        self.zab
-            .on_message(self.now, ServerId(from), message, &mut out);
+        self.zab.on_message(self.now, ServerId(from), message, &mut out);
         self.hear(out)
     }
 
@@ -92,13 +84,9 @@ impl One {
     fn sync(&mut self) -> Said {
         let mut said = vec![];
         while let Some(sequence) = self.appended.take() {
-            let mark = LogMark {
-                shard: SHARD,
-                sequence,
-            };
+            let mark = LogMark { shard: SHARD, sequence };
             let mut out = vec![];
-            self.zab
-                .on_durable(self.now, Durable::attest(mark), &mut out);
+            self.zab.on_durable(self.now, Durable::attest(mark), &mut out);
             said.extend(self.hear(out));
         }
         let mut out = vec![];
@@ -184,22 +172,11 @@ fn periods() -> Periods {
 }
 
 fn looking(round: u64, leader: u8) -> Vote {
-    Vote {
-        round,
-        state: PeerState::Looking,
-        leader,
-        epoch: 0,
-        zxid: 0,
-        established: false,
-    }
+    Vote { round, state: PeerState::Looking, leader, epoch: 0, zxid: 0, established: false }
 }
 
 fn follower_info(attempt: u32, accepted_epoch: u32) -> PeerMessage {
-    PeerMessage::FollowerInfo {
-        attempt,
-        accepted_epoch,
-        disk: 0,
-    }
+    PeerMessage::FollowerInfo { attempt, accepted_epoch, disk: 0 }
 }
 
 fn ack_epoch(attempt: u32, epoch: u32) -> PeerMessage {
@@ -228,10 +205,7 @@ fn entry(epoch: u32, counter: u32, previous: Option<&Entry>) -> Entry {
 }
 
 fn mark(entry: &Entry) -> EpochEnd {
-    EpochEnd {
-        zxid: entry.zxid().0,
-        hash: entry.hash().0,
-    }
+    EpochEnd { zxid: entry.zxid().0, hash: entry.hash().0 }
 }
 
 #[test]
@@ -253,8 +227,7 @@ fn a_slow_link_keeps_no_learner_out() {
     assert!(attempt_in(&again).is_some(), "the question is repeated");
     let said = one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
     assert!(
-        said.iter()
-            .any(|(_, message)| matches!(message, PeerMessage::AckEpoch { .. })),
+        said.iter().any(|(_, message)| matches!(message, PeerMessage::AckEpoch { .. })),
         "the answer to the first asking is as good as any"
     );
 }
@@ -267,10 +240,7 @@ fn a_learner_that_comes_while_the_epoch_is_proposed_is_told_of_it() {
     one.tell(2, follower_info(1, 0));
     one.sync();
     let said = one.tell(3, follower_info(1, 0));
-    let expected = PeerMessage::LeaderInfo {
-        attempt: 1,
-        epoch: 1,
-    };
+    let expected = PeerMessage::LeaderInfo { attempt: 1, epoch: 1 };
     assert_eq!(said, vec![(ServerId(3), expected)]);
 }
 
@@ -332,29 +302,13 @@ fn nobody_asks_a_leader_for_ever() {
     let attempt = one.follow(3);
     one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
     let tail = EpochEnd { zxid: 0, hash: 0 };
-    one.tell(
-        3,
-        PeerMessage::SyncDiff {
-            attempt,
-            epoch: 9,
-            tail,
-        },
-    );
+    one.tell(3, PeerMessage::SyncDiff { attempt, epoch: 9, tail });
     one.tell(3, PeerMessage::NewLeader { epoch: 9, tail });
     let committed_zxid = 0;
-    one.tell(
-        3,
-        PeerMessage::UpToDate {
-            epoch: 9,
-            committed_zxid,
-        },
-    );
+    one.tell(3, PeerMessage::UpToDate { epoch: 9, committed_zxid });
     assert_eq!(one.zab.serving_leader(), Some(ServerId(3)));
     one.sync();
-    assert!(
-        attempt_in(&one.up(3)).is_some(),
-        "a new link, a new attempt"
-    );
+    assert!(attempt_in(&one.up(3)).is_some(), "a new link, a new attempt");
     one.advance(900);
     assert_eq!(one.zab.state(), PeerState::Looking);
 }
@@ -363,10 +317,7 @@ fn nobody_asks_a_leader_for_ever() {
 fn nobody_follows_a_follower() {
     let mut one = One::new(1, 3, vec![], Zxid::ZERO);
     one.follow(3);
-    let vote = Vote {
-        state: PeerState::Following,
-        ..looking(1, 2)
-    };
+    let vote = Vote { state: PeerState::Following, ..looking(1, 2) };
     one.tell(3, PeerMessage::Vote(vote));
     assert_eq!(one.zab.state(), PeerState::Looking);
 }
@@ -395,32 +346,12 @@ fn a_void_tail_makes_nothing_applicable() {
     let attempt = one.follow(3);
     one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
     let to = mark(&first);
-    one.tell(
-        3,
-        PeerMessage::SyncTruncate {
-            attempt,
-            epoch: 9,
-            to,
-        },
-    );
+    one.tell(3, PeerMessage::SyncTruncate { attempt, epoch: 9, to });
     let committed_zxid = other.zxid().0;
-    one.tell(
-        3,
-        PeerMessage::Propose {
-            epoch: 9,
-            committed_zxid,
-            entries: other.bytes().to_vec(),
-        },
-    );
+    one.tell(3, PeerMessage::Propose { epoch: 9, committed_zxid, entries: other.bytes().to_vec() });
     let tail = mark(&other);
     one.tell(3, PeerMessage::NewLeader { epoch: 9, tail });
-    one.tell(
-        3,
-        PeerMessage::UpToDate {
-            epoch: 9,
-            committed_zxid,
-        },
-    );
+    one.tell(3, PeerMessage::UpToDate { epoch: 9, committed_zxid });
     assert_eq!(one.zab.applicable(), first.zxid(), "the disk knows no more");
     one.sync();
     assert_eq!(one.zab.applicable(), other.zxid());
