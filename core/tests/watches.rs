@@ -71,7 +71,6 @@ impl Watched {
 
 /// One watch, one change, and the same change once more: what comes, and what is left.
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table is read better in one piece")]
 fn every_kind_of_watch_and_every_change() {
     const D: EventType = NodeDataChanged;
     const K: EventType = NodeChildrenChanged;
