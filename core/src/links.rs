@@ -76,7 +76,8 @@ impl Links {
         };
         link.heard = now;
         let mut carried = core::mem::take(&mut link.carried);
-        let mut rest = if carried.is_empty() {
+        let was_empty = carried.is_empty();
+        let mut rest = if was_empty {
             bytes
         } else {
             carried.extend_from_slice(bytes);
@@ -102,9 +103,15 @@ impl Links {
                 Err(_) => break Err("a frame of an impossible length"),
             }
         };
-        let rest = rest.to_vec();
+        let left = rest.len();
+        if was_empty {
+            carried.extend_from_slice(&bytes[bytes.len() - left..]);
+        } else {
+            // The beginning of a long frame stays where it is.
+            carried.drain(..carried.len() - left);
+        }
         if let Some(link) = self.find(id) {
-            link.carried = rest;
+            link.carried = carried;
         }
         result
     }

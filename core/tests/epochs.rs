@@ -256,6 +256,33 @@ fn a_learner_promised_to_a_higher_epoch_ends_the_proposal_of_a_lower() {
 }
 
 #[test]
+fn no_epoch_begins_before_its_leader_has_inherited_everything() {
+    let mut one = One::new(3, 3, vec![], Zxid::ZERO);
+    one.be_elected();
+    for learner in [1, 2] {
+        one.tell(learner, follower_info(1, 0));
+    }
+    one.sync();
+    for learner in [1, 2] {
+        one.tell(learner, ack_epoch(1, 1));
+    }
+    one.sync();
+    for learner in [1, 2] {
+        one.tell(learner, PeerMessage::AckLeader { epoch: 1, zxid: 0 });
+    }
+    // The leader's own disk is the slowest of all.
+    let zxid = Zxid::new(Epoch(1), 1).0;
+    for learner in [1, 2] {
+        let said = one.tell(learner, PeerMessage::Ack { epoch: 1, zxid });
+        assert_eq!(said, vec![], "who is told that the epoch has begun sends it requests");
+    }
+    assert!(!one.zab.is_established_leader());
+    one.sync();
+    assert!(one.zab.is_established_leader());
+    assert_eq!(one.zab.applicable(), Zxid(zxid));
+}
+
+#[test]
 fn a_quorum_round_is_asked_again_of_who_comes_back() {
     let mut one = One::new(3, 3, vec![], Zxid::ZERO);
     one.be_established(&[1, 2]);

@@ -176,7 +176,6 @@ fn a_session_begins_once() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a story is read better in one piece")]
 fn a_session_of_two_shards_fences_everywhere_before_anything_vanishes() {
     let mut pair = Pair::new();
     let attachment = pair.attach();

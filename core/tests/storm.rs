@@ -1,9 +1,9 @@
 //! Clusters in bad weather: seeded runs with faults at every step, and what must hold all the same.
+
 #![expect(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
-    clippy::print_stdout,
-    reason = "a test stops at what it did not expect, counts small things, and tells what it saw"
+    reason = "a test that cannot go on fails; its numbers are small"
 )]
 
 mod ensemble;
@@ -16,7 +16,6 @@ use pigeonhole_core::effect::Input;
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request, permission};
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::wire::client;
-use pigeonhole_core::zab::Event;
 
 use ensemble::{Cluster, News};
 
@@ -469,22 +468,6 @@ impl Storm {
         }
     }
 
-    fn figures(&self) {
-        let count = |wanted: fn(&Event) -> bool| {
-            let events = self.cluster.events.iter();
-            events.filter(|(_, _, event)| wanted(event)).count()
-        };
-        println!(
-            "acks {} established {} looking {} synchronized {} truncated {} ahead {}",
-            self.acks,
-            count(|it| matches!(it, Event::Established { .. })),
-            count(|it| matches!(it, Event::Looking { .. })),
-            count(|it| matches!(it, Event::Synchronized { .. })),
-            count(|it| matches!(it, Event::Truncated { .. })),
-            count(|it| matches!(it, Event::LearnerAhead { .. })),
-        );
-    }
-
     fn report(&self) -> String {
         let mut text = String::new();
         for node in &self.cluster.nodes {
@@ -553,9 +536,6 @@ fn ride_out(nodes: usize, shards: u16, seed: u64, steps: u64) -> u64 {
         storm.step();
     }
     storm.clear_up();
-    if std::env::var("STORM_FIGURES").is_ok() {
-        storm.figures();
-    }
     storm.acks
 }
 

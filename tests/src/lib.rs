@@ -13,6 +13,7 @@
 //! - [`sometimes`]: what must happen now and then
 //! - [`say`]: messages and answers in a few words
 //! - [`script`]: stories with golden transcripts
+//! - [`ports`]: ports on loopback for real servers
 //! - [`trace`]: what happened, as text and as a hash
 
 pub mod check;
@@ -25,6 +26,7 @@ pub mod links;
 pub mod model;
 pub mod network;
 pub mod node;
+pub mod ports;
 pub mod process;
 pub mod queue;
 pub mod say;

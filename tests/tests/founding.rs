@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +13,7 @@ use pigeonhole_core::base::id::{ClusterId, SessionId, Zxid};
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request};
 use pigeonhole_core::wire::client;
 use pigeonhole_storage::meta::{Formation, Meta};
+use pigeonhole_tests::ports;
 
 #[test]
 fn servers_that_are_started_one_by_one_wait_for_the_last() {
@@ -28,13 +29,13 @@ fn servers_that_are_started_one_by_one_wait_for_the_last() {
     }
     let begun = Instant::now();
     ensemble.start(3);
-    Client::connect(ensemble.port(3)).create("/first");
+    ensemble.client(3).create("/first");
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
     ensemble.check_one_cluster();
     assert_eq!(ensemble.terminate(2).code(), Some(0));
     ensemble.start(2);
-    Client::connect(ensemble.port(2)).sync_and_find("/first");
+    ensemble.client(2).sync_and_find("/first");
 }
 
 #[test]
@@ -49,7 +50,7 @@ fn a_kill_while_they_form_changes_nothing() {
             ensemble.wait_until(|ensemble| ensemble.meta(watched).is_some());
             ensemble.kill(victim);
             ensemble.start(victim);
-            Client::connect(ensemble.port(victim)).create("/first");
+            ensemble.client(victim).create("/first");
             ensemble.check_one_cluster();
         }
     }
@@ -61,7 +62,7 @@ fn a_server_whose_directory_is_gone_does_not_pretend() {
     for server in 1..=3 {
         ensemble.start(server);
     }
-    Client::connect(ensemble.port(1)).create("/kept");
+    ensemble.client(1).create("/kept");
     let before = ensemble.check_one_cluster();
     ensemble.kill(2);
     let data = ensemble.data(2);
@@ -73,7 +74,7 @@ fn a_server_whose_directory_is_gone_does_not_pretend() {
     assert_eq!(ensemble.meta(2), None);
     assert_eq!(ensemble.ask(2, "srvr").unwrap(), NOT_SERVING);
     // The others go on; without them it is still nobody.
-    Client::connect(ensemble.port(1)).create("/without-the-second");
+    ensemble.client(1).create("/without-the-second");
     ensemble.kill(3);
     ensemble.wait_until(|ensemble| !ensemble.serves(1));
     assert_eq!(ensemble.meta(2), None);
@@ -82,7 +83,7 @@ fn a_server_whose_directory_is_gone_does_not_pretend() {
     fs::remove_dir_all(&data).unwrap();
     fs::rename(data.with_extension("away"), &data).unwrap();
     ensemble.start(2);
-    Client::connect(ensemble.port(2)).sync_and_find("/without-the-second");
+    ensemble.client(2).sync_and_find("/without-the-second");
 }
 
 #[test]
@@ -91,7 +92,7 @@ fn a_majority_of_lost_disks_is_no_new_cluster() {
     for server in 1..=3 {
         ensemble.start(server);
     }
-    Client::connect(ensemble.port(1)).create("/kept");
+    ensemble.client(1).create("/kept");
     let before = ensemble.check_one_cluster();
     for server in [1, 2] {
         ensemble.kill(server);
@@ -113,8 +114,8 @@ fn an_observer_follows_whatever_the_voters_have_founded() {
     for server in [3, 1, 2] {
         ensemble.start(server);
     }
-    Client::connect(ensemble.port(2)).create("/first");
-    Client::connect(ensemble.port(4)).sync_and_find("/first");
+    ensemble.client(2).create("/first");
+    ensemble.client(4).sync_and_find("/first");
     ensemble.check_one_cluster();
 }
 
@@ -126,7 +127,7 @@ fn an_ensemble_of_one_and_one_of_five_form() {
             ensemble.start(server);
         }
         for server in 1..=voters {
-            Client::connect(ensemble.port(server)).create(&format!("/by-{server}"));
+            ensemble.client(server).create(&format!("/by-{server}"));
         }
         ensemble.check_one_cluster();
     }
@@ -192,7 +193,8 @@ impl Ensemble {
         // Not in the memory that /tmp is on some machines: direct writes need a disk.
         let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let count = usize::from(voters + observers);
-        let ports = free_ports(2 * count);
+        let first = ports::take(u16::try_from(2 * count).unwrap());
+        let ports: Vec<u16> = (first..).take(2 * count).collect();
         let mut members = String::new();
         for (id, port) in (1..=voters + observers).zip(&ports) {
             let role = if id > voters { ":observer" } else { "" };
@@ -249,12 +251,26 @@ impl Ensemble {
         });
     }
 
+    /// Connects, until a server with a leader lets it have a session.
+    fn client(&self, server: u8) -> Client {
+        self.wait_for(|ensemble| Client::try_connect(ensemble.port(server)).ok())
+    }
+
     fn wait_until(&self, condition: impl Fn(&Self) -> bool) {
+        self.wait_for(|ensemble| condition(ensemble).then_some(()));
+    }
+
+    /// Waits until there is an answer; without one, the servers' logs tell why.
+    fn wait_for<T>(&self, answer: impl Fn(&Self) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
-        while !condition(self) {
+        loop {
+            if let Some(answer) = answer(self) {
+                return answer;
+            }
             if Instant::now() >= deadline {
                 for id in (1..).take(self.servers.len()) {
-                    eprintln!("{}", fs::read_to_string(self.log(id)).unwrap_or_default());
+                    let said = fs::read_to_string(self.log(id)).unwrap_or_default();
+                    eprintln!("server {id} on port {}:\n{said}", self.port(id));
                 }
                 panic!("it does not come about");
             }
@@ -329,17 +345,6 @@ impl Drop for Ensemble {
 }
 
 impl Client {
-    /// Connects, until a server with a leader lets it have a session.
-    fn connect(port: u16) -> Self {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match Self::try_connect(port) {
-                Ok(client) => return client,
-                Err(error) => assert!(Instant::now() < deadline, "no session: {error}"),
-            }
-        }
-    }
-
     fn try_connect(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -401,15 +406,6 @@ fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
     command.args(arguments).env("RUST_LOG", "info");
     command
-}
-
-/// Ports that nobody listens on. Another process may take one before it is used; the range from
-/// which the kernel gives ports to connections is large enough for that to be rare.
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> =
-        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
-    let ports = listeners.iter();
-    ports.map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use pigeonhole_core::base::id::{SessionId, Zxid};
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request};
 use pigeonhole_core::wire::client;
+use pigeonhole_tests::ports;
 
 #[test]
 fn what_was_acknowledged_outlives_a_kill() {
@@ -217,7 +218,7 @@ fn the_version_names_the_formats() {
 #[test]
 fn a_local_cluster_serves_within_a_second_and_keeps_its_data() {
     let place = Place::new("local");
-    let port = free_ports(1)[0];
+    let port = ports::take(1);
     let data = place.0.join("data").display().to_string();
     let arguments = ["--data", &data, "--port", &port.to_string(), "--replicas", "3"];
     let begun = Instant::now();
@@ -276,7 +277,7 @@ impl Drop for Place {
 
 impl Server {
     fn new(name: &str, settings: &str) -> Self {
-        Self::on_port(name, settings, free_ports(1)[0])
+        Self::on_port(name, settings, ports::take(1))
     }
 
     fn on_port(name: &str, settings: &str, port: u16) -> Self {
@@ -291,7 +292,8 @@ impl Server {
     }
 
     fn ensemble(name: &str, count: usize) -> Vec<Self> {
-        let ports = free_ports(2 * count);
+        let first = ports::take(u16::try_from(2 * count).unwrap());
+        let ports: Vec<u16> = (first..).take(2 * count).collect();
         let members: String = (1..)
             .zip(&ports[..count])
             .map(|(id, port)| format!("server.{id}=127.0.0.1:{port}:1{id}\n"))
@@ -476,14 +478,6 @@ fn run(mut command: Command) -> (ExitStatus, String) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8(text).unwrap())
-}
-
-/// Ports that nobody listens on. Another process may take one before it is used; the range from
-/// which the kernel gives ports to connections is large enough for that to be rare.
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> =
-        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 /// Limits what the command may lock to so many bytes.

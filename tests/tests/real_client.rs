@@ -5,9 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use pigeonhole_tests::ports;
 
 #[test]
 fn kazoo_finds_a_cluster_of_one_shard_to_be_zookeeper() {
@@ -27,7 +28,7 @@ fn kazoo_finds_a_single_server_to_be_zookeeper() {
     let status = Command::new(clients().join("with_server.sh"))
         .arg(clients().join("kazoo_subset.sh"))
         .env("PIGEONHOLE_BIN", env!("CARGO_BIN_EXE_server"))
-        .env("PIGEONHOLE_PORT", free_ports(1).to_string())
+        .env("PIGEONHOLE_PORT", ports::take(1).to_string())
         .stdin(Stdio::null())
         .status()
         .unwrap();
@@ -58,7 +59,7 @@ impl Cluster {
     fn start(name: &str, shards: u16) -> Self {
         let folder = format!("pigeonhole-client-{name}-{}", std::process::id());
         let data = std::env::temp_dir().join(folder);
-        let port = free_ports(3);
+        let port = ports::take(3);
         let mut process = Command::new(env!("CARGO_BIN_EXE_server"))
             .args(["--port", &port.to_string(), "--shards", &shards.to_string()])
             .arg("--data")
@@ -97,15 +98,4 @@ fn has_python() -> bool {
 
 fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
-}
-
-/// The first of so many neighbouring ports that nobody uses at the moment.
-fn free_ports(count: u16) -> u16 {
-    loop {
-        let first = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let last = first.saturating_add(count - 1);
-        if (first..=last).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            return first;
-        }
-    }
 }

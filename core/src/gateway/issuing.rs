@@ -103,7 +103,8 @@ impl Gateway {
 
     fn takes_more(&mut self, id: ConnectionId) -> bool {
         self.find(id).is_some_and(|connection| {
-            connection.stage != Stage::Closing
+            // Until a client has its session, what it sent ahead is not looked at.
+            matches!(connection.stage, Stage::Connecting | Stage::Attached)
                 && connection.queue.len() < REQUESTS_PER_CONNECTION_MAX
                 && connection.output.len() + connection.unsent_bytes <= OUTPUT_BYTES_PAUSE
         })
@@ -204,10 +205,12 @@ impl Gateway {
             if connection.stage != Stage::Attached || connection.session.preparing > 0 {
                 break;
             }
-            let is_waiting = |slot: &Slot| matches!(slot.state, SlotState::Waiting { .. });
-            let Some(index) = connection.queue.iter().position(is_waiting) else {
+            // Requests are issued in order: behind the first that waits all do.
+            let is_issued = |slot: &Slot| !matches!(slot.state, SlotState::Waiting { .. });
+            let index = connection.queue.partition_point(is_issued);
+            if index == connection.queue.len() {
                 break;
-            };
+            }
             let SlotState::Waiting { op_code, body } = &mut connection.queue[index].state else {
                 unreachable!("the slot was chosen for it");
             };

@@ -12,7 +12,7 @@ mod replying;
 mod routing;
 mod session;
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -91,6 +91,8 @@ pub struct Gateway {
     next_session: u64,
     /// Connections whose sessions the home leaders should hear of.
     touch_queue: Vec<ConnectionId>,
+    /// The questions that tell them, oldest first. No answer comes to what a leader took along.
+    touches: VecDeque<(Instant, Ticket)>,
     /// Connections with complete frames left over from the last turn.
     unfinished: BTreeSet<ConnectionId>,
     /// Connections that have had an answer: what waited for it may be issued.
@@ -132,6 +134,7 @@ impl Gateway {
             next_ticket: 1,
             next_session,
             touch_queue: Vec::new(),
+            touches: VecDeque::new(),
             unfinished: BTreeSet::new(),
             answered: Vec::new(),
             deadlines: BTreeSet::new(),
@@ -320,8 +323,11 @@ impl Gateway {
             self.close(id);
             return;
         }
-        let paused =
-            waiting > OUTPUT_BYTES_PAUSE || connection.queue.len() >= REQUESTS_PER_CONNECTION_MAX;
+        let is_ahead = matches!(connection.stage, Stage::Establishing { .. })
+            && connection.deframer.carried_bytes() > OUTPUT_BYTES_PAUSE;
+        let paused = is_ahead
+            || waiting > OUTPUT_BYTES_PAUSE
+            || connection.queue.len() >= REQUESTS_PER_CONNECTION_MAX;
         if paused != connection.is_paused {
             connection.is_paused = paused;
             self.wishes.push(Wish::Pause { connection: id, paused });

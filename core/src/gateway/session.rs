@@ -99,7 +99,8 @@ impl Gateway {
         if map.count() > 1 && !is_new {
             self.ask_recall(id, home, last_zxid_seen);
         }
-        // What the client sent ahead waits from now on.
+        // What the client sent ahead is looked at now, and what waits does so from now on.
+        self.unfinished.insert(id);
         self.watch_waiting(now, id);
     }
 
@@ -188,12 +189,22 @@ impl Gateway {
             session.pings_since = now;
         }
         session.pings += 1;
-        let patience = Duration(session.timeout.0 / 3);
+        self.touch_again(now, id);
+    }
+
+    /// Asks for the home leader's word that a ping waits for. A leader may have fallen, and taken
+    /// the last such question along: some more are asked within the patience.
+    fn touch_again(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.find(id) else {
+            return;
+        };
+        let session = &mut connection.session;
+        let again = Duration(session.timeout.0 / 3 / TOUCHES_PER_PING);
         if !session.is_touch_queued {
             session.is_touch_queued = true;
             self.touch_queue.push(id);
         }
-        self.deadlines.insert((now + patience, id));
+        self.deadlines.insert((now + again, id));
     }
 
     /// One question to each home for all sessions that were heard from.
@@ -202,6 +213,14 @@ impl Gateway {
             return;
         }
         let map = self.config.map;
+        let lifetime = self.config.periods.session_timeout_max;
+        while let Some(&(asked_at, ticket)) = self.touches.front() {
+            if now.since(asked_at) < lifetime {
+                break;
+            }
+            self.touches.pop_front();
+            self.questions.remove(&ticket);
+        }
         let mut queue = core::mem::take(&mut self.touch_queue);
         queue.sort_unstable_by_key(|id| (id.slot, id.generation));
         for home in map.shards() {
@@ -229,7 +248,9 @@ impl Gateway {
                 asked.push(id);
             }
             if !sessions.is_empty() {
-                self.ask_for(home, What::Touch { sessions }, Purpose::Touch(now, asked));
+                let what = What::Touch { sessions };
+                let ticket = self.ask_for(home, what, Purpose::Touch(now, asked));
+                self.touches.push_back((now, ticket));
             }
         }
         queue.clear();
@@ -245,6 +266,9 @@ impl Gateway {
             let Some(connection) = self.find(id) else {
                 continue;
             };
+            if connection.stage != Stage::Attached {
+                continue;
+            }
             if expired.contains(&connection.session.id) {
                 self.close(id);
                 continue;
@@ -283,8 +307,12 @@ impl Gateway {
             Stage::Attached => {
                 let session = &connection.session;
                 let patience = session.timeout.0 / 3;
-                let owes_ping = session.pings > 0 && now.since(session.pings_since).0 >= patience;
-                owes_ping || !self.is_answered_in_time(now, id)
+                let owes_ping = session.pings > 0;
+                let is_late = owes_ping && now.since(session.pings_since).0 >= patience;
+                if owes_ping && !is_late {
+                    self.touch_again(now, id);
+                }
+                is_late || !self.is_answered_in_time(now, id)
             }
             Stage::Closing => false,
         };
@@ -474,6 +502,9 @@ impl super::connection::Session {
 
 /// How many times within its timeout a busy session is reported to its home.
 const TOUCHES_PER_TIMEOUT: u64 = 6;
+
+/// How often the home leader is asked for its word before a ping has waited too long.
+const TOUCHES_PER_PING: u64 = 4;
 
 fn system_writer() -> Writer {
     Writer {

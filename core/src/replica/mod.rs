@@ -345,7 +345,7 @@ impl Replica {
     }
 
     /// A leader judges by what it inherited: the first entry of its own epoch comes behind all
-    /// that, and a quorum may have it before it is durable and applied here.
+    /// that. When the epoch is established that entry can be applied, and is before anything else.
     fn has_inherited(&self) -> bool {
         self.state.applied().epoch() == self.zab.next_zxid().epoch()
     }

@@ -465,6 +465,11 @@ impl Zab {
         if acked <= self.log.committed() || acked.epoch() != leader.epoch {
             return;
         }
+        if leader.reign == Reign::Beginning && leader.own_acked.epoch() != leader.epoch {
+            // It judges requests by what it has inherited: none may come before that is on its own
+            // disk, and thus applied here.
+            return;
+        }
         self.log.commit(acked);
         if leader.reign == Reign::Beginning {
             leader.reign = Reign::Established;

@@ -1,5 +1,11 @@
 //! Several workers in memory: links that delay and break, disks that lag and forget, crashes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on fails; its numbers are small"
+)]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -241,7 +247,12 @@ impl Cluster {
                 let peer_cores = 1;
                 self.step(node, Input::LinkUp { link, peer_cores });
             }
-            Arrival::Bytes(link, bytes) => {
+            Arrival::Bytes(link, mut bytes) => {
+                if self.prng.chance(1, 4) {
+                    let at = self.prng.below(bytes.len() as u64) as usize;
+                    let rest = Arrival::Bytes(link, bytes.split_off(at));
+                    self.arrivals.entry((node, from)).or_default().push_front(rest);
+                }
                 let bytes = bytes.as_slice();
                 self.step(node, Input::LinkBytes { link, bytes });
             }

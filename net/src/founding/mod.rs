@@ -56,11 +56,7 @@ pub(crate) fn found(config: &ServerConfig, home: &mut Home) -> Result<Outcome, F
         .enable_time()
         .build()
         .map_err(cannot_wait)?;
-    let (outcome, ports) = {
-        let tasks = LocalSet::new();
-        let outcome = tasks.block_on(&runtime, wait(config, home, &ports));
-        (outcome, ports)
-    };
+    let outcome = LocalSet::new().block_on(&runtime, wait(config, home, &ports));
     drop(runtime);
     for port in [Some(&ports.client), ports.peer.as_ref()].into_iter().flatten() {
         os::set_blocking(port, true).map_err(cannot_wait)?;

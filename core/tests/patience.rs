@@ -1,0 +1,106 @@
+//! A client that sends ahead, and one that waits for a ping while its cluster changes leaders.
+
+mod ensemble;
+
+use pigeonhole_core::base::id::{ConnectionId, CoreId, SessionId, Zxid};
+use pigeonhole_core::effect::Input;
+use pigeonhole_core::op::{ConnectRequest, Request};
+use pigeonhole_core::wire::client;
+
+use ensemble::{Cluster, News};
+
+const CONNECTION: ConnectionId = ConnectionId { core: CoreId(0), slot: 0, generation: 1 };
+
+fn connect() -> Vec<u8> {
+    let request = ConnectRequest {
+        protocol_version: 0,
+        last_zxid_seen: Zxid::ZERO,
+        timeout_ms: 4000,
+        session: SessionId(0),
+        password: &[0; 16],
+        read_only: Some(false),
+    };
+    let mut bytes = vec![];
+    client::put_connect(&mut bytes, &request);
+    bytes
+}
+
+fn send(cluster: &mut Cluster, node: usize, bytes: &[u8]) {
+    let connection = CONNECTION;
+    cluster.step(node, Input::ClientBytes { connection, bytes });
+}
+
+/// The frames that have come, and whether the connection is closed.
+fn received(cluster: &mut Cluster) -> (Vec<Vec<u8>>, bool) {
+    let mut bytes = vec![];
+    let mut is_closed = false;
+    for (_, news) in cluster.news.drain(..) {
+        match news {
+            News::Output(connection, output) => {
+                assert_eq!(connection, CONNECTION);
+                bytes.extend(output);
+            }
+            News::Closed(connection) => is_closed |= connection == CONNECTION,
+        }
+    }
+    let mut frames = vec![];
+    let mut rest = bytes.as_slice();
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        let (frame, behind) = behind.split_at(u32::from_be_bytes(*length) as usize);
+        frames.push(frame.to_vec());
+        rest = behind;
+    }
+    (frames, is_closed)
+}
+
+fn started(count: usize) -> (Cluster, usize) {
+    let mut cluster = Cluster::new(count, 1, 1);
+    for node in 0..count {
+        cluster.start(node);
+    }
+    cluster.connect_all();
+    cluster.run(300);
+    let leader = (0..count).find(|&node| cluster.leads(node));
+    (cluster, leader.expect("somebody leads by now"))
+}
+
+#[test]
+fn what_is_sent_ahead_of_the_session_is_answered_behind_it() {
+    let (mut cluster, leader) = started(3);
+    cluster.open_client(leader, CONNECTION, [7; 16]);
+    let mut bytes = connect();
+    // The Java client sends its credentials and watches without waiting for its session.
+    let auth = Request::Auth { scheme: "digest", credential: b"user:secret" };
+    client::put_request(&mut bytes, -4, &auth);
+    client::put_request(&mut bytes, -2, &Request::Ping);
+    let exists = Request::Exists { path: "/", watch: false };
+    client::put_request(&mut bytes, 1, &exists);
+    send(&mut cluster, leader, &bytes);
+    cluster.run(100);
+    let (frames, is_closed) = received(&mut cluster);
+    assert!(!is_closed);
+    let response = client::parse_connect(&frames[0]).unwrap();
+    assert_eq!(response.timeout_ms, 4000, "the session comes first");
+    let xids: Vec<i32> =
+        frames[1..].iter().map(|frame| client::parse_header(frame).unwrap().0.xid).collect();
+    assert_eq!(xids, [-4, -2, 1]);
+}
+
+#[test]
+fn a_ping_outlives_the_leader_that_was_asked_about_it() {
+    let (mut cluster, leader) = started(3);
+    let node = (leader + 1) % 3;
+    cluster.open_client(node, CONNECTION, [7; 16]);
+    send(&mut cluster, node, &connect());
+    cluster.run(1000);
+    assert_eq!(received(&mut cluster).0.len(), 1);
+    let mut ping = vec![];
+    client::put_request(&mut ping, -2, &Request::Ping);
+    send(&mut cluster, node, &ping);
+    cluster.step(node, Input::TurnEnd);
+    cluster.crash(leader);
+    cluster.run(1500);
+    let (frames, is_closed) = received(&mut cluster);
+    assert!(!is_closed, "the session is as good as before");
+    assert_eq!(frames.len(), 1);
+}
