@@ -181,8 +181,8 @@ impl Gateway {
 
 impl Connection {
     /// The watch's one event may still be held behind the reply to a request that this shard has
-    /// not executed yet. That reply will show this shard's change: then this event goes, ahead of it,
-    /// and the one that is held does not.
+    /// not executed yet. That reply will show this shard's change: then this event goes, ahead of
+    /// it, and the one that is held does not.
     fn overtakes(&mut self, shard: ShardId, ticket: Ticket) -> bool {
         let executed = self.queue.iter().rposition(|slot| slot.state.was_executed_in(shard));
         let later = executed.map_or(0, |index| index + 1);
