@@ -401,6 +401,33 @@ fn what_cannot_be_proved_unchanged_fires() {
     assert_eq!(brief(&heard), [format!("NodeDataChanged {}", names[2]), "1".to_string()]);
 }
 
+/// One change fires two watches, and the connection breaks between the two events: whoever takes
+/// headers for what it has seen, as the C client does, is told of the second when it comes back.
+#[test]
+fn an_event_between_two_connections_is_not_lost() {
+    let name = &names()[5];
+    for mut ensemble in shapes() {
+        let writer = ensemble.connect(0, 0);
+        ensemble.get(writer, &plain(name));
+        let client = ensemble.connect(0, 0);
+        let heard = ensemble.send(client, &[children("/", true), get_data(name, true)]);
+        let before = counter(&heard);
+        ensemble.get(writer, &Request::Delete { path: name, version: -1 });
+        let heard = ensemble.heard(client);
+        let events = [format!("NodeDeleted {name}"), "NodeChildrenChanged /".to_string()];
+        assert_eq!(brief(&heard), events);
+        ensemble.cut(client);
+        ensemble.run();
+        let zxid_none = u64::MAX;
+        let seen = if heard[0].zxid() == zxid_none { before } else { heard[0].zxid() };
+        let client = ensemble.reconnect(client, 0, 0, seen);
+        let set =
+            SetWatches { relative_zxid: Zxid(seen), child: vec!["/"], ..SetWatches::default() };
+        let heard = ensemble.send(client, &[Request::SetWatches(set)]);
+        assert_eq!(brief(&heard), ["NodeChildrenChanged /", "1"]);
+    }
+}
+
 /// The counter of a client's headers never repeats a number for something else.
 #[test]
 fn header_counters_rise_over_connections() {

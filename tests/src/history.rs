@@ -82,7 +82,8 @@ pub struct Operation {
 #[derive(Clone, Debug)]
 pub struct Fired {
     pub kind: EventType,
-    pub zxid: Zxid,
+    /// Of several events of one change, only the last names it.
+    pub zxid: Option<Zxid>,
 }
 
 /// What a watch waits for.

@@ -17,8 +17,8 @@ impl Gateway {
             Mail::Answer { shard, ticket, zxid, outcome } => {
                 self.on_answer(now, shard, ticket, zxid, outcome);
             }
-            Mail::Event { shard, connection, zxid, event, path } => {
-                self.on_event(shard, connection, zxid, event, &path);
+            Mail::Event { shard, connection, zxid, is_last, event, path } => {
+                self.on_event(shard, connection, zxid, is_last, event, &path);
             }
             Mail::Moved { session, generation } => {
                 if let Some(&id) = self.by_session.get(&session)
@@ -247,6 +247,7 @@ impl Gateway {
         shard: ShardId,
         id: ConnectionId,
         zxid: Zxid,
+        is_last: bool,
         event: EventType,
         path: &str,
     ) {
@@ -270,10 +271,10 @@ impl Gateway {
             return;
         };
         if let Some(slot) = connection.last_executed(shard) {
-            slot.events.push(HeldEvent { watch, shard, zxid, event, path: path.into() });
+            slot.events.push(HeldEvent { watch, shard, zxid, is_last, event, path: path.into() });
             return;
         }
-        connection.put_event(map, shard, zxid, event, path);
+        connection.put_event(map, shard, zxid, is_last, event, path);
         self.wishes.push(Wish::Output { connection: id });
         self.limit(id);
     }
