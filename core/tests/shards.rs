@@ -41,7 +41,7 @@ fn get_data(path: &str, watch: bool) -> Request<'_> {
 }
 
 fn set_data<'a>(path: &'a str, data: &'a [u8]) -> Request<'a> {
-    Request::SetData { path, data, version: -1 }
+    Request::SetData { path, data: Some(data), version: -1 }
 }
 
 fn pick(chance: &mut Prng, count: u64) -> usize {
@@ -103,7 +103,7 @@ fn points_look_as_with_one_shard() {
             ensemble.get(client, &set_data("/", b"root"));
             look(&mut ensemble, client, &mut seen);
             let root = ensemble.get(client, &get_data("/", false));
-            assert_eq!(client::parse_get_data(&root).unwrap().0, b"root");
+            assert_eq!(client::parse_get_data(&root).unwrap().0, Some(b"root".as_slice()));
             for point in PARTITION_POINTS {
                 let delete = Request::Delete { path: point, version: -1 };
                 assert_eq!(ensemble.error_of(client, &delete), -8, "{point}");
@@ -270,7 +270,7 @@ fn a_request_about_several_shards_is_answered_in_one() {
         assert_eq!(results[1], client::MultiResult::Error(-101));
         for (result, name) in results[2..].iter().zip(&names) {
             let client::MultiResult::GetData { data, .. } = result else { panic!("{result:?}") };
-            assert_eq!(*data, name.as_bytes());
+            assert_eq!(*data, Some(name.as_bytes()));
         }
 
         let multis = [
@@ -284,7 +284,7 @@ fn a_request_about_several_shards_is_answered_in_one() {
         }
         if shards > 1 {
             let body = ensemble.get(client, &get_data(&names[1], false));
-            assert_eq!(client::parse_get_data(&body).unwrap().0, names[1].as_bytes());
+            assert_eq!(client::parse_get_data(&body).unwrap().0, Some(names[1].as_bytes()));
         }
     }
 }
@@ -493,7 +493,11 @@ fn a_former_connection_is_fenced_in_every_shard() {
         ensemble.run();
         for name in &names {
             let body = ensemble.get(moved, &get_data(name, false));
-            assert_eq!(client::parse_get_data(&body).unwrap().0, b"new", "seed {seed}");
+            assert_eq!(
+                client::parse_get_data(&body).unwrap().0,
+                Some(b"new".as_slice()),
+                "seed {seed}"
+            );
         }
     }
 }
@@ -643,10 +647,11 @@ fn check_story(requests: &[Request<'_>], heard: &[Heard], seed: u64) {
                 assert_eq!((*xid, *error), (next, 0), "seed {seed}");
                 match &requests[usize::try_from(next).unwrap() - 1] {
                     Request::SetData { path, data, .. } => {
-                        values.insert(path, data.to_vec());
+                        values.insert(path, data.unwrap().to_vec());
                     }
                     Request::GetData { path, .. } => {
                         let (data, _) = client::parse_get_data(body).unwrap();
+                        let data = data.unwrap();
                         let expected = values.entry(path).or_default();
                         assert_eq!(data, expected, "own write of {path}, seed {seed}");
                         watched.insert(format!("NodeDataChanged {path}"));

@@ -110,7 +110,7 @@ impl Replica {
         self.check(node, &reader.identities, permission::READ)?;
         self.watch_if(watch, reader, path, WatchKind::Data)?;
         let tree = self.state.tree();
-        reply::buffer(body, tree.data(node));
+        reply::data(body, tree.data(node));
         reply::stat(body, &tree.stat(node));
         Ok(())
     }

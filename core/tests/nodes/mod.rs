@@ -469,7 +469,7 @@ pub(crate) fn brief(heard: &[Heard]) -> Vec<String> {
 }
 
 pub(crate) fn create<'a>(path: &'a str, mode: CreateMode) -> Request<'a> {
-    Request::Create { path, data: b"", acl: vec![OPEN], mode, with_stat: false }
+    Request::Create { path, data: Some(b""), acl: vec![OPEN], mode, with_stat: false }
 }
 
 pub(crate) fn plain(path: &str) -> Request<'_> {
