@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use pigeonhole_core::base::id::{ConnectionId, ShardId};
+use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Instant, Now};
 use pigeonhole_core::peer::message::PeerState;
 use pigeonhole_core::report::ShardReport;
@@ -168,6 +169,9 @@ impl Scene<'_> {
         }
         put("log_sync_micros_last", &figures.log.sync_micros_last)?;
         put("log_backlog_bytes", &figures.log.backlog_bytes)?;
+        for limit in Limit::ALL {
+            put(&format!("limit_{}_met", limit.name()), &figures.limits_met.count(limit))?;
+        }
         figures.shards.iter().try_for_each(|shard| put_shard(shard, &mut put))
     }
 
