@@ -155,16 +155,26 @@ fn filled() -> Alone {
     for top in 0..16 {
         let mut bytes = Vec::new();
         let path = format!("/bench-{top}");
-        let create =
-            Request::Create { path: &path, data: b"", acl: acl.clone(), mode, with_stat: false };
+        let create = Request::Create {
+            path: &path,
+            data: Some(b""),
+            acl: acl.clone(),
+            mode,
+            with_stat: false,
+        };
         client::put_request(&mut bytes, 1, &create);
         alone.send(&bytes);
     }
     for number in 0..1024 {
         let mut bytes = Vec::new();
         let path = path(number);
-        let create =
-            Request::Create { path: &path, data: &VALUE, acl: acl.clone(), mode, with_stat: false };
+        let create = Request::Create {
+            path: &path,
+            data: Some(&VALUE),
+            acl: acl.clone(),
+            mode,
+            with_stat: false,
+        };
         client::put_request(&mut bytes, 1, &create);
         alone.send(&bytes);
     }
@@ -192,7 +202,7 @@ fn worker(criterion: &mut Criterion) {
     });
     let writes = pipelines(|path| {
         let mut bytes = Vec::new();
-        let set = Request::SetData { path, data: &VALUE, version: -1 };
+        let set = Request::SetData { path, data: Some(&VALUE), version: -1 };
         client::put_request(&mut bytes, 1, &set);
         bytes
     });

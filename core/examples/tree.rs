@@ -22,7 +22,7 @@ fn main() {
         [AclEntry { permissions: permission::ALL, scheme: "world".into(), id: "anyone".into() }];
     let mut tree = Tree::new();
     let mut new = NewNode {
-        data: DATA,
+        data: Some(DATA),
         acl: &everyone,
         ephemeral_owner: SessionId(0),
         parent_creations: 1,

@@ -18,8 +18,15 @@ pub enum Mail {
     Ask { shard: ShardId, ask: Ask },
     /// To the core that asked.
     Answer { shard: ShardId, ticket: Ticket, zxid: Zxid, outcome: Outcome },
-    /// To the connection's core: a watch fired.
-    Event { shard: ShardId, connection: ConnectionId, zxid: Zxid, event: EventType, path: String },
+    /// To the connection's core: a watch fired. One change may fire several of a connection.
+    Event {
+        shard: ShardId,
+        connection: ConnectionId,
+        zxid: Zxid,
+        is_last: bool,
+        event: EventType,
+        path: String,
+    },
     /// To every core: a connection of this session with a lower generation is no longer its.
     Moved { session: SessionId, generation: Generation },
     /// To every core: the session is over.

@@ -81,9 +81,10 @@ pub enum AddWatchMode {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request<'a> {
     /// `with_stat` for create2. An absent ACL list arrives as an empty one: both are InvalidACL.
+    /// Data may be null, which is not the same as empty.
     Create {
         path: &'a str,
-        data: &'a [u8],
+        data: Option<&'a [u8]>,
         acl: Vec<Acl<'a>>,
         mode: CreateMode,
         with_stat: bool,
@@ -103,7 +104,7 @@ pub enum Request<'a> {
     },
     SetData {
         path: &'a str,
-        data: &'a [u8],
+        data: Option<&'a [u8]>,
         version: i32,
     },
     GetAcl {

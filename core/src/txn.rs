@@ -66,10 +66,10 @@ pub struct Admission {
 /// One step of a change. Versions are the resulting ones.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub enum Operation {
-    /// A new znode. An empty ACL list cannot be: the leader has refused it.
+    /// A new znode. An empty ACL list cannot be: the leader has refused it. Data may be null.
     Create {
         path: String,
-        data: Vec<u8>,
+        data: Option<Vec<u8>>,
         acl: Vec<AclEntry>,
         /// The owning session, or 0.
         ephemeral_owner: u64,
@@ -83,7 +83,7 @@ pub enum Operation {
     },
     SetData {
         path: String,
-        data: Vec<u8>,
+        data: Option<Vec<u8>>,
         version: i32,
     },
     SetAcl {
@@ -148,7 +148,7 @@ pub enum Operation {
     /// Every shard but 0: what shard 0 decided about a partition point.
     PointSet {
         path: String,
-        data: Vec<u8>,
+        data: Option<Vec<u8>>,
         acl: Vec<AclEntry>,
         /// The zxid in shard 0; a lower one than known is ignored.
         point_zxid: u64,

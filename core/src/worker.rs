@@ -154,8 +154,7 @@ impl Worker {
             Input::Time => self.on_time(now, effects),
             Input::TurnEnd => {
                 self.gateway.on_turn_end(instant);
-                self.route(now, effects);
-                self.shards.each(|replica, deeds| replica.on_turn_end(now, deeds));
+                self.end_turn(now, effects);
             }
         }
         self.route(now, effects);
@@ -340,6 +339,18 @@ impl Worker {
     fn close_link(&mut self, link: LinkId, why: &'static str, effects: &mut Effects) {
         self.links.closing(link);
         effects.push(Effect::LinkClose { link, why });
+    }
+
+    /// Proposals, commits and quorum rounds leave; so does what their answers let clients go on
+    /// with.
+    fn end_turn(&mut self, now: Now, effects: &mut Effects) {
+        loop {
+            self.route(now, effects);
+            self.shards.each(|replica, deeds| replica.on_turn_end(now, deeds));
+            if self.shards.deeds.is_empty() {
+                return;
+            }
+        }
     }
 
     /// Carries everything that was asked for to where it belongs, until nothing is left to carry.

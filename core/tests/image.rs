@@ -16,7 +16,7 @@ const HEADER_BYTES: usize = 52;
 
 fn new<'a>(data: &'a [u8], acl: &'a [AclEntry]) -> NewNode<'a> {
     NewNode {
-        data,
+        data: Some(data),
         acl,
         ephemeral_owner: SessionId(0),
         parent_creations: 1,
@@ -62,13 +62,14 @@ fn small_tree() -> Tree {
     tree.create("/b", new(b"data of b", &two));
     tree.create("/a", new(b"", &one));
     tree.create("/a/z", new(b"z", &everyone));
+    tree.create("/a/null", NewNode { data: None, ..new(b"", &everyone) });
     let ephemeral = NewNode {
         ephemeral_owner: SessionId(0x0100_0000_0000_0001),
-        parent_creations: 2,
+        parent_creations: 3,
         ..new(b"", &two)
     };
     let y = tree.create("/a/y", ephemeral);
-    tree.set_data(y, b"why", 1, Zxid(0x0000_0001_0000_0005), 1_700_000_000_001);
+    tree.set_data(y, Some(b"why"), 1, Zxid(0x0000_0001_0000_0005), 1_700_000_000_001);
     let b = tree.find("/b").unwrap();
     tree.set_acl(b, &one, 1);
     tree
@@ -87,20 +88,21 @@ fn random_tree(seed: u64, changes: u32) -> Tree {
         let large = random.chance(1, 500);
         let data =
             vec![b'x'; usize::try_from(random.below(if large { 900_000 } else { 60 })).unwrap()];
+        let data = (data.len() != 7).then_some(data.as_slice());
         let acl = user(&format!("{}", random.below(5)));
         if random.chance(1, 4) && !is_root && tree.children_count(found) == 0 {
             tree.delete(found, zxid);
             paths.swap_remove(at);
         } else if random.chance(1, 4) {
             let version = tree.stat(found).version + 1;
-            tree.set_data(found, &data, version, zxid, 7);
+            tree.set_data(found, data, version, zxid, 7);
         } else {
             let path = format!("{}/{:x}", paths[at], random.next_u64() >> 40);
             if tree.find(&path).is_none() {
                 let parent_creations = tree.creations(found) + 1;
                 let ephemeral_owner = SessionId(random.below(2));
                 let brought =
-                    NewNode { ephemeral_owner, parent_creations, zxid, ..new(&data, &acl) };
+                    NewNode { ephemeral_owner, parent_creations, zxid, data, ..new(b"", &acl) };
                 tree.create(&path, brought);
                 paths.push(path);
             }
@@ -164,7 +166,7 @@ fn a_random_tree_comes_back_and_gives_the_same_bytes() {
             tree.create("/late", late);
             let some = tree.find("/late").unwrap();
             tree.set_acl(some, &user("other"), 9);
-            tree.set_data(Tree::ROOT, b"root", 1, Zxid(1 << 40), 1);
+            tree.set_data(Tree::ROOT, Some(b"root"), 1, Zxid(1 << 40), 1);
         }
         assert_same(&tree, &restored);
         assert_eq!(write(&frozen, &[7; 1000]), bytes, "seed {seed}");
@@ -272,7 +274,10 @@ fn errors_say_what_is_wrong_and_stay() {
     assert_eq!(with(20, &[0; 8]), Some(ImageError::BadShape));
     assert_eq!(with(36, &[0]), Some(ImageError::WrongDigest));
     assert_eq!(with(root, &[1]), Some(ImageError::BadShape));
-    assert_eq!(with(root + 2, &[2]), Some(ImageError::BadShape));
+    assert_eq!(with(root + 2, &[4]), Some(ImageError::BadShape));
+    // Empty data that is said to be null, and null that has a length.
+    assert_eq!(with(root + 2, &[3]), Some(ImageError::WrongDigest));
+    assert_eq!(with(root + 2, &[3, 0, 0, 0, 0, 0, 0, 1]), Some(ImageError::BadShape));
     assert_eq!(with(root + 3, &[1]), Some(ImageError::BadAcl));
     assert_eq!(with(root + 9, &[0xff; 4]), Some(ImageError::TooLarge));
     let find = |name: &[u8]| bytes.windows(name.len()).position(|window| window == name);

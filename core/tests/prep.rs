@@ -134,7 +134,7 @@ fn create_makes_these_stats() {
     let zxid = leader.zxid;
     let request = Request::Create {
         path: "/a",
-        data: b"hello",
+        data: Some(b"hello"),
         acl: OPEN.to_vec(),
         mode: CreateMode::Ephemeral,
         with_stat: true,
@@ -182,7 +182,7 @@ fn versions_wrap_and_skip_minus_one() {
     let (mut leader, client) = prepared();
     for (before, after) in [(i32::MAX, i32::MIN), (-3, -2), (-2, 0), (0, 1)] {
         leader.force(vec![
-            Operation::SetData { path: "/a".to_string(), data: vec![], version: before },
+            Operation::SetData { path: "/a".to_string(), data: Some(vec![]), version: before },
             Operation::SetAcl {
                 path: "/a".to_string(),
                 acl: vec![entry(31, "world", "anyone")],
@@ -228,7 +228,7 @@ fn sequence_numbers_overflow_as_in_java() {
     let (mut leader, client) = prepared();
     let forced = |creations| Operation::Create {
         path: format!("/a/c{creations}"),
-        data: vec![],
+        data: Some(vec![]),
         acl: vec![entry(31, "world", "anyone")],
         ephemeral_owner: 0,
         parent_cversion: creations,
@@ -362,7 +362,7 @@ fn a_session_owns_a_bounded_number_of_ephemerals() {
     let client = leader.client(1);
     let owned = |number: usize| Operation::Create {
         path: format!("/e{number}"),
-        data: vec![],
+        data: Some(vec![]),
         acl: vec![entry(31, "world", "anyone")],
         ephemeral_owner: client.session.0,
         parent_cversion: 0,
@@ -448,7 +448,8 @@ fn points_are_carried_once_and_in_order() {
         let acl = &closed;
         let data = [b'0' + u8::try_from(point_zxid).unwrap()];
         let overlay = &mut leader.overlay;
-        let made = overlay.prepare_point(&leader.state, zxid, "/", &data, acl, Zxid(point_zxid));
+        let made =
+            overlay.prepare_point(&leader.state, zxid, "/", Some(&data), acl, Zxid(point_zxid));
         if !made.is_empty() {
             leader.log(SessionId(0), made.clone());
         }
@@ -471,17 +472,17 @@ fn points_are_carried_once_and_in_order() {
     leader.apply_all();
     let tree = leader.state.tree();
     let root = tree.find("/").unwrap();
-    assert_eq!((tree.data(root), tree.acl(root)), (b"6".as_slice(), closed.as_slice()));
+    assert_eq!((tree.data(root), tree.acl(root)), (Some(b"6".as_slice()), closed.as_slice()));
     assert_eq!(leader.state.point_zxid("/"), Zxid(6));
     // Even if it was logged twice, the older one loses.
     leader.force(vec![Operation::PointSet {
         path: "/".to_string(),
-        data: vec![],
+        data: Some(vec![]),
         acl: closed.to_vec(),
         point_zxid: 3,
     }]);
     let tree = leader.state.tree();
-    assert_eq!(tree.data(tree.find("/").unwrap()), b"6");
+    assert_eq!(tree.data(tree.find("/").unwrap()), Some(b"6".as_slice()));
 }
 
 #[test]

@@ -283,7 +283,7 @@ impl Storm {
             }
             50..60 => {
                 let request =
-                    Request::SetData { path: "/zookeeper/quota", data: b"x", version: -1 };
+                    Request::SetData { path: "/zookeeper/quota", data: Some(b"x"), version: -1 };
                 if self.map.count() == 1 {
                     client.put(bytes, &request, Wanted::Shared);
                 }
@@ -518,7 +518,7 @@ impl Client {
 
 fn create(path: &str, mode: CreateMode) -> Request<'_> {
     let acl = vec![Acl { permissions: permission::ALL, scheme: "world", id: "anyone" }];
-    Request::Create { path, data: b"data", acl, mode, with_stat: false }
+    Request::Create { path, data: Some(b"data"), acl, mode, with_stat: false }
 }
 
 fn czxid(node: &ensemble::Node, map: ShardMap, path: &str) -> Option<Zxid> {

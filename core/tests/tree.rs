@@ -14,7 +14,7 @@ use pigeonhole_core::txn::AclEntry;
 struct ModelNode {
     stat: Stat,
     creations: i32,
-    data: Vec<u8>,
+    data: Option<Vec<u8>>,
     acl: Vec<AclEntry>,
 }
 
@@ -31,7 +31,8 @@ struct Pair {
 impl Pair {
     fn new(seed: u64) -> Self {
         let tree = Tree::with_index_seed(seed);
-        let root = ModelNode { stat: Stat::default(), creations: 0, data: Vec::new(), acl: acl(0) };
+        let root =
+            ModelNode { stat: Stat::default(), creations: 0, data: Some(Vec::new()), acl: acl(0) };
         Self {
             tree,
             model: Model::from([("/".into(), root)]),
@@ -50,9 +51,10 @@ impl Pair {
         self.model.keys().nth(index).unwrap().clone()
     }
 
-    fn any_data(&mut self) -> Vec<u8> {
-        let length = self.below(40);
-        (0..length).map(|_| self.random.next_u64().to_le_bytes()[0]).collect()
+    /// Null now and then.
+    fn any_data(&mut self) -> Option<Vec<u8>> {
+        let length = self.below(40).checked_sub(1)?;
+        Some((0..length).map(|_| self.random.next_u64().to_le_bytes()[0]).collect())
     }
 
     fn step(&mut self) {
@@ -84,7 +86,7 @@ impl Pair {
         node.stat.cversion = 2 * node.creations - node.stat.children_count;
         node.stat.pzxid = self.zxid;
         let new = NewNode {
-            data: &data,
+            data: data.as_deref(),
             acl: &acl,
             ephemeral_owner: owner,
             parent_creations: node.creations,
@@ -100,7 +102,7 @@ impl Pair {
             ctime_ms: 5,
             mtime_ms: 5,
             ephemeral_owner: owner,
-            data_length: i32::try_from(data.len()).unwrap(),
+            data_length: i32::try_from(data.as_ref().map_or(0, Vec::len)).unwrap(),
             ..Stat::default()
         };
         let creations = 0;
@@ -126,9 +128,9 @@ impl Pair {
         node.stat.version += 1;
         node.stat.mzxid = self.zxid;
         node.stat.mtime_ms = 9;
-        node.stat.data_length = i32::try_from(data.len()).unwrap();
+        node.stat.data_length = i32::try_from(data.as_ref().map_or(0, Vec::len)).unwrap();
         let found = self.tree.find(path).unwrap();
-        self.tree.set_data(found, &data, node.stat.version, self.zxid, 9);
+        self.tree.set_data(found, data.as_deref(), node.stat.version, self.zxid, 9);
         node.data = data;
     }
 
@@ -165,7 +167,7 @@ fn content_of(view: &Znodes) -> Model {
         let seen = ModelNode {
             stat: view.stat(node),
             creations: view.creations(node),
-            data: view.data(node).to_vec(),
+            data: view.data(node).map(<[u8]>::to_vec),
             acl: view.acl(node).to_vec(),
         };
         assert_eq!(view.ephemeral_owner(node), seen.stat.ephemeral_owner);
@@ -174,7 +176,10 @@ fn content_of(view: &Znodes) -> Model {
         assert!(content.insert(path, seen).is_none(), "every path is there once");
     }
     assert_eq!(view.len(), content.len());
-    let bytes: usize = content.iter().map(|(path, node)| path.len() + node.data.len()).sum();
+    let bytes: usize = content
+        .iter()
+        .map(|(path, node)| path.len() + node.data.as_ref().map_or(0, Vec::len))
+        .sum();
     assert_eq!(view.approximate_bytes(), u64::try_from(bytes).unwrap());
     content
 }
@@ -209,7 +214,7 @@ fn random_changes_agree_with_the_model_and_frozen_views_never_change() {
 #[test]
 fn the_digest_is_the_contents_and_not_the_histories() {
     let new = |time_ms, parent_creations| NewNode {
-        data: b"data",
+        data: Some(b"data"),
         acl: &[],
         ephemeral_owner: SessionId(0),
         parent_creations,
@@ -229,7 +234,7 @@ fn the_digest_is_the_contents_and_not_the_histories() {
     assert_eq!(reordered.digest(), digest);
 
     let detour = reordered.create("/d", new(1, 2));
-    reordered.set_data(detour, b"something long", 1, Zxid(4), 7);
+    reordered.set_data(detour, Some(b"something long"), 1, Zxid(4), 7);
     reordered.set_acl(detour, &acl(3), 1);
     assert_ne!(reordered.digest(), digest);
     reordered.delete(detour, Zxid(4));
@@ -246,10 +251,12 @@ fn the_digest_is_the_contents_and_not_the_histories() {
     };
     let mut digests = vec![
         digest,
-        with(&|tree, b| tree.set_data(b, b"datb", 0, Zxid(4), 1)),
-        with(&|tree, b| tree.set_data(b, b"data", 1, Zxid(4), 1)),
-        with(&|tree, b| tree.set_data(b, b"data", 0, Zxid(5), 1)),
-        with(&|tree, b| tree.set_data(b, b"data", 0, Zxid(4), 2)),
+        with(&|tree, b| tree.set_data(b, Some(b"datb"), 0, Zxid(4), 1)),
+        with(&|tree, b| tree.set_data(b, Some(b""), 0, Zxid(4), 1)),
+        with(&|tree, b| tree.set_data(b, None, 0, Zxid(4), 1)),
+        with(&|tree, b| tree.set_data(b, Some(b"data"), 1, Zxid(4), 1)),
+        with(&|tree, b| tree.set_data(b, Some(b"data"), 0, Zxid(5), 1)),
+        with(&|tree, b| tree.set_data(b, Some(b"data"), 0, Zxid(4), 2)),
         with(&|tree, b| tree.set_acl(b, &acl(1), 0)),
         with(&|tree, b| tree.set_acl(b, &[], 1)),
         with(&|tree, b| tree.delete(b, Zxid(4))),
@@ -257,10 +264,10 @@ fn the_digest_is_the_contents_and_not_the_histories() {
         with(&|tree, _| _ = tree.create("/c", new(1, 2))),
         with(&|tree, _| _ = tree.create("/c", new(1, 3))),
     ];
-    assert_eq!(with(&|tree, b| tree.set_data(b, b"data", 0, Zxid(4), 1)), digest);
+    assert_eq!(with(&|tree, b| tree.set_data(b, Some(b"data"), 0, Zxid(4), 1)), digest);
     digests.sort_unstable();
     digests.dedup();
-    assert_eq!(digests.len(), 11);
+    assert_eq!(digests.len(), 13);
 }
 
 /// A frozen view of a million children stays whole while all of them are deleted.
@@ -269,7 +276,7 @@ fn a_million_children() {
     const COUNT: i32 = 1_000_000;
     let mut tree = Tree::new();
     let mut new = NewNode {
-        data: b"",
+        data: Some(b""),
         acl: &acl(0),
         ephemeral_owner: SessionId(0),
         parent_creations: 1,
@@ -308,7 +315,7 @@ fn the_deepest_path_is_found_and_spelled() {
     for depth in 0..256 {
         path += &format!("/{depth}");
         let new = NewNode {
-            data: path.as_bytes(),
+            data: Some(path.as_bytes()),
             acl: &[],
             ephemeral_owner: SessionId(0),
             parent_creations: 1,
@@ -319,7 +326,7 @@ fn the_deepest_path_is_found_and_spelled() {
     }
     let deepest = tree.find(&path).unwrap();
     assert_eq!(tree.path(deepest), path);
-    assert_eq!(tree.data(deepest), path.as_bytes());
+    assert_eq!(tree.data(deepest), Some(path.as_bytes()));
     assert_eq!(tree.find(&path[1..]), None);
     assert_eq!(tree.find(&path["/0".len()..]), None);
     assert_eq!(tree.find(""), None);

@@ -190,7 +190,7 @@ fn request(xid: i32, request: &Request<'_>) -> Vec<u8> {
 
 fn create<'a>(path: &'a str, data: &'a [u8], mode: CreateMode) -> Request<'a> {
     let acl = vec![Acl { permissions: permission::ALL, scheme: "world", id: "anyone" }];
-    Request::Create { path, data, acl, mode, with_stat: false }
+    Request::Create { path, data: Some(data), acl, mode, with_stat: false }
 }
 
 #[test]
@@ -201,7 +201,8 @@ fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
         let mut bytes = request(1, &create("/a", b"one", CreateMode::Persistent));
         bytes.extend(request(2, &Request::GetData { path: "/a", watch: true }));
         bytes.extend(request(3, &create("/b", b"two", CreateMode::Ephemeral)));
-        bytes.extend(request(4, &Request::SetData { path: "/a", data: b"three", version: 0 }));
+        bytes
+            .extend(request(4, &Request::SetData { path: "/a", data: Some(b"three"), version: 0 }));
         bytes.extend(request(5, &Request::GetData { path: "/b", watch: false }));
         bytes.extend(request(6, &Request::Delete { path: "/none", version: -1 }));
         bytes.extend(request(7, &Request::Sync { path: "/" }));
@@ -214,7 +215,7 @@ fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
         let expected = vec![(1, 0), (2, 0), (3, 0), (-1, 0), (4, 0), (5, 0), (6, -101), (7, 0)];
         assert_eq!(headers, expected, "with {shards} shards");
         let (_, body) = client::parse_header(&frames[5]).unwrap();
-        assert_eq!(client::parse_get_data(body).unwrap().0, b"two");
+        assert_eq!(client::parse_get_data(body).unwrap().0, Some(b"two".as_slice()));
     }
 }
 

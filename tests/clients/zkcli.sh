@@ -39,6 +39,7 @@ get -w $base/node
 set $base/node watched
 ls -w $base
 create $base/child
+get $base/child
 stat -w $base/nothing
 create $base/node
 get $base/missing
@@ -125,6 +126,7 @@ numChildren = 3
 again
 [node, s-0000000001, s-0000000002]
 Created /BASE/child
+null
 Node does not exist: /BASE/nothing
 Node already exists: /BASE/node
 Node does not exist: /BASE/missing

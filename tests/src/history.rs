@@ -8,8 +8,8 @@ use crate::queue::Moment;
 /// A request that owns what it says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ask {
-    Create { path: String, data: Vec<u8>, mode: CreateMode },
-    Set { path: String, data: Vec<u8>, version: i32 },
+    Create { path: String, data: Option<Vec<u8>>, mode: CreateMode },
+    Set { path: String, data: Option<Vec<u8>>, version: i32 },
     Delete { path: String, version: i32 },
     Check { path: String, version: i32 },
     Multi(Vec<Self>),
@@ -30,7 +30,7 @@ pub enum Answer {
     },
     Stat(Stat),
     Data {
-        data: Vec<u8>,
+        data: Option<Vec<u8>>,
         stat: Stat,
     },
     /// Sorted by name: the order of children is nobody's promise.
@@ -82,7 +82,8 @@ pub struct Operation {
 #[derive(Clone, Debug)]
 pub struct Fired {
     pub kind: EventType,
-    pub zxid: Zxid,
+    /// Of several events of one change, only the last names it.
+    pub zxid: Option<Zxid>,
 }
 
 /// What a watch waits for.

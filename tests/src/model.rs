@@ -18,7 +18,7 @@ pub struct Model {
 
 #[derive(Clone, Debug, Default)]
 struct Node {
-    data: Vec<u8>,
+    data: Option<Vec<u8>>,
     czxid: Zxid,
     mzxid: Zxid,
     pzxid: Zxid,
@@ -92,7 +92,7 @@ impl Model {
     }
 
     pub fn data(&self, path: &str) -> Option<&[u8]> {
-        self.nodes.get(path).map(|node| node.data.as_slice())
+        self.nodes.get(path).and_then(|node| node.data.as_deref())
     }
 
     pub fn ephemerals_of(&self, session: SessionId) -> Vec<&str> {
@@ -120,7 +120,7 @@ impl Model {
 
     fn one(&mut self, ask: &Ask, context: Context) -> Result<Answer, ErrorCode> {
         match ask {
-            Ask::Create { path, data, mode } => self.create(path, data, *mode, context),
+            Ask::Create { path, data, mode } => self.create(path, data.as_deref(), *mode, context),
             Ask::Set { path, data, version } => {
                 let node = self.nodes.get_mut(path).ok_or(ErrorCode::NoNode)?;
                 check_version(node, *version)?;
@@ -151,7 +151,7 @@ impl Model {
     fn create(
         &mut self,
         prefix: &str,
-        data: &[u8],
+        data: Option<&[u8]>,
         mode: CreateMode,
         context: Context,
     ) -> Result<Answer, ErrorCode> {
@@ -173,7 +173,7 @@ impl Model {
         parent.creations += 1;
         parent.pzxid = context.zxid;
         let node = Node {
-            data: data.to_vec(),
+            data: data.map(<[u8]>::to_vec),
             czxid: context.zxid,
             mzxid: context.zxid,
             pzxid: context.zxid,
@@ -215,7 +215,8 @@ impl Node {
             cversion: self.creations * 2 - children,
             aversion: 0,
             ephemeral_owner: self.owner,
-            data_length: i32::try_from(self.data.len()).expect("little data"),
+            data_length: i32::try_from(self.data.as_ref().map_or(0, Vec::len))
+                .expect("little data"),
             children_count: children,
             pzxid: self.pzxid,
         }

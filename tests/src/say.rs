@@ -90,7 +90,9 @@ pub fn say_result(result: &Result<Answer, i32>) -> String {
         Ok(Answer::Created { path, stat }) => format!("created {path} as {}", stat.czxid),
         Ok(Answer::Stat(stat)) => format!("version {} of {}", stat.version, stat.mzxid),
         Ok(Answer::Data { data, stat }) => {
-            format!("{:?} of {}", String::from_utf8_lossy(data), stat.mzxid)
+            let data = data.as_deref().map(String::from_utf8_lossy);
+            let data = data.map_or("null".to_owned(), |data| format!("{data:?}"));
+            format!("{data} of {}", stat.mzxid)
         }
         Ok(Answer::Children { children, .. }) => format!("{children:?}"),
         Ok(Answer::Path(path)) => path.clone(),

@@ -152,7 +152,7 @@ fn set(servers: u8, clients: u32) -> World {
 }
 
 fn parse_ask(words: &[&str], number_of_ask: u64) -> Ask {
-    let data = format!("data {number_of_ask}").into_bytes();
+    let data = Some(format!("data {number_of_ask}").into_bytes());
     let create = |path: &str, mode| Ask::Create { path: path.to_owned(), data: data.clone(), mode };
     match *words {
         ["create", path] => create(path, CreateMode::Persistent),

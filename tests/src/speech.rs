@@ -25,7 +25,7 @@ pub fn read_answer(ask: &Ask, header: &ReplyHeader, body: &[u8]) -> Result<Answe
         }
         Ask::Get { .. } => {
             let (data, stat) = wire::parse_get_data(body).expect(understood);
-            Answer::Data { data: data.to_vec(), stat }
+            Answer::Data { data: data.map(<[u8]>::to_vec), stat }
         }
         Ask::Children { .. } => {
             let (names, stat) = wire::parse_children2(body).expect(understood);
@@ -86,9 +86,12 @@ fn request(ask: &Ask) -> Request<'_> {
     let open = vec![Acl { permissions: permission::ALL, scheme: "world", id: "anyone" }];
     match ask {
         Ask::Create { path, data, mode } => {
+            let data = data.as_deref();
             Request::Create { path, data, acl: open, mode: *mode, with_stat: true }
         }
-        Ask::Set { path, data, version } => Request::SetData { path, data, version: *version },
+        Ask::Set { path, data, version } => {
+            Request::SetData { path, data: data.as_deref(), version: *version }
+        }
         Ask::Delete { path, version } => Request::Delete { path, version: *version },
         Ask::Check { path, version } => Request::Check { path, version: *version },
         Ask::Multi(parts) => Request::Multi(parts.iter().map(request).collect()),

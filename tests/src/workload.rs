@@ -88,13 +88,14 @@ impl Workload {
         Ask::Multi((0..count).map(|_| part(self)).collect())
     }
 
-    /// Data that no other request carries: so it says whose it is, wherever it turns up.
-    fn data(&mut self) -> Vec<u8> {
-        let mut data =
-            format!("{}-{}-{} ", self.client, self.sent, self.draw.number()).into_bytes();
+    /// Data that no other request carries: so it says whose it is, wherever it turns up. Now and
+    /// then it is null.
+    fn data(&mut self) -> Option<Vec<u8>> {
+        let number = self.draw.number();
+        let mut data = format!("{}-{}-{number} ", self.client, self.sent).into_bytes();
         let length = self.draw.log_uniform(1, self.load.data_bytes_max);
         data.resize(data.len() + usize::try_from(length).expect("it is small"), b'.');
-        data
+        (!number.is_multiple_of(NULL_DATA_EVERY)).then_some(data)
     }
 
     fn path(&mut self) -> String {
@@ -120,3 +121,6 @@ impl Workload {
         }
     }
 }
+
+/// One of so many writes brings null.
+const NULL_DATA_EVERY: u64 = 16;

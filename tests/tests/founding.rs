@@ -371,7 +371,7 @@ impl Client {
         let acl = vec![Acl { permissions: 31, scheme: "world", id: "anyone" }];
         self.ask(&Request::Create {
             path,
-            data: b"",
+            data: Some(b""),
             acl,
             mode: CreateMode::Persistent,
             with_stat: false,

@@ -423,7 +423,7 @@ impl Client {
         let everyone = Acl { permissions: 31, scheme: "world", id: "anyone" };
         let body = self.ask(&Request::Create {
             path,
-            data,
+            data: Some(data),
             acl: vec![everyone],
             mode: CreateMode::Persistent,
             with_stat: false,
@@ -434,6 +434,7 @@ impl Client {
     fn data(&mut self, path: &str) -> Vec<u8> {
         let body = self.ask(&Request::GetData { path, watch: false });
         let (data, stat) = client::parse_get_data(&body).expect("data and stat");
+        let data = data.expect("it is not null");
         assert_eq!(usize::try_from(stat.data_length), Ok(data.len()));
         data.to_vec()
     }

@@ -52,9 +52,9 @@ fn create() -> impl Strategy<Value = Request<'static>> {
     let plain = select(vec![CreateMode::Persistent, CreateMode::Ephemeral]);
     let numbered = select(vec![CreateMode::PersistentSequential, CreateMode::EphemeralSequential]);
     let named = prop_oneof![(path(), plain), (numbered_path, numbered)];
-    (named, data(), acl(), any::<bool>()).prop_map(|((path, mode), data, acl, with_stat)| {
-        Request::Create { path, data, acl, mode, with_stat }
-    })
+    (named, option::of(data()), acl(), any::<bool>()).prop_map(
+        |((path, mode), data, acl, with_stat)| Request::Create { path, data, acl, mode, with_stat },
+    )
 }
 
 fn change() -> impl Strategy<Value = Request<'static>> {
@@ -62,11 +62,8 @@ fn change() -> impl Strategy<Value = Request<'static>> {
     prop_oneof![
         create(),
         (below_root, any::<i32>()).prop_map(|(path, version)| Request::Delete { path, version }),
-        (path(), data(), any::<i32>()).prop_map(|(path, data, version)| Request::SetData {
-            path,
-            data,
-            version
-        }),
+        (path(), option::of(data()), any::<i32>())
+            .prop_map(|(path, data, version)| { Request::SetData { path, data, version } }),
     ]
 }
 

@@ -99,8 +99,11 @@ pub(super) struct Slot {
 
 /// An event that waits for a reply.
 pub(super) struct HeldEvent {
+    /// The question that left the watch, if it is one on a point's children.
+    pub(super) watch: Option<Ticket>,
     pub(super) shard: ShardId,
     pub(super) zxid: Zxid,
+    pub(super) is_last: bool,
     pub(super) event: EventType,
     pub(super) path: Box<str>,
 }
@@ -274,7 +277,8 @@ impl Connection {
                 }
             }
             for held in slot.events {
-                self.put_event(map, held.shard, held.zxid, held.event, &held.path);
+                let HeldEvent { shard, zxid, is_last, event, path, .. } = held;
+                self.put_event(map, shard, zxid, is_last, event, &path);
             }
             if done.closes {
                 return true;
@@ -295,15 +299,21 @@ impl Connection {
     }
 
     /// An event joins what is sent.
+    ///
+    /// Some clients take a header's zxid for what they have seen. If the connection breaks between
+    /// two events of one change, the second must still count as missed when the watches are set
+    /// again: with one shard, only the last event of a change carries its zxid.
     pub(super) fn put_event(
         &mut self,
         map: ShardMap,
         shard: ShardId,
         zxid: Zxid,
+        is_last: bool,
         event: EventType,
         path: &str,
     ) {
-        let header = self.header_zxid(map, zxid);
+        let header =
+            if is_last || map.count() > 1 { self.header_zxid(map, zxid) } else { reply::ZXID_NONE };
         reply::event(&mut self.output, header, event, path);
         // One change may fire many watches: this event may not be the last of its zxid.
         self.has_seen(map, shard, Zxid(zxid.0.saturating_sub(1)));
@@ -342,7 +352,7 @@ impl Connection {
 }
 
 impl SlotState {
-    fn was_executed_in(&self, wanted: ShardId) -> bool {
+    pub(super) fn was_executed_in(&self, wanted: ShardId) -> bool {
         match self {
             Self::Waiting { .. } => false,
             Self::Open { gather, .. } => {

@@ -32,14 +32,24 @@ struct PointWatch {
     is_persistent: bool,
 }
 
+/// What becomes of an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Passage {
+    Free,
+    /// It is the one event of the watch that this question left.
+    For(Ticket),
+    Swallowed,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Children {
     #[default]
     Unwatched,
     /// Left by the request of this question, and not used up.
     Waiting(Ticket),
-    /// Used up by an event of another shard; this shard may not know it yet.
-    UsedUp,
+    /// Left by this question, and used up by an event of another shard; this shard may not know
+    /// it yet.
+    UsedUp(Ticket),
 }
 
 impl Gateway {
@@ -66,7 +76,7 @@ impl Gateway {
             watch.children = Children::Waiting(ticket);
         });
         watches.each(marks.children & marks.fired, shard, |watch| {
-            watch.children = Children::UsedUp;
+            watch.children = Children::UsedUp(ticket);
         });
         self.unwatch(id, marks.children & marks.fired, &[shard]);
     }
@@ -78,30 +88,32 @@ impl Gateway {
         }
     }
 
-    /// Whether an event about a point reaches the client.
-    pub(super) fn lets_pass(
+    /// Whether an event reaches the client, if it is about a point.
+    pub(super) fn passage(
         &mut self,
         id: ConnectionId,
         shard: ShardId,
         event: EventType,
         path: &str,
-    ) -> bool {
+    ) -> Passage {
         let point = bit(path);
         if event != EventType::NodeChildrenChanged || point == 0 {
-            return true;
+            return Passage::Free;
         }
         let Some(connection) = self.find(id) else {
-            return false;
+            return Passage::Swallowed;
         };
         let watch = connection.points.known.entry((point, shard)).or_default();
         let is_persistent = watch.is_persistent;
         match core::mem::take(&mut watch.children) {
             Children::Waiting(ticket) => {
                 self.use_up(id, point, ticket);
-                true
+                Passage::For(ticket)
             }
-            Children::UsedUp => is_persistent,
-            Children::Unwatched => is_persistent || self.fires_set_watches(id, shard, point),
+            _ if is_persistent => Passage::Free,
+            Children::UsedUp(ticket) if connection.overtakes(shard, ticket) => Passage::For(ticket),
+            Children::Unwatched if self.fires_set_watches(id, shard, point) => Passage::Free,
+            Children::UsedUp(_) | Children::Unwatched => Passage::Swallowed,
         }
     }
 
@@ -141,7 +153,7 @@ impl Gateway {
         let mut left = Vec::new();
         for ((of, shard), watch) in &mut connection.points.known {
             if *of == point && watch.children == Children::Waiting(ticket) {
-                watch.children = Children::UsedUp;
+                watch.children = Children::UsedUp(ticket);
                 left.push(*shard);
             }
         }
@@ -168,6 +180,19 @@ impl Gateway {
 }
 
 impl Connection {
+    /// The watch's one event may still be held behind the reply to a request that this shard has
+    /// not executed yet. That reply will show this shard's change: then this event goes, ahead of
+    /// it, and the one that is held does not.
+    fn overtakes(&mut self, shard: ShardId, ticket: Ticket) -> bool {
+        let executed = self.queue.iter().rposition(|slot| slot.state.was_executed_in(shard));
+        let later = executed.map_or(0, |index| index + 1);
+        self.queue.range_mut(later..).any(|slot| {
+            let before = slot.events.len();
+            slot.events.retain(|held| held.watch != Some(ticket));
+            slot.events.len() < before
+        })
+    }
+
     /// Whether the shard has been asked to watch the point's children and has not answered.
     fn registers(&self, point: u8, shard: ShardId) -> bool {
         self.queue.iter().any(|slot| match &slot.state {

@@ -6,6 +6,7 @@ use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, SessionId, ShardId, Zxid};
 use crate::base::time::Instant;
 use crate::gateway::connection::{Done, Executed, HeldEvent, Kind, Slot, SlotState, Stage};
+use crate::gateway::points::Passage;
 use crate::gateway::{Gateway, Purpose, Replicas, Wish};
 use crate::mail::{Mail, Outcome, Ticket};
 use crate::op::EventType;
@@ -16,8 +17,8 @@ impl Gateway {
             Mail::Answer { shard, ticket, zxid, outcome } => {
                 self.on_answer(now, shard, ticket, zxid, outcome);
             }
-            Mail::Event { shard, connection, zxid, event, path } => {
-                self.on_event(shard, connection, zxid, event, &path);
+            Mail::Event { shard, connection, zxid, is_last, event, path } => {
+                self.on_event(shard, connection, zxid, is_last, event, &path);
             }
             Mail::Moved { session, generation } => {
                 if let Some(&id) = self.by_session.get(&session)
@@ -133,8 +134,8 @@ impl Gateway {
             };
             let executed = match kind {
                 Kind::Read => Executed::In(shard, zxid),
-                // The reply of a write comes before the events that it causes.
-                Kind::Write if !is_refused => Executed::In(shard, Zxid(zxid.0.saturating_sub(1))),
+                // The events that a write causes come before its reply.
+                Kind::Write if !is_refused => Executed::In(shard, zxid),
                 Kind::Write | Kind::Barrier | Kind::Close => Executed::Nowhere,
             };
             if kind == Kind::Write && !is_refused {
@@ -247,6 +248,7 @@ impl Gateway {
         shard: ShardId,
         id: ConnectionId,
         zxid: Zxid,
+        is_last: bool,
         event: EventType,
         path: &str,
     ) {
@@ -257,17 +259,23 @@ impl Gateway {
         if connection.stage == Stage::Closing {
             return;
         }
-        if map.count() > 1 && !self.lets_pass(id, shard, event, path) {
-            return;
-        }
+        let passage = match map.count() {
+            1 => Passage::Free,
+            _ => self.passage(id, shard, event, path),
+        };
+        let watch = match passage {
+            Passage::Free => None,
+            Passage::For(ticket) => Some(ticket),
+            Passage::Swallowed => return,
+        };
         let Some(connection) = self.find(id) else {
             return;
         };
         if let Some(slot) = connection.last_executed(shard) {
-            slot.events.push(HeldEvent { shard, zxid, event, path: path.into() });
+            slot.events.push(HeldEvent { watch, shard, zxid, is_last, event, path: path.into() });
             return;
         }
-        connection.put_event(map, shard, zxid, event, path);
+        connection.put_event(map, shard, zxid, is_last, event, path);
         self.wishes.push(Wish::Output { connection: id });
         self.limit(id);
     }

@@ -93,7 +93,7 @@ pub enum WriteAsk {
     },
     PointSet {
         path: String,
-        data: Vec<u8>,
+        data: Option<Vec<u8>>,
         acl: Vec<crate::txn::AclEntry>,
         point_zxid: u64,
     },

@@ -209,8 +209,14 @@ impl Replica {
             let zxid = self.zab.next_zxid();
             let reign = self.reign.as_mut().expect("only a leader prepares");
             let point_zxid = Zxid(*point_zxid);
-            let operations =
-                reign.overlay.prepare_point(&self.state, zxid, path, data, acl, point_zxid);
+            let operations = reign.overlay.prepare_point(
+                &self.state,
+                zxid,
+                path,
+                data.as_deref(),
+                acl,
+                point_zxid,
+            );
             // What is known already may still be pending: everything proposed comes first.
             let done_at = if operations.is_empty() { self.zab.log().tail().zxid } else { zxid };
             self.log_or_confirm(now, origin, session, operations, done_at);

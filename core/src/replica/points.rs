@@ -111,7 +111,7 @@ impl Replica {
         let node = tree.find(path).expect("points exist in every shard");
         let ask = WriteAsk::PointSet {
             path: path.to_string(),
-            data: tree.data(node).to_vec(),
+            data: tree.data(node).map(<[u8]>::to_vec),
             acl: tree.acl(node).to_vec(),
             point_zxid: self.state.point_zxid(path).0,
         };

@@ -1,5 +1,6 @@
 //! Reads, and what watches do beside them: executed by this node's replica on committed state.
 
+use alloc::collections::BTreeSet;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -114,7 +115,7 @@ impl Replica {
         self.check(node, &reader.identities, permission::READ)?;
         self.watch_if(watch, reader, path, WatchKind::Data)?;
         let tree = self.state.tree();
-        reply::buffer(body, tree.data(node));
+        reply::data(body, tree.data(node));
         reply::stat(body, &tree.stat(node));
         Ok(())
     }
@@ -244,14 +245,20 @@ impl Replica {
         }
     }
 
+    /// Sends the events of one change.
     pub(super) fn send_firings(&mut self, zxid: Zxid, deeds: &mut Vec<Deed>) {
         let shard = self.shard();
-        for firing in self.firings.drain(..) {
+        let from = deeds.len();
+        let mut later = BTreeSet::new();
+        for firing in self.firings.drain(..).rev() {
             let connection = firing.connection;
+            let is_last = later.insert(connection);
             let path = firing.path.to_string();
-            let mail = Mail::Event { shard, connection, zxid, event: firing.event, path };
+            let event = firing.event;
+            let mail = Mail::Event { shard, connection, zxid, is_last, event, path };
             deeds.push(Deed::Mail { to: Recipient::Core(connection.core), mail });
         }
+        deeds[from..].reverse();
     }
 
     fn has_watch(&self, reader: &Reader, path: &str, kind: WatcherType) -> Result<(), ErrorCode> {

@@ -200,7 +200,7 @@ impl State {
             ArchivedOperation::SetData { path, data, version } => {
                 let node = self.tree.find(path).expect("data is set where a znode is");
                 let version = version.to_native();
-                self.tree.set_data(node, data, version, zxid, time_ms);
+                self.tree.set_data(node, data.as_deref(), version, zxid, time_ms);
                 self.note_point(path, zxid);
                 applied.results.push(ResultRecord::DataSet(self.tree.stat(node)));
                 let readers = Readers::of(self.tree.acl(node));
@@ -222,7 +222,8 @@ impl State {
             ArchivedOperation::Check => applied.results.push(ResultRecord::Checked),
             ArchivedOperation::PointSet { path, data, acl, point_zxid } => {
                 let acl = applied.acl_of(acl);
-                self.set_point(zxid, time_ms, path, data, acl, Zxid(point_zxid.to_native()));
+                let point_zxid = Zxid(point_zxid.to_native());
+                self.set_point(zxid, time_ms, path, data.as_deref(), acl, point_zxid);
             }
             _ => self.apply_session_operation(zxid, operation, applied),
         }
@@ -248,7 +249,7 @@ impl State {
         };
         let owner = SessionId(ephemeral_owner.to_native());
         let new = NewNode {
-            data,
+            data: data.as_deref(),
             acl: applied.acl_of(acl),
             ephemeral_owner: owner,
             parent_creations: parent_cversion.to_native(),
@@ -296,7 +297,7 @@ impl State {
         zxid: Zxid,
         time_ms: i64,
         path: &str,
-        data: &[u8],
+        data: Option<&[u8]>,
         acl: &[AclEntry],
         point_zxid: Zxid,
     ) {

@@ -15,7 +15,7 @@
 //! | znodes   |              |       | depth first, children in the order of their names' bytes   |
 //! |          | depth        |     2 | 0 for the root, which comes first; at most one more than   |
 //! |          |              |       | the znode's before                                         |
-//! |          | flags        |     1 | 1: there are rare fields                                   |
+//! |          | flags        |     1 | 1: there are rare fields; 2: the data is null              |
 //! |          | ACL list     |     4 | its number; lists are numbered by first use                |
 //! |          | name length  |     2 |                                                            |
 //! |          | data length  |     4 |                                                            |
@@ -101,7 +101,8 @@ const MAGIC: [u8; 8] = *b"PHOLEIMG";
 /// What snapshot points name: the format in which every replica writes the image.
 pub const FORMAT: u16 = 1;
 const HEADER_BYTES: usize = 8 + 2 + 2 + 8 + 8 + 8 + 16;
-/// The one flag that there is.
+/// The flags that there are.
 const HAS_RARE_FIELDS: u8 = 1;
+const DATA_IS_NULL: u8 = 2;
 /// A znode without rare fields, with the shortest name, no data and a known list.
 const ZNODE_BYTES_MIN: usize = 2 + 1 + 4 + 2 + 4 + 4 * 8 + 4 + 1;

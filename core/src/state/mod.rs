@@ -193,7 +193,7 @@ impl Tables {
 
 fn pristine(acl: &[crate::txn::AclEntry]) -> NewNode<'_> {
     NewNode {
-        data: &[],
+        data: Some(&[]),
         acl,
         ephemeral_owner: SessionId(0),
         parent_creations: 0,

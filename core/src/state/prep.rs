@@ -84,7 +84,7 @@ impl Overlay {
         state: &State,
         zxid: Zxid,
         point: &str,
-        data: &[u8],
+        data: Option<&[u8]>,
         acl: &[AclEntry],
         point_zxid: Zxid,
     ) -> Vec<Operation> {
@@ -101,7 +101,7 @@ impl Overlay {
         self.settle();
         vec![Operation::PointSet {
             path: point.to_owned(),
-            data: data.to_vec(),
+            data: data.map(<[u8]>::to_vec),
             acl: acl.to_vec(),
             point_zxid: point_zxid.0,
         }]
@@ -235,11 +235,11 @@ impl<'a> Preparation<'a> {
     fn single(&mut self, context: &Context<'_>, request: &Request<'_>) -> Result<(), ErrorCode> {
         match request {
             Request::Create { path, data, acl, mode, with_stat } => {
-                let (path, acl, parent_cversion) = self.create(context, path, data, acl, *mode)?;
+                let (path, acl, parent_cversion) = self.create(context, path, *data, acl, *mode)?;
                 let owner = if mode.is_ephemeral() { context.session } else { SessionId(0) };
                 self.push(Operation::Create {
                     path,
-                    data: data.to_vec(),
+                    data: data.map(<[u8]>::to_vec),
                     acl,
                     ephemeral_owner: owner.0,
                     parent_cversion,
@@ -248,7 +248,7 @@ impl<'a> Preparation<'a> {
             }
             Request::Delete { path, version } => self.delete(context, path, *version),
             Request::SetData { path, data, version } => {
-                self.set_data(context, path, data, *version)
+                self.set_data(context, path, *data, *version)
             }
             Request::SetAcl { path, acl, version } => self.set_acl(context, path, acl, *version),
             _ => Err(ErrorCode::Unimplemented),
@@ -260,7 +260,7 @@ impl<'a> Preparation<'a> {
         &mut self,
         context: &Context<'_>,
         prefix: &str,
-        data: &[u8],
+        data: Option<&[u8]>,
         acl: &[Acl<'_>],
         mode: CreateMode,
     ) -> Result<(String, Vec<AclEntry>, i32), ErrorCode> {
@@ -303,7 +303,7 @@ impl<'a> Preparation<'a> {
             acl: AclView::Pending(acl.as_slice().into()),
         };
         self.put_node(&path, Some(view));
-        self.record_bytes += path.len() + data.len() + acl_bytes(&acl);
+        self.record_bytes += path.len() + data.map_or(0, <[u8]>::len) + acl_bytes(&acl);
         Ok((path, acl, creations))
     }
 
@@ -330,7 +330,7 @@ impl<'a> Preparation<'a> {
         &mut self,
         context: &Context<'_>,
         path: &str,
-        data: &[u8],
+        data: Option<&[u8]>,
         version: i32,
     ) -> Result<(), ErrorCode> {
         check_path(path, false)?;
@@ -340,8 +340,9 @@ impl<'a> Preparation<'a> {
         node.version = next_version(node.version, version)?;
         let version = node.version;
         self.put_node(path, Some(node));
-        self.record_bytes += path.len() + data.len();
-        self.push(Operation::SetData { path: path.to_owned(), data: data.to_vec(), version })
+        self.record_bytes += path.len() + data.map_or(0, <[u8]>::len);
+        let data = data.map(<[u8]>::to_vec);
+        self.push(Operation::SetData { path: path.to_owned(), data, version })
     }
 
     fn set_acl(

@@ -20,7 +20,7 @@ use self::acl_table::{AclTable, OPEN};
 use self::index::Index;
 use self::page::Paged;
 pub(crate) use self::znode::Fields;
-use self::znode::{NONE, PathHash, Slot, position_u32};
+use self::znode::{NONE, PathHash, Slot, length, position_u32};
 pub use self::znodes::{NodeId, Znodes};
 use crate::base::id::{SessionId, Zxid};
 use crate::path;
@@ -40,7 +40,8 @@ pub struct Tree {
 /// What a create brings.
 #[derive(Clone, Copy, Debug)]
 pub struct NewNode<'a> {
-    pub data: &'a [u8],
+    /// `None` for null, which clients tell from empty.
+    pub data: Option<&'a [u8]>,
     pub acl: &'a [AclEntry],
     /// 0 for a persistent znode.
     pub ephemeral_owner: SessionId,
@@ -64,13 +65,14 @@ impl Tree {
         let (mut acls, acl_lists) = AclTable::new();
         let mut scratch = Vec::new();
         let mut root = Slot::new(NONE, 0, OPEN, &Fields::default());
-        root.set_bytes(b"", b"", &mut scratch);
+        root.set_bytes(b"", Some(b""), &mut scratch);
         acls.retain(OPEN);
         let mut znodes =
             Znodes { slots: Paged::new(), acl_lists, len: 1, approximate_bytes: 1, digest: 0 };
         znodes.slots.push(root);
         let path = PathHash::of(b"/");
-        znodes.digest = znodes.fields_term(Self::ROOT, path).wrapping_add(path.data_term(b""));
+        znodes.digest =
+            znodes.fields_term(Self::ROOT, path).wrapping_add(path.data_term(Some(b"")));
         Self { znodes, index: Index::new(), index_seed, acls, vacant: NONE, scratch }
     }
 
@@ -105,7 +107,7 @@ impl Tree {
         let path = self.take_path(node);
         let path_hash = PathHash::of(&path);
         let parent_hash = PathHash::of(parent_of(&path));
-        let data_length = self.data(node).len();
+        let data_length = length(self.data(node));
         self.subtract(self.fields_term(node, path_hash));
         self.subtract(path_hash.data_term(self.data(node)));
         self.subtract(self.fields_term(parent, parent_hash));
@@ -124,10 +126,17 @@ impl Tree {
     }
 
     /// Replaces the data; `version` is the new one.
-    pub fn set_data(&mut self, node: NodeId, data: &[u8], version: i32, zxid: Zxid, time_ms: i64) {
+    pub fn set_data(
+        &mut self,
+        node: NodeId,
+        data: Option<&[u8]>,
+        version: i32,
+        zxid: Zxid,
+        time_ms: i64,
+    ) {
         let mut path = self.take_path(node);
         let path_hash = PathHash::of(&path);
-        let data_length = self.data(node).len();
+        let data_length = length(self.data(node));
         self.subtract(self.fields_term(node, path_hash));
         self.subtract(path_hash.data_term(self.data(node)));
         let slot = self.znodes.slots.item_mut(node.0 as usize);
@@ -137,7 +146,7 @@ impl Tree {
         slot.mtime_ms = time_ms;
         self.add(self.fields_term(node, path_hash));
         self.add(path_hash.data_term(data));
-        self.znodes.approximate_bytes += data.len() as u64;
+        self.znodes.approximate_bytes += length(data) as u64;
         self.znodes.approximate_bytes -= data_length as u64;
         self.scratch = path;
     }
@@ -183,7 +192,7 @@ impl Tree {
     }
 
     /// Gives the root the content that an image has for it.
-    pub(crate) fn restore_root(&mut self, fields: &Fields, data: &[u8], acl: u32) {
+    pub(crate) fn restore_root(&mut self, fields: &Fields, data: Option<&[u8]>, acl: u32) {
         assert!(self.len() == 1, "an image begins with the root");
         self.acls.retain(acl);
         let before = mem::replace(self.znodes.slots.item_mut(0), Slot::new(NONE, 0, acl, fields));
@@ -191,7 +200,7 @@ impl Tree {
         self.acls.release(&mut self.znodes.acl_lists, before.acl);
         let path = PathHash::of(b"/");
         self.znodes.digest = self.fields_term(Self::ROOT, path).wrapping_add(path.data_term(data));
-        self.znodes.approximate_bytes = 1 + data.len() as u64;
+        self.znodes.approximate_bytes = 1 + length(data) as u64;
     }
 
     /// Adds a znode with exactly these fields; those of the parent stay. The path is new.
@@ -200,7 +209,7 @@ impl Tree {
         parent: NodeId,
         path: &str,
         fields: &Fields,
-        data: &[u8],
+        data: Option<&[u8]>,
         acl: u32,
     ) -> NodeId {
         self.acls.retain(acl);
@@ -213,7 +222,7 @@ impl Tree {
         parent: NodeId,
         path: &str,
         fields: &Fields,
-        data: &[u8],
+        data: Option<&[u8]>,
         acl: u32,
     ) -> NodeId {
         let position = position_u32(self.children_count(parent));
@@ -227,7 +236,7 @@ impl Tree {
         self.add(self.fields_term(node, path_hash));
         self.add(path_hash.data_term(data));
         self.znodes.len += 1;
-        self.znodes.approximate_bytes += (path.len() + data.len()) as u64;
+        self.znodes.approximate_bytes += (path.len() + length(data)) as u64;
         node
     }
 

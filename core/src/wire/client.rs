@@ -36,7 +36,7 @@ pub enum MultiResult<'a> {
     Delete,
     SetData { stat: Stat },
     Check,
-    GetData { data: &'a [u8], stat: Stat },
+    GetData { data: Option<&'a [u8]>, stat: Stat },
     GetChildren { children: Vec<&'a str> },
     Error(i32),
 }
@@ -117,11 +117,11 @@ pub fn parse_stat(body: &[u8]) -> Result<Stat, JuteError> {
     read_stat(&mut Reader::new(body))
 }
 
-/// Reads the body of getData; data that is null is empty.
+/// Reads the body of getData; data may be null.
 #[inline]
-pub fn parse_get_data(body: &[u8]) -> Result<(&[u8], Stat), JuteError> {
+pub fn parse_get_data(body: &[u8]) -> Result<(Option<&[u8]>, Stat), JuteError> {
     let mut reader = Reader::new(body);
-    let data = reader.buffer()?.unwrap_or_default();
+    let data = reader.buffer()?;
     Ok((data, read_stat(&mut reader)?))
 }
 
@@ -203,10 +203,9 @@ fn read_multi_result<'a>(
         Some(OpCode::Delete) => MultiResult::Delete,
         Some(OpCode::SetData) => MultiResult::SetData { stat: read_stat(reader)? },
         Some(OpCode::Check) => MultiResult::Check,
-        Some(OpCode::GetData) => MultiResult::GetData {
-            data: reader.buffer()?.unwrap_or_default(),
-            stat: read_stat(reader)?,
-        },
+        Some(OpCode::GetData) => {
+            MultiResult::GetData { data: reader.buffer()?, stat: read_stat(reader)? }
+        }
         Some(OpCode::GetChildren) => MultiResult::GetChildren { children: read_strings(reader)? },
         _ => return Err(JuteError::UnknownNumber),
     })
@@ -241,7 +240,7 @@ fn put_record(out: &mut Vec<u8>, request: &Request<'_>) {
     match request {
         Request::Create { path, data, acl, mode, with_stat: _ } => {
             out.put_text(path);
-            out.put_buffer(data);
+            out.put_nullable_buffer(*data);
             put_acl(out, acl);
             out.put_i32_be(mode.flags());
         }
@@ -251,7 +250,7 @@ fn put_record(out: &mut Vec<u8>, request: &Request<'_>) {
         }
         Request::SetData { path, data, version } => {
             out.put_text(path);
-            out.put_buffer(data);
+            out.put_nullable_buffer(*data);
             out.put_i32_be(*version);
         }
         Request::SetAcl { path, acl, version } => {

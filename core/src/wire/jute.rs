@@ -44,6 +44,13 @@ pub trait PutJute: Put {
         self.put(bytes);
     }
 
+    fn put_nullable_buffer(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => self.put_buffer(bytes),
+            None => self.put_i32_be(-1),
+        }
+    }
+
     fn put_text(&mut self, text: &str) {
         self.put_buffer(text.as_bytes());
     }

@@ -122,8 +122,8 @@ pub fn string(out: &mut Vec<u8>, text: &str) {
 
 /// A znode's data: the first half of getData's body.
 #[inline]
-pub fn buffer(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.put_buffer(bytes);
+pub fn data(out: &mut Vec<u8>, data: Option<&[u8]>) {
+    out.put_nullable_buffer(data);
 }
 
 /// The whole body of getAllChildrenNumber; with zero, addWatch's.

@@ -194,10 +194,10 @@ fn parse_get_children<'a>(
 }
 
 /// Containers and TTLs (4, 5, 6) are Unimplemented, other unknown flags BadArguments, and an ACL
-/// that is not one InvalidACL. Data that is null is empty.
+/// that is not one InvalidACL.
 fn parse_create<'a>(reader: &mut Reader<'a>, with_stat: bool) -> Result<Request<'a>, RequestError> {
     let path = read_path(reader)?;
-    let data = reader.buffer()?.unwrap_or_default();
+    let data = reader.buffer()?;
     let acl = read_acl(reader)?;
     let mode = match reader.i32_be()? {
         4..=6 => return Err(RequestError::Code(ErrorCode::Unimplemented)),
@@ -221,7 +221,7 @@ fn parse_delete<'a>(reader: &mut Reader<'a>) -> Result<Request<'a>, RequestError
 
 fn parse_set_data<'a>(reader: &mut Reader<'a>) -> Result<Request<'a>, RequestError> {
     let path = read_path(reader)?;
-    let data = reader.buffer()?.unwrap_or_default();
+    let data = reader.buffer()?;
     let version = reader.i32_be()?;
     Ok(Request::SetData { path: path.checked(ErrorCode::BadArguments)?, data, version })
 }

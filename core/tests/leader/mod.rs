@@ -211,7 +211,7 @@ pub(crate) fn entry(permissions: u32, scheme: &str, id: &str) -> AclEntry {
 }
 
 pub(crate) fn create<'a>(path: &'a str, mode: CreateMode, acl: &[Acl<'a>]) -> Request<'a> {
-    Request::Create { path, data: b"data", acl: acl.to_vec(), mode, with_stat: false }
+    Request::Create { path, data: Some(b"data"), acl: acl.to_vec(), mode, with_stat: false }
 }
 
 pub(crate) fn plain(path: &str) -> Request<'_> {
@@ -231,7 +231,7 @@ pub(crate) fn delete(path: &str, version: i32) -> Request<'_> {
 }
 
 pub(crate) fn set(path: &str, version: i32) -> Request<'_> {
-    Request::SetData { path, data: b"new", version }
+    Request::SetData { path, data: Some(b"new"), version }
 }
 
 pub(crate) fn set_acl<'a>(path: &'a str, acl: &[Acl<'a>], version: i32) -> Request<'a> {

@@ -150,7 +150,7 @@ impl<'a> Replay<'a> {
             return;
         }
         assert!(!self.fenced.contains(&session), "S2: {zxid} is written for {session}, fenced");
-        let index = self.sender(zxid, session, txn, sometimes);
+        let index = self.sender(committed, session, txn, sometimes);
         let operation = &self.history.operations[index];
         let context = Context { session, zxid, time_ms: txn.time_ms.to_native() };
         let expected = self.model.write(&operation.ask, context);
@@ -164,17 +164,23 @@ impl<'a> Replay<'a> {
     }
 
     /// Who has sent what the log holds: whoever was told of this zxid, else a delete that was
-    /// acknowledged, else something with an unknown outcome.
+    /// acknowledged, else something with an unknown outcome. Deletes of one path look alike, so
+    /// that none is taken for one that was sent later, or answered before.
     fn sender(
         &mut self,
-        zxid: Zxid,
+        committed: &Committed,
         session: SessionId,
         txn: &ArchivedTxn,
         sometimes: &mut Sometimes,
     ) -> usize {
         let (history, model) = (self.history, &self.model);
+        let (zxid, proposed) = (committed.entry.zxid(), committed.proposed);
         let fits = |&index: &usize| {
-            let ask = &history.operations[index].ask;
+            let Operation { ask, invoked, done, outcome, .. } = &history.operations[index];
+            let is_known = matches!(outcome, Outcome::Done { .. });
+            if *invoked > proposed || (is_known && done.is_some_and(|done| done < proposed)) {
+                return false;
+            }
             let context = Context { session, zxid, time_ms: 0 };
             let accepted = || model.clone().write(ask, context).is_ok_and(|it| !is_refusal(&it));
             is_same(ask, txn) && accepted()

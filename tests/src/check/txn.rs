@@ -77,10 +77,10 @@ fn is_same_part(ask: &Ask, operation: &ArchivedOperation) -> bool {
             } else {
                 made.as_str() == path
             };
-            named && held.as_slice() == data.as_slice()
+            named && held.as_deref() == data.as_deref()
         }
         (Ask::Set { path, data, .. }, ArchivedOperation::SetData { path: set, data: held, .. }) => {
-            set.as_str() == path && held.as_slice() == data.as_slice()
+            set.as_str() == path && held.as_deref() == data.as_deref()
         }
         (Ask::Delete { path, .. }, ArchivedOperation::Delete { path: gone }) => {
             gone.as_str() == path

@@ -4,6 +4,7 @@ use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::Zxid;
 use pigeonhole_core::op::{EventType, Request, SetWatches};
 use pigeonhole_core::wire::client::{self as wire, ReplyHeader};
+use pigeonhole_core::wire::reply::ZXID_NONE;
 
 use crate::client::{Client, Phase, Sent, What, XID_EVENT, XID_PING, XID_SET_WATCHES};
 use crate::history::{Answer, Ask, Fired, History, Outcome, Part, Watch, WatchOn};
@@ -113,8 +114,10 @@ impl Client {
         around: &mut Around<'_>,
     ) {
         let event = wire::parse_event(body).expect("an event has a kind and a path");
+        let zxid = (header.zxid != ZXID_NONE).then_some(header.zxid);
         around.trace.line(around.queue.now(), || {
-            format!("c{} sees {:?} {} at {}", self.id, event.kind, event.path, header.zxid)
+            let at = zxid.map_or(String::new(), |zxid| format!(" at {zxid}"));
+            format!("c{} sees {:?} {}{at}", self.id, event.kind, event.path)
         });
         around.checks.sometimes.hit(State::WatchFired);
         let mut found = false;
@@ -127,7 +130,7 @@ impl Client {
             if watch.renewed && self.is_renewing() {
                 around.checks.sometimes.hit(State::WatchCaughtUp);
             }
-            watch.fired = Some(Fired { kind: event.kind, zxid: header.zxid });
+            watch.fired = Some(Fired { kind: event.kind, zxid });
         }
         // A znode's two kinds of watches, set again, each tell that it is gone: as ZooKeeper's do.
         let found =
@@ -144,7 +147,7 @@ impl Client {
             return;
         };
         let session = self.session.as_mut().expect("attached with a session");
-        if zxid == Zxid(u64::MAX) || zxid == Zxid::ZERO {
+        if zxid == ZXID_NONE || zxid == Zxid::ZERO {
             return;
         }
         assert!(

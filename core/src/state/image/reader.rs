@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem;
 
-use super::{FORMAT, HAS_RARE_FIELDS, HEADER_BYTES, ImageError, ImageHeader, MAGIC};
+use super::{DATA_IS_NULL, FORMAT, HAS_RARE_FIELDS, HEADER_BYTES, ImageError, ImageHeader, MAGIC};
 use crate::base::bytes::{Reader, Truncated};
 use crate::base::id::{SessionId, ShardId, Zxid};
 use crate::base::limits::{PATH_BYTES_MAX, PATH_DEPTH_MAX, RECORD_BYTES_MAX};
@@ -48,7 +48,7 @@ struct Znode<'a> {
     depth: usize,
     fields: Fields,
     name: &'a str,
-    data: &'a [u8],
+    data: Option<&'a [u8]>,
     acl: usize,
     /// The list, where it is used first.
     acl_entries: Option<Vec<AclEntry>>,
@@ -223,7 +223,7 @@ impl<'a> Znode<'a> {
     fn read(reader: &mut Reader<'a>, acls_known: usize) -> Result<Self, Stop> {
         let depth = usize::from(reader.u16_le()?);
         let flags = reader.u8()?;
-        if flags & !HAS_RARE_FIELDS != 0 {
+        if flags & !(HAS_RARE_FIELDS | DATA_IS_NULL) != 0 {
             return Err(Stop::Invalid(ImageError::BadShape));
         }
         let acl = reader.u32_le()? as usize;
@@ -232,10 +232,15 @@ impl<'a> Znode<'a> {
         }
         let name_length = usize::from(reader.u16_le()?);
         let data_length = bounded(reader)?;
-        let fields = read_fields(reader, flags == HAS_RARE_FIELDS)?;
+        let is_null = flags & DATA_IS_NULL != 0;
+        if is_null && data_length > 0 {
+            return Err(Stop::Invalid(ImageError::BadShape));
+        }
+        let fields = read_fields(reader, flags & HAS_RARE_FIELDS != 0)?;
         let name = core::str::from_utf8(reader.bytes(name_length)?);
         let name = name.map_err(|_| Stop::Invalid(ImageError::BadName))?;
         let data = reader.bytes(data_length)?;
+        let data = (!is_null).then_some(data);
         let acl_entries = if acl == acls_known { Some(read_acl(reader)?) } else { None };
         Ok(Self { depth, fields, name, data, acl, acl_entries })
     }

@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::walk::{Step, Walk};
-use super::{FORMAT, HAS_RARE_FIELDS, ImageHeader, MAGIC, ZNODE_BYTES_MIN};
+use super::{DATA_IS_NULL, FORMAT, HAS_RARE_FIELDS, ImageHeader, MAGIC, ZNODE_BYTES_MIN};
 use crate::base::bytes::{Put, length_u32};
 use crate::base::limits::SNAPSHOT_CHUNK_BYTES;
 use crate::state::tree::{NodeId, Znodes};
@@ -90,7 +90,10 @@ impl ImageWriter {
         let acl = *self.acl_numbers.entry(number).or_insert(known);
         let out = &mut self.encoded;
         out.put_u16_le(u16::try_from(depth).expect("paths are bounded"));
-        out.put_u8(if fields.are_common() { 0 } else { HAS_RARE_FIELDS });
+        let rare = if fields.are_common() { 0 } else { HAS_RARE_FIELDS };
+        let null = if data.is_none() { DATA_IS_NULL } else { 0 };
+        let data = data.unwrap_or_default();
+        out.put_u8(rare | null);
         out.put_u32_le(acl);
         out.put_u16_le(u16::try_from(name.len()).expect("paths are bounded"));
         out.put_u32_le(length_u32(data.len()));

@@ -16,8 +16,8 @@ pub(super) struct Slot {
     pub(super) parent: u32,
     /// This znode's place among its parent's children.
     pub(super) position: u32,
-    /// The length of the name (two bytes), the name, the data. One block, shared with frozen views:
-    /// copying a page copies no bytes.
+    /// The length of the name (two bytes, with a bit of its own for data that is null), the name,
+    /// the data. One block, shared with frozen views: copying a page copies no bytes.
     bytes: Arc<[u8]>,
     /// Absent while all of it has the values of a new persistent znode without children.
     rare: Option<Arc<Rare>>,
@@ -89,21 +89,24 @@ impl Slot {
         self.acl == NONE
     }
 
-    pub(super) fn set_bytes(&mut self, name: &[u8], data: &[u8], scratch: &mut Vec<u8>) {
+    pub(super) fn set_bytes(&mut self, name: &[u8], data: Option<&[u8]>, scratch: &mut Vec<u8>) {
         let name_length = u16::try_from(name.len()).expect("a checked path is far shorter");
+        assert!(name_length & DATA_IS_NULL == 0, "a checked path is far shorter");
+        let head = if data.is_none() { name_length | DATA_IS_NULL } else { name_length };
         scratch.clear();
-        scratch.extend_from_slice(&name_length.to_le_bytes());
+        scratch.extend_from_slice(&head.to_le_bytes());
         scratch.extend_from_slice(name);
-        scratch.extend_from_slice(data);
+        scratch.extend_from_slice(data.unwrap_or_default());
         self.bytes = Arc::from(scratch.as_slice());
         // One large value must not cost its size for ever.
         scratch.clear();
         scratch.shrink_to(SCRATCH_BYTES_KEPT);
     }
 
-    pub(super) fn set_data(&mut self, data: &[u8], scratch: &mut Vec<u8>) {
+    pub(super) fn set_data(&mut self, data: Option<&[u8]>, scratch: &mut Vec<u8>) {
         let start = self.data_start();
-        if self.bytes.len() - start == data.len()
+        if let (Some(data), Some(before)) = (data, self.data())
+            && before.len() == data.len()
             && let Some(bytes) = Arc::get_mut(&mut self.bytes)
         {
             bytes[start..].copy_from_slice(data);
@@ -122,8 +125,9 @@ impl Slot {
         &self.bytes[NAME_LENGTH_BYTES..self.data_start()]
     }
 
-    pub(super) fn data(&self) -> &[u8] {
-        &self.bytes[self.data_start()..]
+    pub(super) fn data(&self) -> Option<&[u8]> {
+        let is_null = self.head() & DATA_IS_NULL != 0;
+        (!is_null).then(|| &self.bytes[self.data_start()..])
     }
 
     pub(super) fn rare(&self) -> Option<&Rare> {
@@ -150,7 +154,11 @@ impl Slot {
     }
 
     fn data_start(&self) -> usize {
-        NAME_LENGTH_BYTES + usize::from(u16::from_le_bytes([self.bytes[0], self.bytes[1]]))
+        NAME_LENGTH_BYTES + usize::from(self.head() & !DATA_IS_NULL)
+    }
+
+    fn head(&self) -> u16 {
+        u16::from_le_bytes([self.bytes[0], self.bytes[1]])
     }
 }
 
@@ -213,12 +221,21 @@ impl PathHash {
 
     /// What the digest adds for a znode's data. Apart from the metadata, because those change with
     /// every child that comes or goes, and the data may be large.
-    pub(super) fn data_term(self, data: &[u8]) -> u128 {
+    pub(super) fn data_term(self, data: Option<&[u8]>) -> u128 {
+        let Some(data) = data else {
+            // Shorter than what is hashed for any data, and so none of theirs.
+            return xxh3_128(&self.0.to_le_bytes());
+        };
         let mut bytes = [0; 32];
         bytes[..16].copy_from_slice(&self.0.to_le_bytes());
         bytes[16..].copy_from_slice(&xxh3_128(data).to_le_bytes());
         xxh3_128(&bytes)
     }
+}
+
+/// How many bytes of data there are: none if it is null.
+pub(super) fn length(data: Option<&[u8]>) -> usize {
+    data.map_or(0, <[u8]>::len)
 }
 
 /// A count of children as it stands in a stat.
@@ -232,6 +249,8 @@ pub(super) fn position_u32(position: usize) -> u32 {
 }
 
 const NAME_LENGTH_BYTES: usize = 2;
+/// In the length of the name, which never needs this bit.
+const DATA_IS_NULL: u16 = 1 << 15;
 const SCRATCH_BYTES_KEPT: usize = 4096;
 
 const _: () = assert!(size_of::<Slot>() <= 72);

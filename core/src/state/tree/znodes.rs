@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::acl_table::AclLists;
 use super::page::Paged;
-use super::znode::{Fields, NONE, PathHash, Slot, count_i32};
+use super::znode::{Fields, NONE, PathHash, Slot, count_i32, length};
 use crate::base::id::SessionId;
 use crate::op::Stat;
 use crate::txn::AclEntry;
@@ -40,13 +40,14 @@ impl Znodes {
             cversion: fields.creations.wrapping_mul(2).wrapping_sub(children_count),
             aversion: fields.aversion,
             ephemeral_owner: fields.ephemeral_owner,
-            data_length: count_i32(slot.data().len()),
+            data_length: count_i32(length(slot.data())),
             children_count,
             pzxid: fields.pzxid,
         }
     }
 
-    pub fn data(&self, node: NodeId) -> &[u8] {
+    /// The data; `None` if it is null.
+    pub fn data(&self, node: NodeId) -> Option<&[u8]> {
         self.slot(node).data()
     }
 
