@@ -142,10 +142,23 @@ enum Task {
     Keep(Box<Keeping>),
     Holdings(CoreHoldings),
     Snapshot(SnapshotJob),
-    Prepare { directory: LogDirectory, segment: SegmentId, bytes: u64, recycle: Option<SegmentId> },
-    StopZeroing { path: PathBuf },
-    Retire { directory: LogDirectory, segment: SegmentId },
-    Resolve { peer: ServerId, address: HostPort },
+    Prepare {
+        directory: LogDirectory,
+        segment: SegmentId,
+        bytes: u64,
+        recycle: Option<SegmentId>,
+    },
+    StopZeroing {
+        path: PathBuf,
+    },
+    Retire {
+        directory: LogDirectory,
+        segment: SegmentId,
+    },
+    Resolve {
+        peer: ServerId,
+        address: HostPort,
+    },
 }
 
 impl Control {
@@ -267,11 +280,8 @@ struct Office {
 }
 
 async fn serve(mut inbox: UnboundedReceiver<(Sender, Task)>, pace: Arc<Pace>) {
-    let office = Office {
-        workshop: Workshop::new(pace),
-        keepers: Rc::default(),
-        snapshots: Rc::default(),
-    };
+    let office =
+        Office { workshop: Workshop::new(pace), keepers: Rc::default(), snapshots: Rc::default() };
     let mut watch = tokio::time::interval(WATCH_PERIOD);
     loop {
         tokio::select! {

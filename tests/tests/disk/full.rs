@@ -60,11 +60,8 @@ struct Mount {
 
 impl Mount {
     fn make(&self) -> io::Result<()> {
-        let namespaces = if self.is_root {
-            libc::CLONE_NEWNS
-        } else {
-            libc::CLONE_NEWNS | libc::CLONE_NEWUSER
-        };
+        let namespaces =
+            if self.is_root { libc::CLONE_NEWNS } else { libc::CLONE_NEWNS | libc::CLONE_NEWUSER };
         // SAFETY: takes no memory.
         check(unsafe { libc::unshare(namespaces) })?;
         let (root, none, tmpfs) = (c"/".as_ptr(), c"none".as_ptr(), c"tmpfs".as_ptr());
