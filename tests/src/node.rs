@@ -204,12 +204,23 @@ impl Node {
     }
 
     /// Whether it holds and promises as much as any other server does.
-    pub fn is_sound(&self, agreement: &Agreement) -> bool {
-        let whole = self.process.as_ref().is_some_and(Process::is_whole);
-        let mut shards = ShardMap::new(self.cluster.shards).shards();
-        whole
-            && (self.is_founder
-                || shards.all(|it| agreement.is_admitted(it, self.id(), self.disk_id)))
+    pub fn is_whole(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::is_whole)
+    }
+
+    /// The entry in each shard by which a disk that replaced another counts; `None` as long as it
+    /// does not. A founder's disk needs none.
+    pub fn admissions(&self, agreement: &Agreement) -> Option<Vec<(ShardId, Zxid)>> {
+        if self.is_founder {
+            return Some(Vec::new());
+        }
+        let admission = |shard| Some((shard, agreement.admission(shard, self.id(), self.disk_id)?));
+        ShardMap::new(self.cluster.shards).shards().map(admission).collect()
+    }
+
+    /// Whether a crash would leave it knowing that this is committed.
+    pub fn remembers(&self, shard: ShardId, committed: Zxid) -> bool {
+        self.process.as_ref().is_some_and(|process| process.remembers(shard, committed))
     }
 
     /// Hands the process's new disk operations to the disk.

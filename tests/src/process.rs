@@ -26,7 +26,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State as ShardState;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::log::Restored;
-use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer};
+use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer, SegmentId};
 use pigeonhole_storage::recover::Recovered;
 use pigeonhole_storage::segment::LiveSegment;
 use pigeonhole_storage::wal::{Released, Wal, WalConfig};
@@ -65,8 +65,8 @@ pub struct Process {
     boot: u64,
     /// What is left of the segments of earlier boots.
     older: Vec<LiveSegment>,
-    /// The count of segments and the snapshots when files were last let go.
-    retained: (usize, Vec<(u64, u64)>),
+    /// How often something had changed when files were last let go.
+    retained: u64,
     is_disk_low: bool,
     pub paused: bool,
 }
@@ -110,6 +110,7 @@ enum Heard {
     LinkBytes { link: LinkId, bytes: Vec<u8> },
     LinkDown { link: LinkId },
     Disk(DiskDone),
+    NoRoom { segment: SegmentId },
     DiskSpace { is_low: bool },
     SnapshotTaken { shard: ShardId, zxid: Zxid, hash: ChainHash, digest: u128 },
     SnapshotAbandoned { shard: ShardId, zxid: Zxid, hash: ChainHash },
@@ -138,7 +139,7 @@ impl Process {
             workshop: Workshop::default(),
             boot: recovered.next_boot,
             older: recovered.segments.clone(),
-            retained: (0, Vec::new()),
+            retained: 0,
             is_disk_low: false,
             paused: false,
         };
@@ -237,6 +238,12 @@ impl Process {
 
     pub fn on_disk(&mut self, id: CoreId, done: DiskDone, around: &mut Around<'_>) {
         self.hand_over(id, Heard::Disk(done), around);
+    }
+
+    /// There is no room for a segment.
+    pub fn on_no_room(&mut self, id: CoreId, segment: SegmentId, around: &mut Around<'_>) {
+        around.checks.sometimes.hit(State::DiskFull);
+        self.hand_over(id, Heard::NoRoom { segment }, around);
     }
 
     /// How much room there is on the disk.
@@ -451,7 +458,11 @@ impl Process {
                 }
             }
             Heard::LinkDown { link } => self.step(id, now, Input::LinkDown { link }, around),
+            Heard::NoRoom { segment } => self.core(id).wal.on_no_room(segment),
             Heard::DiskSpace { is_low } => {
+                if !is_low {
+                    self.core(id).wal.on_room();
+                }
                 self.step(id, now, Input::DiskSpace { is_low }, around);
             }
             Heard::SnapshotTaken { shard, zxid, hash, digest } => {

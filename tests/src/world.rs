@@ -19,7 +19,7 @@ use crate::history::History;
 use crate::network::{Host, Network, Port, Side, StreamId};
 use crate::node::{Around, Cluster, Node, server_id};
 use crate::queue::{Dialer, Event, Moment, Process, Queue};
-use crate::sometimes::{Sometimes, State};
+use crate::sometimes::Sometimes;
 use crate::swarm::{FAULTS, Options};
 use crate::trace::{Mode, Trace};
 
@@ -179,13 +179,9 @@ impl World {
             }),
             Event::Disk { process, core, operation } => {
                 self.with_process(process, |disk, running, around| {
-                    if disk.has_room_for(operation) {
-                        let done = disk.complete(operation);
-                        running.on_disk(core, done, around);
-                    } else {
-                        around.checks.sometimes.hit(State::DiskFull);
-                        let event = Event::Disk { process, core, operation };
-                        around.queue.push_in(ROOM_US, event);
+                    match disk.refuse(operation) {
+                        Some(segment) => running.on_no_room(core, segment, around),
+                        None => running.on_disk(core, disk.complete(operation), around),
                     }
                 });
             }
@@ -504,8 +500,6 @@ const LOOK_US: u64 = 20_000;
 const FINISH_LOOK_US: u64 = 50_000;
 const FINISH_US_MAX: u64 = 30_000_000;
 const START_US_SPREAD: u64 = 200_000;
-/// What waits for room looks again after so long.
-const ROOM_US: u64 = 20_000;
 /// A connect to a host that does not answer is given up after so long.
 const CONNECT_US_MAX: u64 = 300_000;
 /// Faults may hold the clients up for long, but not for ever.

@@ -212,15 +212,17 @@ impl Agreement {
         self.mirrors.remove(&(node, shard));
     }
 
-    /// Whether the newest committed entry that names a disk of the server names this one.
-    pub fn is_admitted(&self, shard: ShardId, server: ServerId, disk: DiskId) -> bool {
+    /// The newest committed entry that names a disk of the server, if it names this one.
+    pub fn admission(&self, shard: ShardId, server: ServerId, disk: DiskId) -> Option<Zxid> {
         let entries = self.shards.get(&shard).map_or(&[][..], |history| &history.entries);
         let admissions = entries.iter().rev().map(|one| &one.entry);
         let mut admissions = admissions.filter(|it| it.kind() == EntryKind::Admission);
-        let named = admissions.find_map(|entry| {
-            admission::named(entry).into_iter().find(|&(named, _)| named == server)
-        });
-        named == Some((server, disk))
+        let of_server = |entry: &Entry| {
+            let mut named = admission::named(entry).into_iter();
+            named.find(|&(named, _)| named == server).map(|(_, disk)| (entry.zxid(), disk))
+        };
+        let (zxid, named) = admissions.find_map(of_server)?;
+        (named == disk).then_some(zxid)
     }
 
     /// What is durable on a node, and the longest log that ever was.

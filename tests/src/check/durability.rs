@@ -36,10 +36,12 @@ impl Claim {
                 current: epoch.to_native(),
                 tail: Zxid(zxid.to_native()),
             },
+            // A learner that is being brought up to date says how far it has come before it enters
+            // the epoch; for its leader that counts only afterwards.
             ArchivedPeerMessage::Ack { epoch, zxid } => Self {
                 accepted: epoch.to_native(),
-                current: epoch.to_native(),
                 tail: Zxid(zxid.to_native()),
+                ..Self::default()
             },
             _ => return None,
         })

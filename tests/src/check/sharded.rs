@@ -150,7 +150,7 @@ impl<'a> Replay<'a> {
             return;
         }
         assert!(!self.fenced.contains(&session), "S2: {zxid} is written for {session}, fenced");
-        let index = self.sender(zxid, session, txn, sometimes);
+        let index = self.sender(committed, session, txn, sometimes);
         let operation = &self.history.operations[index];
         let context = Context { session, zxid, time_ms: txn.time_ms.to_native() };
         let expected = self.model.write(&operation.ask, context);
@@ -164,17 +164,22 @@ impl<'a> Replay<'a> {
     }
 
     /// Who has sent what the log holds: whoever was told of this zxid, else a delete that was
-    /// acknowledged, else something with an unknown outcome.
+    /// acknowledged, else something with an unknown outcome. Nobody has sent it later than it was
+    /// logged.
     fn sender(
         &mut self,
-        zxid: Zxid,
+        committed: &Committed,
         session: SessionId,
         txn: &ArchivedTxn,
         sometimes: &mut Sometimes,
     ) -> usize {
         let (history, model) = (self.history, &self.model);
+        let zxid = committed.entry.zxid();
         let fits = |&index: &usize| {
-            let ask = &history.operations[index].ask;
+            let Operation { ask, invoked, .. } = &history.operations[index];
+            if *invoked > committed.proposed {
+                return false;
+            }
             let context = Context { session, zxid, time_ms: 0 };
             let accepted = || model.clone().write(ask, context).is_ok_and(|it| !is_refusal(&it));
             is_same(ask, txn) && accepted()

@@ -1,6 +1,6 @@
 //! What a process does with files that nobody needs any more.
 
-use pigeonhole_core::base::id::{CoreId, ShardId};
+use pigeonhole_core::base::id::{CoreId, ShardId, Zxid};
 use pigeonhole_core::control::Checkpoint;
 use pigeonhole_storage::retain::{Holdings, Retention, retain};
 use pigeonhole_storage::segment::LiveSegment;
@@ -17,14 +17,12 @@ impl Process {
         if !self.cores.iter().all(|core| core.wal.is_open()) {
             return;
         }
-        let checkpoints: Vec<Checkpoint> = self.checkpoints().copied().collect();
-        let ours: usize = self.cores.iter().map(|core| core.wal.segments().count()).sum();
-        let snapshots = |it: &Checkpoint| (it.snapshot.zxid, it.snapshot_before.zxid);
-        let seen = (ours, checkpoints.iter().map(snapshots).collect());
-        if self.retained == seen {
+        let changes = self.cores.iter().map(|core| core.wal.retention_changes()).sum();
+        if self.retained == changes {
             return;
         }
-        self.retained = seen;
+        self.retained = changes;
+        let checkpoints: Vec<Checkpoint> = self.checkpoints().copied().collect();
         let ours = self.cores.iter().flat_map(|core| core.wal.segments());
         let segments: Vec<LiveSegment> = self.older.iter().chain(ours).cloned().collect();
         let names = disk.directory.names();
@@ -43,6 +41,10 @@ impl Process {
     /// Whether nothing of this process's log is known to be missing.
     pub fn is_whole(&self) -> bool {
         self.cores.iter().all(|core| core.wal.is_open()) && self.checkpoints().all(|it| !it.unknown)
+    }
+
+    pub fn remembers(&self, shard: ShardId, committed: Zxid) -> bool {
+        self.checkpoints().any(|it| it.shard() == shard && it.committed_zxid() >= committed)
     }
 
     fn let_go(&mut self, retention: Retention, disk: &mut Disk, around: &mut Around<'_>) {

@@ -119,8 +119,14 @@ impl World {
     /// from that.
     fn bring_down_for_good(&mut self) -> Option<u8> {
         if let Some(node) = self.ailing {
+            // Two disks that are lost before anybody who is left knows of the first one's successor
+            // are two of three: no cluster can go on with that.
             let node = &self.nodes[usize::from(node)];
-            if !node.is_sound(&self.checks.agreement) {
+            let admissions = node.admissions(&self.checks.agreement)?;
+            let mut remembered = admissions.iter().flat_map(|&(shard, zxid)| {
+                self.nodes.iter().map(move |node| node.remembers(shard, zxid))
+            });
+            if !node.is_whole() || !remembered.all(|is_so| is_so) {
                 return None;
             }
             self.checks.sometimes.hit(State::DiskAdmitted);
