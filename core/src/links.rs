@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use crate::base::id::{CoreId, LinkId, ServerId, ShardId};
 use crate::base::limits::LINK_OUTPUT_BYTES_MAX;
+use crate::base::met::{Limit, LimitsMet};
 use crate::base::time::{Duration, Instant};
 use crate::peer::codec::{self, Frame};
 use crate::peer::message::PeerMessage;
@@ -18,6 +19,7 @@ pub struct Links {
     cores: BTreeMap<ServerId, u8>,
     heartbeat: Duration,
     silence: Duration,
+    met: LimitsMet,
 }
 
 struct Link {
@@ -36,7 +38,8 @@ pub type Complaint = &'static str;
 impl Links {
     pub fn new(heartbeat: Duration, silence: Duration) -> Self {
         assert!(heartbeat < silence, "a peer that lives is never silent for so long");
-        Self { links: BTreeMap::new(), cores: BTreeMap::new(), heartbeat, silence }
+        let (links, cores, met) = Default::default();
+        Self { links, cores, heartbeat, silence, met }
     }
 
     pub fn on_up(&mut self, now: Instant, id: LinkId, peer_cores: u8) {
@@ -135,10 +138,16 @@ impl Links {
             return Ok(());
         };
         if link.output.len() + frame.len() > LINK_OUTPUT_BYTES_MAX {
+            self.met.note(Limit::LinkOutputBytes);
             return Err("too much is waiting to be sent");
         }
         link.output.extend_from_slice(frame);
         Ok(())
+    }
+
+    /// How often peers stopped reading.
+    pub fn limits_met(&self) -> &LimitsMet {
+        &self.met
     }
 
     pub fn output(&mut self, id: LinkId) -> Option<&mut Vec<u8>> {

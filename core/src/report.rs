@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::base::id::{Epoch, ServerId, ShardId, Zxid};
+use crate::base::met::LimitsMet;
 use crate::peer::message::PeerState;
 use crate::replica::Replica;
 use crate::shard::PARTITION_POINTS;
@@ -15,6 +16,8 @@ pub struct Report {
     pub shards: Vec<ShardReport>,
     /// Client requests that were read on this core and are not answered yet.
     pub outstanding: usize,
+    /// By clients, peers and replicas of this core.
+    pub limits_met: LimitsMet,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

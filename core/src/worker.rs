@@ -213,7 +213,12 @@ impl Worker {
     /// Figures for four-letter words and tests.
     pub fn report(&self) -> Report {
         let shards = self.shards.replicas.values().map(ShardReport::of).collect();
-        Report { shards, outstanding: self.gateway.outstanding() }
+        let mut limits_met = self.gateway.limits_met().clone();
+        limits_met.absorb(self.links.limits_met());
+        for replica in self.shards.replicas.values() {
+            limits_met.absorb(replica.limits_met());
+        }
+        Report { shards, outstanding: self.gateway.outstanding(), limits_met }
     }
 
     /// Every watch of this core's replicas; the connection may be another core's.

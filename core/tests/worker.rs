@@ -6,7 +6,8 @@ use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
     ClusterId, ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, SessionId, ShardId, Zxid,
 };
-use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, FRAME_BYTES_MAX};
+use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Effect, Effects, Input};
@@ -253,4 +254,24 @@ fn a_silent_session_expires_and_a_talking_one_does_not() {
     let shards = alone.worker.report().shards;
     assert_eq!(shards.iter().map(|shard| shard.ephemerals).sum::<usize>(), 0);
     assert_eq!(shards.iter().find(|shard| shard.shard == ShardId(0)).unwrap().znodes, 5);
+}
+
+#[test]
+fn who_meets_a_limit_is_counted() {
+    let mut alone = Alone::new(1);
+    let met = |alone: &Alone, limit| alone.worker.report().limits_met.count(limit);
+    for slot in 1..=61 {
+        alone.open(ConnectionId { slot, ..CONNECTION });
+        alone.settle();
+        assert_eq!(alone.is_closed, slot > 60);
+    }
+    assert_eq!(met(&alone, Limit::ConnectionsPerAddress), 1);
+    alone.advance(CONNECT_TIME_MS_MAX);
+    assert_eq!(met(&alone, Limit::ConnectTime), 60, "none of them ever said a word");
+
+    alone.connect();
+    let data = "x".repeat(FRAME_BYTES_MAX);
+    alone.send(&request(1, &create("/large", data.as_bytes(), CreateMode::Persistent)));
+    assert_eq!(met(&alone, Limit::FrameBytes), 1);
+    assert!(Limit::ALL.iter().enumerate().all(|(index, &limit)| limit as usize == index));
 }

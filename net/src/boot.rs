@@ -34,9 +34,9 @@ use crate::engine::{self, Milestone, Seed};
 use crate::exit::{self, Failure};
 use crate::home::{self, Home};
 use crate::os;
-use crate::recovery;
 use crate::peer::greeting::Identity;
 use crate::ports::Ports;
+use crate::recovery;
 use crate::ring::{self, LogBuffers, PROBE_BYTES, Ring, RingConfig, RingReport, SyncProbe};
 
 /// What all nodes of a process share.

@@ -78,12 +78,7 @@ fn verify(recovered: &Recovered, snapshots: &SnapshotDirectory) -> Vec<Verdict> 
     verdicts
 }
 
-fn summary(
-    meta: &Meta,
-    files: usize,
-    recovered: &Recovered,
-    verdicts: &[Verdict],
-) -> String {
+fn summary(meta: &Meta, files: usize, recovered: &Recovered, verdicts: &[Verdict]) -> String {
     let mut out = String::new();
     let written = (|| {
         writeln!(out, "cluster {}, server {}, {} shards", meta.cluster, meta.server, meta.shards)?;

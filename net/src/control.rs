@@ -141,11 +141,24 @@ enum Task {
     /// The first of a server.
     Keep(Box<Keeping>),
     Holdings(CoreHoldings),
-    Snapshot(SnapshotJob),
-    Prepare { directory: LogDirectory, segment: SegmentId, bytes: u64, recycle: Option<SegmentId> },
-    StopZeroing { path: PathBuf },
-    Retire { directory: LogDirectory, segment: SegmentId },
-    Resolve { peer: ServerId, address: HostPort },
+    Snapshot(Box<SnapshotJob>),
+    Prepare {
+        directory: LogDirectory,
+        segment: SegmentId,
+        bytes: u64,
+        recycle: Option<SegmentId>,
+    },
+    StopZeroing {
+        path: PathBuf,
+    },
+    Retire {
+        directory: LogDirectory,
+        segment: SegmentId,
+    },
+    Resolve {
+        peer: ServerId,
+        address: HostPort,
+    },
 }
 
 impl Control {
@@ -210,7 +223,7 @@ impl Desk {
     }
 
     pub(crate) fn snapshot(&self, job: SnapshotJob) {
-        self.send(Task::Snapshot(job));
+        self.send(Task::Snapshot(Box::new(job)));
     }
 
     pub(crate) fn resolve(&self, peer: ServerId, address: &HostPort) {
@@ -267,11 +280,8 @@ struct Office {
 }
 
 async fn serve(mut inbox: UnboundedReceiver<(Sender, Task)>, pace: Arc<Pace>) {
-    let office = Office {
-        workshop: Workshop::new(pace),
-        keepers: Rc::default(),
-        snapshots: Rc::default(),
-    };
+    let office =
+        Office { workshop: Workshop::new(pace), keepers: Rc::default(), snapshots: Rc::default() };
     let mut watch = tokio::time::interval(WATCH_PERIOD);
     loop {
         tokio::select! {
@@ -295,7 +305,7 @@ impl Office {
                 let core = sender.core;
                 self.with_keeper(&sender, |keeper| keeper.on_holdings(core, holdings));
             }
-            Task::Snapshot(job) => self.snapshot(sender, job),
+            Task::Snapshot(job) => self.snapshot(sender, *job),
             Task::Prepare { directory, segment, bytes, recycle } => {
                 let job = Preparation { sender: sender.clone(), directory, segment, bytes };
                 match recycle {

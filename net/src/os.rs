@@ -216,8 +216,7 @@ pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
 /// disk.
 pub fn forget_cached(file: &File) -> io::Result<()> {
     // SAFETY: takes no memory.
-    let error =
-        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    let error = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 

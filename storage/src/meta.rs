@@ -120,7 +120,11 @@ impl Meta {
         // Written back it must be the same: that covers the zeros, and leaves no field unchecked.
         let bounded = (1..=SHARDS_MAX).contains(&meta.shards);
         let known = format == META_FORMAT || (format == 1 && meta.is_founder);
-        if bounded && known && meta.encode_as(format) == bytes { Ok(meta) } else { Err(MetaError::Damaged) }
+        if bounded && known && meta.encode_as(format) == bytes {
+            Ok(meta)
+        } else {
+            Err(MetaError::Damaged)
+        }
     }
 }
 

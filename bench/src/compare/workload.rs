@@ -17,6 +17,8 @@ pub(super) struct Workload {
     depth: u32,
     read_percent: u32,
     rate: Option<u32>,
+    /// Each connection stays in one subtree, as a client with a chroot does.
+    is_affine: bool,
 }
 
 impl Workload {
@@ -48,7 +50,7 @@ impl Workload {
             value_bytes: options.value_bytes,
             subtrees: options.subtrees,
             keys_per_subtree: options.keys_per_subtree,
-            subtree_affine: false,
+            subtree_affine: self.is_affine,
             seconds: options.seconds,
             warm_up_seconds: options.warm_up_seconds,
             rate: self.rate,
@@ -72,7 +74,7 @@ pub(super) fn select(names: &[String]) -> Result<Vec<Workload>, BenchError> {
     Ok(WORKLOADS.iter().filter(selected).copied().collect())
 }
 
-pub(super) const WORKLOADS: [Workload; 7] = [
+pub(super) const WORKLOADS: [Workload; 8] = [
     Workload {
         name: "reads-24x16",
         what: "getData, 24 connections, 16 deep",
@@ -81,6 +83,7 @@ pub(super) const WORKLOADS: [Workload; 7] = [
         depth: 16,
         read_percent: 100,
         rate: None,
+        is_affine: false,
     },
     Workload {
         name: "reads-48x1",
@@ -90,15 +93,27 @@ pub(super) const WORKLOADS: [Workload; 7] = [
         depth: 1,
         read_percent: 100,
         rate: None,
+        is_affine: false,
     },
     Workload {
         name: "writes-24x16",
-        what: "setData, 24 connections, 16 deep",
+        what: "setData, 24 connections, 16 deep, every write in any subtree",
         warms_up: true,
         connections: 24,
         depth: 16,
         read_percent: 0,
         rate: None,
+        is_affine: false,
+    },
+    Workload {
+        name: "writes-24x16-affine",
+        what: "setData, 24 connections, 16 deep, each in a subtree of its own choice",
+        warms_up: false,
+        connections: 24,
+        depth: 16,
+        read_percent: 0,
+        rate: None,
+        is_affine: true,
     },
     Workload {
         name: "writes-24x64",
@@ -108,6 +123,7 @@ pub(super) const WORKLOADS: [Workload; 7] = [
         depth: 64,
         read_percent: 0,
         rate: None,
+        is_affine: false,
     },
     Workload {
         name: "mixed-24x16",
@@ -117,6 +133,7 @@ pub(super) const WORKLOADS: [Workload; 7] = [
         depth: 16,
         read_percent: 70,
         rate: None,
+        is_affine: false,
     },
     Workload {
         name: "write-1x1",
@@ -126,6 +143,7 @@ pub(super) const WORKLOADS: [Workload; 7] = [
         depth: 1,
         read_percent: 0,
         rate: None,
+        is_affine: false,
     },
     Workload {
         name: "open-2000",
@@ -135,5 +153,6 @@ pub(super) const WORKLOADS: [Workload; 7] = [
         depth: 64,
         read_percent: 90,
         rate: Some(2000),
+        is_affine: false,
     },
 ];

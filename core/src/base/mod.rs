@@ -4,5 +4,6 @@ pub mod bytes;
 pub mod error;
 pub mod id;
 pub mod limits;
+pub mod met;
 pub mod prng;
 pub mod time;

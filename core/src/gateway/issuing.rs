@@ -7,6 +7,7 @@ use crate::auth::authenticate;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, ShardId, Zxid};
 use crate::base::limits::{OUTPUT_BYTES_PAUSE, REQUESTS_PER_CONNECTION_MAX, REQUESTS_PER_TURN_MAX};
+use crate::base::met::Limit;
 use crate::base::time::Instant;
 use crate::gateway::connection::{Executed, Kind, Slot, SlotState, Stage};
 use crate::gateway::gather::Gather;
@@ -59,7 +60,10 @@ impl Gateway {
                     }
                     break;
                 }
-                Some(Err(FrameError::NoLength | FrameError::TooLong { .. })) => {
+                Some(Err(error @ (FrameError::NoLength | FrameError::TooLong { .. }))) => {
+                    if matches!(error, FrameError::TooLong { .. }) {
+                        self.met.note(Limit::FrameBytes);
+                    }
                     self.close(id);
                     break;
                 }

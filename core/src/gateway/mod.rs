@@ -22,6 +22,7 @@ use crate::base::id::{ConnectionId, CoreId, ServerId, SessionId, ShardId, Zxid};
 use crate::base::limits::{
     CONNECT_TIME_MS_MAX, OUTPUT_BYTES_MAX, OUTPUT_BYTES_PAUSE, REQUESTS_PER_CONNECTION_MAX,
 };
+use crate::base::met::{Limit, LimitsMet};
 use crate::base::time::{Duration, Instant, Periods};
 use crate::gateway::connection::{Connection, Stage};
 use crate::mail::{Ask, Mail, Reader, Ticket, What};
@@ -100,6 +101,7 @@ pub struct Gateway {
     /// When to look at a connection: it must have connected, or its ping been confirmed.
     deadlines: BTreeSet<(Instant, ConnectionId)>,
     wishes: Vec<Wish>,
+    met: LimitsMet,
 }
 
 /// Why a question was asked.
@@ -139,6 +141,7 @@ impl Gateway {
             answered: Vec::new(),
             deadlines: BTreeSet::new(),
             wishes: Vec::new(),
+            met: LimitsMet::default(),
         }
     }
 
@@ -162,7 +165,13 @@ impl Gateway {
         *of_address += 1;
         let limit = self.config.client.connections_per_address_max;
         let too_many = limit != 0 && *of_address > limit;
-        if too_many || self.connections_count > self.config.client.connections_max {
+        if too_many {
+            self.met.note(Limit::ConnectionsPerAddress);
+            self.close(id);
+            return;
+        }
+        if self.connections_count > self.config.client.connections_max {
+            self.met.note(Limit::Connections);
             self.close(id);
             return;
         }
@@ -252,6 +261,11 @@ impl Gateway {
         Some(&mut self.find(id)?.output)
     }
 
+    /// How often clients met their limits.
+    pub fn limits_met(&self) -> &LimitsMet {
+        &self.met
+    }
+
     pub fn connections_count(&self) -> usize {
         self.connections_count
     }
@@ -320,16 +334,20 @@ impl Gateway {
         let waiting = connection.output.len() + connection.unsent_bytes;
         if waiting > OUTPUT_BYTES_MAX {
             connection.output.clear();
+            self.met.note(Limit::OutputBytes);
             self.close(id);
             return;
         }
         let is_ahead = matches!(connection.stage, Stage::Establishing { .. })
             && connection.deframer.carried_bytes() > OUTPUT_BYTES_PAUSE;
-        let paused = is_ahead
-            || waiting > OUTPUT_BYTES_PAUSE
-            || connection.queue.len() >= REQUESTS_PER_CONNECTION_MAX;
+        let is_deep = connection.queue.len() >= REQUESTS_PER_CONNECTION_MAX;
+        let paused = is_ahead || is_deep || waiting > OUTPUT_BYTES_PAUSE;
         if paused != connection.is_paused {
             connection.is_paused = paused;
+            if paused {
+                let limit = if is_deep { Limit::RequestsPerConnection } else { Limit::OutputPause };
+                self.met.note(limit);
+            }
             self.wishes.push(Wish::Pause { connection: id, paused });
         }
     }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, Generation, SessionId, ShardId, Zxid};
+use crate::base::met::Limit;
 use crate::base::time::{Duration, Instant};
 use crate::gateway::connection::{Connection, Stage};
 use crate::gateway::{Gateway, Purpose, Wish};
@@ -303,7 +304,10 @@ impl Gateway {
             return;
         };
         let is_late = match connection.stage {
-            Stage::Connecting | Stage::Establishing { .. } => true,
+            Stage::Connecting | Stage::Establishing { .. } => {
+                self.met.note(Limit::ConnectTime);
+                true
+            }
             Stage::Attached => {
                 let session = &connection.session;
                 let patience = session.timeout.0 / 3;

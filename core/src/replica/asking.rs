@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::base::error::ErrorCode;
 use crate::base::id::{CoreId, Generation, SessionId, Zxid};
 use crate::base::limits::{FORWARDS_WAITING_MAX, RECORD_BYTES_MAX};
+use crate::base::met::Limit;
 use crate::base::time::Now;
 use crate::mail::{Outcome, Ticket, Writer};
 use crate::peer::message::{Forward, PeerMessage, WriteAsk};
@@ -49,7 +50,7 @@ impl Asked {
 
 impl Replica {
     /// What a write is answered that is not even asked.
-    pub(super) fn refuses(&self, ticket: Ticket, ask: &WriteAsk) -> Option<Outcome> {
+    pub(super) fn refuses(&mut self, ticket: Ticket, ask: &WriteAsk) -> Option<Outcome> {
         if let WriteAsk::Client { body, .. } = ask
             && body.len() > RECORD_BYTES_MAX
         {
@@ -58,6 +59,9 @@ impl Replica {
         }
         // What another shard asks is bounded by its sessions, and would be asked again at once.
         let is_full = self.unsent.len() >= FORWARDS_WAITING_MAX && ticket.replica().is_none();
+        if is_full {
+            self.met.note(Limit::ForwardsWaiting);
+        }
         is_full.then_some(Outcome::Unknown)
     }
 

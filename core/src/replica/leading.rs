@@ -10,6 +10,7 @@ use crate::base::id::{CoreId, Generation, ServerId, SessionId, ShardId, Zxid};
 use crate::base::limits::{
     COUNTER_HANDOVER_DELAY, PROPOSAL_BYTES_OUTSTANDING_MAX, PROPOSALS_OUTSTANDING_MAX,
 };
+use crate::base::met::Limit;
 use crate::base::time::{Duration, Instant, Now};
 use crate::entry::EntryKind;
 use crate::mail::{Outcome, Ticket};
@@ -142,6 +143,7 @@ impl Replica {
         let reign = self.reign.as_mut().expect("only a leader is given writes");
         if reign.is_full() || !reign.backlog.is_empty() {
             reign.backlog.push_back(forward);
+            self.met.note(Limit::ProposalsOutstanding);
             return;
         }
         self.prepare(now, forward, deeds);
@@ -283,6 +285,9 @@ impl Replica {
     }
 
     pub(super) fn refuse_as(&mut self, origin: Origin, refusal: Refusal) {
+        if refusal.code == ErrorCode::ThrottledOp {
+            self.met.note(Limit::EphemeralsPerSession);
+        }
         let codes = refusal.multi.unwrap_or_default();
         let multi = codes.into_iter().map(ErrorCode::wire).collect();
         self.refuse(origin, refusal.code, refusal.judged_by, multi);

@@ -20,6 +20,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use crate::base::id::{CoreId, Epoch, Generation, ServerId, SessionId, ShardId, Zxid};
+use crate::base::met::LimitsMet;
 use crate::base::time::{Duration, Instant, Now, Periods};
 use crate::durable::{Durable, LogMark};
 use crate::entry::EntryKind;
@@ -113,6 +114,7 @@ pub struct Replica {
     applied: Applied,
     actions: Vec<Action>,
     firings: Vec<Firing>,
+    met: LimitsMet,
 }
 
 impl Replica {
@@ -159,6 +161,7 @@ impl Replica {
             applied: Applied::new(),
             actions,
             firings: Vec::new(),
+            met: LimitsMet::default(),
         };
         replica.settle(now, deeds);
         replica
@@ -315,6 +318,11 @@ impl Replica {
     /// Questions of this node that have no answer yet.
     pub fn asked_count(&self) -> usize {
         self.asked.len()
+    }
+
+    /// How often limits were met here.
+    pub fn limits_met(&self) -> &LimitsMet {
+        &self.met
     }
 
     /// How long this replica has had no leader to serve under.

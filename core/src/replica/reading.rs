@@ -7,6 +7,7 @@ use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{CoreId, SessionId, Zxid};
 use crate::base::limits::RESPONSE_BYTES_MAX;
+use crate::base::met::Limit;
 use crate::mail::{Mail, Outcome, Reader, Ticket};
 use crate::op::{Acl, AddWatchMode, OpCode, Request, WatcherType, permission};
 use crate::replica::{Deed, Recipient, Replica};
@@ -35,10 +36,14 @@ impl Replica {
     ) -> Result<(), ErrorCode> {
         let start = body.len();
         let result = self.read_into(reader, request, body, deeds);
-        if result.is_err() {
+        if let Err(code) = result {
             body.truncate(start);
+            if code == ErrorCode::ThrottledOp {
+                self.met.note(Limit::WatchesPerConnection);
+            }
         } else if body.len() - start > RESPONSE_BYTES_MAX {
             body.truncate(start);
+            self.met.note(Limit::ResponseBytes);
             return Err(ErrorCode::MarshallingError);
         }
         result

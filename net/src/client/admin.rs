@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pigeonhole_core::base::id::{ConnectionId, SessionId, ShardId, Zxid};
+use pigeonhole_core::base::met::LimitsMet;
 use pigeonhole_core::base::time::{Instant, Now};
 use pigeonhole_core::report::ShardReport;
 use pigeonhole_core::worker::Worker;
@@ -28,6 +29,7 @@ pub(crate) struct Facts {
 pub(crate) struct Figures {
     pub(crate) shards: Vec<ShardReport>,
     pub(crate) outstanding: usize,
+    pub(crate) limits_met: LimitsMet,
     pub(crate) connections_count: usize,
     pub(crate) traffic: CoreTraffic,
     pub(crate) proposals: Sizes,
@@ -98,6 +100,7 @@ impl Figures {
         let mut figures = Self {
             shards: report.shards,
             outstanding: report.outstanding,
+            limits_met: report.limits_met,
             connections_count: clients.open_count(),
             traffic: clients.traffic,
             proposals,
@@ -127,6 +130,7 @@ impl Figures {
         self.shards.extend(other.shards);
         self.shards.sort_by_key(|shard| shard.shard);
         self.outstanding += other.outstanding;
+        self.limits_met.absorb(&other.limits_met);
         self.connections_count += other.connections_count;
         self.traffic.absorb(&other.traffic);
         self.proposals.absorb(other.proposals);

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use pigeonhole_core::base::id::{ConnectionId, ShardId};
+use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Instant, Now};
 use pigeonhole_core::peer::message::PeerState;
 use pigeonhole_core::report::ShardReport;
@@ -171,6 +172,9 @@ impl Scene<'_> {
         put("turn_micros_max", &figures.log.turn_micros_max)?;
         for (shard, zxid) in &figures.log.snapshots {
             put(&format!("shard_{shard}_snapshot_zxid"), &format_args!("0x{:x}", zxid.0))?;
+        }
+        for limit in Limit::ALL {
+            put(&format!("limit_{}_met", limit.name()), &figures.limits_met.count(limit))?;
         }
         figures.shards.iter().try_for_each(|shard| put_shard(shard, &mut put))
     }

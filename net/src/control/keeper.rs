@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pigeonhole_core::base::id::{CoreId, ShardId};
 use pigeonhole_core::base::limits::SEGMENT_BYTES;
@@ -53,6 +54,8 @@ pub(super) struct Keeper {
     /// Cores that wait for a file.
     without_room: BTreeSet<CoreId>,
     is_low: bool,
+    /// When a snapshot was asked for last.
+    asked: Option<Instant>,
 }
 
 impl Keeper {
@@ -64,6 +67,7 @@ impl Keeper {
             released: BTreeMap::new(),
             without_room: BTreeSet::new(),
             is_low: false,
+            asked: None,
         }
     }
 
@@ -77,9 +81,7 @@ impl Keeper {
         let released = self.released.get(&core).copied().unwrap_or(0);
         holdings.segments.retain(|segment| segment.id.number > released);
         self.cores.insert(core, holdings);
-        if self.cores.len() == usize::from(self.house.cores()) {
-            self.retain();
-        }
+        self.retain();
     }
 
     pub(super) fn on_published(&mut self, name: SnapshotName) {
@@ -132,6 +134,9 @@ impl Keeper {
                 self.house.tell(core, News::Room);
             }
         }
+        if self.is_low && self.asked.is_none_or(|asked| asked.elapsed() >= PATIENCE) {
+            self.retain();
+        }
     }
 
     fn set_low(&mut self, is_low: bool) {
@@ -146,6 +151,9 @@ impl Keeper {
 
     /// Gives up what may go, and has the log shortened if it is too long.
     fn retain(&mut self) {
+        if self.cores.len() < usize::from(self.house.cores()) {
+            return;
+        }
         let cores = self.cores.values();
         let checkpoints: Vec<Checkpoint> =
             cores.clone().flat_map(|core| &core.checkpoints).copied().collect();
@@ -157,7 +165,7 @@ impl Keeper {
             checkpoints: &checkpoints,
             segments: &segments,
             snapshots: &self.keeping.names,
-            log_bytes_max: self.keeping.log_bytes_max,
+            log_bytes_max: self.log_bytes_max(),
         });
         for &(segment, bytes) in &retention.segments {
             self.release(segment, bytes);
@@ -175,6 +183,12 @@ impl Keeper {
         }
     }
 
+    /// On a full disk the log is too long if it has anything to give up.
+    fn log_bytes_max(&self) -> u64 {
+        let least = 2 * SEGMENT_BYTES * u64::from(self.house.cores());
+        if self.is_low { least } else { self.keeping.log_bytes_max }
+    }
+
     fn release(&mut self, segment: SegmentId, bytes: u64) {
         let cores = self.house.cores();
         let core = if segment.boot == self.keeping.boot {
@@ -190,7 +204,8 @@ impl Keeper {
         self.house.tell(core, News::Released { segment, bytes });
     }
 
-    fn ask_for_snapshot(&self, shard: ShardId) {
+    fn ask_for_snapshot(&mut self, shard: ShardId) {
+        self.asked = Some(Instant::now());
         let core = core_of(shard, self.house.cores());
         tracing::debug!("the log is too long: shard {shard} needs the oldest of it");
         self.house.tell(core, News::SnapshotWanted { shard });
@@ -216,5 +231,7 @@ fn remove(path: &Path) {
     }
 }
 
+/// A snapshot is not asked for again while it may still be in the making.
+const PATIENCE: Duration = Duration::from_secs(10);
 const RESERVE_SHARE: u64 = 20;
 const RESERVE_BYTES_MAX: u64 = 256 << 20;

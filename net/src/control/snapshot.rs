@@ -1,7 +1,7 @@
 //! Snapshot files: a frozen state is encoded, written, read back, and given its name.
 //!
-//! One after the other, and each in small pieces with pauses in between: encoding takes at most half
-//! of a processor, and no sync of the log waits behind more than a piece.
+//! One after the other, and each in small pieces with pauses in between: encoding takes at most
+//! half of a processor, and no sync of the log waits behind more than a piece.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -130,11 +130,7 @@ async fn write(
 }
 
 /// Writes everything and hands the memory back, empty.
-async fn put(
-    file: &tokio_uring::fs::File,
-    at: u64,
-    out: Vec<u8>,
-) -> io::Result<(u64, Vec<u8>)> {
+async fn put(file: &tokio_uring::fs::File, at: u64, out: Vec<u8>) -> io::Result<(u64, Vec<u8>)> {
     let (written, mut out) = file.write_all_at(out, at).await;
     written?;
     let end = at + out.len() as u64;
