@@ -141,7 +141,7 @@ enum Task {
     /// The first of a server.
     Keep(Box<Keeping>),
     Holdings(CoreHoldings),
-    Snapshot(SnapshotJob),
+    Snapshot(Box<SnapshotJob>),
     Prepare {
         directory: LogDirectory,
         segment: SegmentId,
@@ -223,7 +223,7 @@ impl Desk {
     }
 
     pub(crate) fn snapshot(&self, job: SnapshotJob) {
-        self.send(Task::Snapshot(job));
+        self.send(Task::Snapshot(Box::new(job)));
     }
 
     pub(crate) fn resolve(&self, peer: ServerId, address: &HostPort) {
@@ -305,7 +305,7 @@ impl Office {
                 let core = sender.core;
                 self.with_keeper(&sender, |keeper| keeper.on_holdings(core, holdings));
             }
-            Task::Snapshot(job) => self.snapshot(sender, job),
+            Task::Snapshot(job) => self.snapshot(sender, *job),
             Task::Prepare { directory, segment, bytes, recycle } => {
                 let job = Preparation { sender: sender.clone(), directory, segment, bytes };
                 match recycle {

@@ -48,6 +48,8 @@ pub struct Disk {
     /// The snapshots' files.
     pub directory: Directory,
     in_flight: BTreeMap<u64, DiskOp>,
+    /// Those of them that are done, because files are given up in order and a later one was done.
+    renamed: BTreeSet<u64>,
     next: u64,
     /// Bytes that may still be allocated; `None` while there is plenty.
     room: Option<u64>,
@@ -71,6 +73,7 @@ impl Disk {
             files: BTreeMap::new(),
             directory: Directory::default(),
             in_flight: BTreeMap::new(),
+            renamed: BTreeSet::new(),
             next: 0,
             room: None,
             is_low: false,
@@ -118,12 +121,17 @@ impl Disk {
                 DiskDone::Write { segment, offset, buffer }
             }
             DiskOp::PrepareSegment { segment, bytes, recycle } => {
-                self.prepare(segment, whole(bytes), recycle);
+                self.change_names_before(number);
+                if !self.renamed.remove(&number) {
+                    self.prepare(segment, whole(bytes), recycle);
+                }
                 DiskDone::PrepareSegment { segment }
             }
             DiskOp::RetireSegment { segment } => {
-                let file = self.files.remove(&segment);
-                self.give_room(file.map_or(0, |file| file.durable.len()));
+                self.change_names_before(number);
+                if !self.renamed.remove(&number) {
+                    self.retire(segment);
+                }
                 DiskDone::RetireSegment { segment }
             }
         }
@@ -132,19 +140,12 @@ impl Disk {
     /// The process dies; the kernel and the device go on. The operations come back, because their
     /// buffers belong to somebody.
     pub fn kill(&mut self) -> Vec<DiskOp> {
-        let operations: Vec<DiskOp> = std::mem::take(&mut self.in_flight).into_values().collect();
-        for operation in &operations {
-            self.interrupt(operation, false);
-        }
-        operations
+        self.interrupt_all(false)
     }
 
     /// The host loses its power.
     pub fn cut_power(&mut self) -> Vec<DiskOp> {
-        let operations: Vec<DiskOp> = std::mem::take(&mut self.in_flight).into_values().collect();
-        for operation in &operations {
-            self.interrupt(operation, true);
-        }
+        let operations = self.interrupt_all(true);
         for file in self.files.values_mut() {
             for (sector, bytes) in std::mem::take(&mut file.unsynced) {
                 if self.draw.chance(1, 2) {
@@ -248,7 +249,55 @@ impl Disk {
         assert!(before.is_none(), "a segment is prepared once");
     }
 
-    /// What is left of an operation that was under way.
+    fn retire(&mut self, segment: SegmentId) {
+        let file = self.files.remove(&segment);
+        self.give_room(file.map_or(0, |file| file.durable.len()));
+    }
+
+    /// Files that are given up go in their order, so that no stream ever lacks one in its middle.
+    fn change_names_before(&mut self, number: u64) {
+        let earlier = self.in_flight.range(..number);
+        let earlier: Vec<u64> = earlier.filter(|(_, it)| gives_up(it)).map(|(&it, _)| it).collect();
+        for number in earlier {
+            if !self.renamed.insert(number) {
+                continue;
+            }
+            match self.in_flight[&number] {
+                DiskOp::PrepareSegment { segment, bytes, recycle } => {
+                    self.prepare(segment, whole(bytes), recycle);
+                }
+                DiskOp::RetireSegment { segment } => self.retire(segment),
+                DiskOp::Write { .. } => unreachable!("a write gives no file up"),
+            }
+        }
+    }
+
+    fn interrupt_all(&mut self, power: bool) -> Vec<DiskOp> {
+        let renamed = std::mem::take(&mut self.renamed);
+        let operations = std::mem::take(&mut self.in_flight);
+        let given_up = |(number, it): &(&u64, &DiskOp)| gives_up(it) && !renamed.contains(number);
+        let waiting = operations.iter().filter(given_up).count();
+        let mut done = self.draw.index(waiting + 1);
+        for (number, operation) in &operations {
+            match operation {
+                _ if renamed.contains(number) => {}
+                _ if !gives_up(operation) => self.interrupt(operation, power),
+                _ if done == 0 => {}
+                DiskOp::PrepareSegment { segment, bytes, recycle } => {
+                    done -= 1;
+                    self.prepare(*segment, whole(*bytes), *recycle);
+                }
+                DiskOp::RetireSegment { segment } => {
+                    done -= 1;
+                    self.retire(*segment);
+                }
+                DiskOp::Write { .. } => unreachable!("a write gives no file up"),
+            }
+        }
+        operations.into_values().collect()
+    }
+
+    /// What is left of a write, or of a new file, that was under way.
     fn interrupt(&mut self, operation: &DiskOp, power: bool) {
         match operation {
             DiskOp::Write { segment, offset, length, buffer } => {
@@ -257,18 +306,14 @@ impl Disk {
             }
             DiskOp::PrepareSegment { segment, bytes, recycle } => match self.draw.below(3) {
                 0 => {}
-                _ if recycle.is_none() && self.room.is_some_and(|room| room < *bytes) => {}
-                1 if recycle.is_none() => {
+                _ if self.room.is_some_and(|room| room < *bytes) => {}
+                1 => {
                     let blocks = self.draw.below(bytes / BLOCK_BYTES as u64 + 1);
                     self.prepare(*segment, whole(blocks) * BLOCK_BYTES, None);
                 }
                 _ => self.prepare(*segment, whole(*bytes), *recycle),
             },
-            DiskOp::RetireSegment { segment } => {
-                if self.draw.chance(1, 2) {
-                    self.files.remove(segment);
-                }
-            }
+            DiskOp::RetireSegment { .. } => unreachable!("it gives a file up"),
         }
     }
 
@@ -311,6 +356,12 @@ impl File {
         let start = sector * SECTOR_BYTES;
         self.durable[start..start + bytes.len()].copy_from_slice(bytes);
     }
+}
+
+/// Whether an operation takes a file's name away.
+fn gives_up(operation: &DiskOp) -> bool {
+    let recycles = matches!(operation, DiskOp::PrepareSegment { recycle: Some(_), .. });
+    recycles || matches!(operation, DiskOp::RetireSegment { .. })
 }
 
 fn whole(bytes: u64) -> usize {

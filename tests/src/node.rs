@@ -202,6 +202,12 @@ impl Node {
         }
     }
 
+    /// Before it is started: a snapshot after so many entries, and so many kept for learners.
+    pub fn limit_log(&mut self, snapshot_entries: u64, window_entries: usize) {
+        let limits = &mut self.cluster.log.limits;
+        (limits.snapshot_entries, limits.window_entries) = (snapshot_entries, window_entries);
+    }
+
     /// Whether it holds and promises as much as any other server does.
     pub fn is_whole(&self) -> bool {
         self.process.as_ref().is_some_and(Process::is_whole)

@@ -246,6 +246,12 @@ impl World {
         nodes[usize::from(node)].kill(&mut around);
     }
 
+    /// A node that stands still gets an empty disk.
+    pub fn lose_disk(&mut self, node: u8) {
+        let (nodes, mut around) = self.split();
+        nodes[usize::from(node)].lose_disk(&mut around);
+    }
+
     pub fn cut_power(&mut self, node: u8) {
         let (nodes, mut around) = self.split();
         nodes[usize::from(node)].cut_power(&mut around);

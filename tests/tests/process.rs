@@ -108,7 +108,7 @@ fn an_ensemble_that_was_formatted_serves_without_forming() {
     assert_eq!(status.code(), Some(0), "{printed}");
     let cluster = printed.trim().to_owned();
     for server in &servers[1..] {
-        let arguments = ["format", &server.config_text(), "--cluster", &cluster];
+        let arguments = ["format", &server.config_text(), "--cluster", &cluster, "--founding"];
         let (status, printed) = run(server.command(&arguments));
         assert_eq!((status.code(), printed.trim()), (Some(0), cluster.as_str()));
     }
@@ -212,7 +212,7 @@ fn the_version_names_the_formats() {
     let (status, printed) = run(binary(&["--version"]));
     assert_eq!(status.code(), Some(0));
     assert!(printed.starts_with("pigeonhole "), "{printed}");
-    assert!(printed.contains("formats: log 1, meta 1, peer protocol 1"), "{printed}");
+    assert!(printed.contains("formats: log 1, meta 2, peer protocol 1"), "{printed}");
 }
 
 #[test]

@@ -242,8 +242,7 @@ impl Log {
     /// Drops entries that nobody needs any more: those up to `until`, which are applied, beyond the
     /// window.
     pub fn trim(&mut self, until: Zxid) {
-        let LogLimits { window_entries, window_bytes, .. } = self.limits;
-        while self.entries.len() > window_entries || self.entry_bytes > window_bytes {
+        while self.exceeds_window() {
             let Some(oldest) = self.entries.front() else {
                 break;
             };
@@ -279,9 +278,10 @@ impl Log {
         self.committed.min(self.durable_zxid())
     }
 
-    /// Whether more is kept in memory than is good for this server.
+    /// Whether more is kept in memory than is good for this server, and more than it would keep for
+    /// itself.
     pub fn is_overfull(&self) -> bool {
-        self.entry_bytes > self.limits.pinned_bytes_max
+        self.exceeds_window() && self.entry_bytes > self.limits.pinned_bytes_max
     }
 
     /// Whether this server may have forgotten something that it promised.
@@ -366,6 +366,11 @@ impl Log {
     /// The last entry of this log whose epoch is `epoch`, or of the newest epoch before it.
     pub fn end_of_epoch(&self, epoch: Epoch) -> Option<Mark> {
         self.epoch_ends.iter().rev().find(|end| end.zxid.epoch() <= epoch).copied()
+    }
+
+    fn exceeds_window(&self) -> bool {
+        let LogLimits { window_entries, window_bytes, .. } = self.limits;
+        self.entries.len() > window_entries || self.entry_bytes > window_bytes
     }
 
     fn index_of(&self, zxid: Zxid) -> Option<usize> {

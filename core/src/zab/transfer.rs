@@ -204,14 +204,15 @@ impl Zab {
             self.log.trim(applied);
             return;
         };
-        if self.log.is_overfull() {
+        let pinned = leader.pinned();
+        self.log.trim(pinned.map_or(applied, |pin| applied.min(pin)));
+        if pinned.is_some() && self.log.is_overfull() {
             for peer in leader.unpin() {
                 let why = "too far behind to be waited for";
                 out.push(Action::Disconnect { peer, why });
             }
+            self.log.trim(applied);
         }
-        let pinned = leader.pinned();
-        self.log.trim(pinned.map_or(applied, |pin| applied.min(pin)));
     }
 
     /// Gives up on a peer that has broken the protocol.

@@ -1,7 +1,7 @@
 //! Snapshot files: a frozen state is encoded, written, read back, and given its name.
 //!
-//! One after the other, and each in small pieces with pauses in between: encoding takes at most half
-//! of a processor, and no sync of the log waits behind more than a piece.
+//! One after the other, and each in small pieces with pauses in between: encoding takes at most
+//! half of a processor, and no sync of the log waits behind more than a piece.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -69,9 +69,11 @@ fn a_damaged_snapshot_is_named_and_the_older_one_used() {
     servers.start(1);
     let names = |prefix: &'static str| (0..1100).map(move |number| format!("/{prefix}-{number}"));
     for prefix in ["first", "second"] {
-        let count = servers.files(1, "snapshots", ".snapshot").len();
-        servers.client(1).create_all(names(prefix), b"data");
-        servers.wait_until(|it| it.files(1, "snapshots", ".snapshot").len() > count);
+        let mut client = servers.client(1);
+        let newest = |it: &Servers| it.figure(1, "zk_shard_0_snapshot_zxid").unwrap();
+        let before = newest(&servers);
+        client.create_all(names(prefix), b"data");
+        servers.wait_until(|it| newest(it) != before);
     }
     let before = servers.digests(1);
     assert_eq!(servers.terminate(1).code(), Some(0));
