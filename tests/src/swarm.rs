@@ -13,6 +13,8 @@ use crate::network::NetworkOptions;
 pub struct Options {
     pub seed: u64,
     pub servers: u8,
+    /// The last so many of the servers neither vote nor count.
+    pub observers: u8,
     /// The most cores that a node starts with; each start draws its own number.
     pub cores_max: u8,
     pub shards: u16,
@@ -98,6 +100,7 @@ impl Options {
         Self {
             seed,
             servers,
+            observers: 0,
             cores_max,
             shards: *draw.pick(&[1, 1, 1, 2, 8]),
             segment_bytes: 65536 << draw.below(3),
