@@ -336,7 +336,7 @@ fn connections_with_watches_are_closed_when_the_state_is_replaced() {
     let look = Request::GetData { path: "/b29", watch: false };
     let (error, body) = cluster.ask(behind, idle, &look).unwrap();
     assert_eq!(error, 0);
-    assert_eq!(client::parse_get_data(&body).unwrap().0.len(), 100);
+    assert_eq!(client::parse_get_data(&body).unwrap().0.unwrap().len(), 100);
 }
 
 #[test]

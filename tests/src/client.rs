@@ -82,6 +82,9 @@ enum What {
     Operation(usize),
 }
 
+/// What it takes to go on with a session.
+pub struct SessionTicket(Option<Session>);
+
 #[derive(Clone)]
 struct Session {
     id: SessionId,
@@ -133,6 +136,24 @@ impl Client {
         match &self.phase {
             Phase::Attached(attached) => attached.in_flight.is_empty() && self.scripted.is_empty(),
             _ => false,
+        }
+    }
+
+    /// Its session, for another client to go on with.
+    pub fn ticket(&self) -> SessionTicket {
+        SessionTicket(self.session.clone())
+    }
+
+    /// Goes on with the session of another client, whose connection it takes.
+    pub fn take_over(&mut self, ticket: SessionTicket) {
+        self.session = ticket.0;
+    }
+
+    /// The connection breaks; the client connects to this server from now on.
+    pub fn go_to(&mut self, server: u8, history: &mut History, around: &mut Around<'_>) {
+        self.fixed_server = Some(server);
+        if let Phase::Attached(attached) = &self.phase {
+            self.lose(attached.stream, "it moves", history, around);
         }
     }
 

@@ -38,7 +38,9 @@ pub struct Around<'a> {
 /// What all nodes of a world share.
 #[derive(Clone, Debug)]
 pub struct Cluster {
+    /// Voters and observers together; the observers come last.
     pub servers: u8,
+    pub observers: u8,
     pub shards: u16,
     pub periods: Periods,
     pub segment_bytes: u64,
@@ -283,6 +285,9 @@ impl Node {
         for stream in &recovered.streams {
             if matches!(stream.ending, Ending::Torn(_)) {
                 around.checks.sometimes.hit(State::TornTailCut);
+                around.trace.line(around.queue.now(), || {
+                    format!("{:?} cuts off a batch that was written in part", self.id())
+                });
             }
             assert!(
                 stream.damages.is_empty(),

@@ -392,13 +392,14 @@ impl Process {
             wal.lend(buffer);
         }
         let mut effects = Effects::new();
+        let voters = config.cluster.servers - config.cluster.observers;
         let worker_config = WorkerConfig {
             server: server_id(config.index),
             core,
             cores: config.cores,
             shards: ShardMap::new(config.cluster.shards),
-            voters: (0..config.cluster.servers).map(server_id).collect(),
-            observers: Vec::new(),
+            voters: (0..voters).map(server_id).collect(),
+            observers: (voters..config.cluster.servers).map(server_id).collect(),
             cluster: config.cluster.cluster,
             disk: config.disk,
             is_founder: config.is_founder,

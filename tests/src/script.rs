@@ -5,10 +5,13 @@
 //!
 //! | command                    | what it does                                                |
 //! |----------------------------|-------------------------------------------------------------|
-//! | `world N [M]`              | N formatted servers and M clients, nothing started          |
+//! | `world N [M [S [O]]]`      | N formatted servers (the last O of them observers), M       |
+//! |                            | clients and S shards; nothing started                       |
 //! | `start N`, `kill N`        | one server's process                                        |
 //! | `power-cut N`              | its host                                                    |
-//! | `cut A B`, `heal`          | the network between two servers; everything                 |
+//! | `cut A B`, `heal`          | the network between two hosts (2: a server, c2: a client);  |
+//! |                            | everything                                                  |
+//! | `mute A B`                 | nothing that A sends arrives at B, all else does            |
 //! | `hold A B Kind`            | from the next such message on, nothing of A arrives at B    |
 //! | `release`                  | what was held arrives                                       |
 //! | `lose A B`                 | the links between the two break, and what is held is lost   |
@@ -16,10 +19,14 @@
 //! | `lose-disk N`              | a server that is down gets an empty disk                    |
 //! | `snapshots N M`            | one every N entries, and M entries for a DIFF; before `start` |
 //! | `client C N`               | a client connects, to this server only                      |
+//! | `move C N`                 | its connection breaks, and it goes on at another server     |
+//! | `take-over C D N`          | client C connects with the session of client D              |
 //! | `ask C create P`, ...      | it asks: create, ephemeral, sequential, set, delete, get,   |
-//! |                            | exists, children, sync, close                               |
+//! |                            | exists, children, sync, close; watch, watch-data and        |
+//! |                            | watch-children; multi A, B, C                               |
 //! | `run MS`                   | time passes                                                 |
 //! | `roles`                    | what every server says of itself                            |
+//! | `tell W ...`, `tell all`   | from now on lines are told that begin with one of the words |
 
 use std::fmt::Write;
 use std::path::Path;
@@ -87,26 +94,35 @@ pub fn check(path: &Path) -> Result<(), String> {
 struct Stage {
     world: Option<World>,
     asked: u64,
+    /// First words of the lines that are told; all lines if there are none.
+    told: Vec<String>,
 }
 
 impl Stage {
     fn command(&mut self, line: &str, out: &mut String) {
         let words: Vec<&str> = line.split_whitespace().collect();
         if let ["world", servers, rest @ ..] = words.as_slice() {
-            let clients = rest.first().map_or(0, |text| number(text));
-            self.world = Some(set(number(servers), clients));
+            let sizes: Vec<u16> = rest.iter().map(|text| number(text)).collect();
+            self.world = Some(set(number(servers), &sizes));
             return;
         }
+        if let ["tell", words @ ..] = words.as_slice() {
+            let all = words == ["all"];
+            self.told = words.iter().filter(|_| !all).map(ToString::to_string).collect();
+            return;
+        }
+        let is_clients = self.client_command(&words);
         let world = self.world.as_mut().expect("a story begins with its world");
         match words.as_slice() {
+            _ if is_clients => {}
             ["start", server] => world.start(node(server), 1),
             ["kill", server] => world.kill(node(server)),
             ["power-cut", server] => world.cut_power(node(server)),
             ["cut", one, other] => {
-                let (one, other) = (Host::Node(node(one)), Host::Node(node(other)));
-                world.network.cut(one, other);
-                world.network.cut(other, one);
+                world.network.cut(host(one), host(other));
+                world.network.cut(host(other), host(one));
             }
+            ["mute", from, to] => world.network.cut(host(from), host(to)),
             ["heal"] => world.network.heal(&mut world.queue),
             ["hold", from, to, kind] => world.network.hold(node(from), node(to), kind),
             ["release"] => world.network.release(&mut world.queue),
@@ -122,21 +138,6 @@ impl Stage {
                     node.limit_log(number(every), number(window));
                 }
             }
-            ["client", client, server] => {
-                let client: u32 = number(client);
-                let one = &mut world.clients[client as usize];
-                one.is_scripted = true;
-                one.fixed_server = Some(node(server));
-                world.queue.push_in(0, Event::Client { client, wake: 0 });
-            }
-            ["ask", client, ask @ ..] => {
-                self.asked += 1;
-                let ask = parse_ask(ask, self.asked);
-                world.with_client(number(client), |client, history, around| {
-                    client.scripted.push_back(ask);
-                    client.act(history, around);
-                });
-            }
             ["run", milliseconds] => {
                 let until = world.queue.now() + number::<u64>(milliseconds) * 1000;
                 world.run_until(until);
@@ -146,14 +147,56 @@ impl Stage {
         }
         world.look();
         for line in world.trace.take_lines() {
-            let _ = writeln!(out, "{line}");
+            let first = line.split(' ').next().unwrap_or_default();
+            if self.told.is_empty() || self.told.iter().any(|told| told == first) {
+                let _ = writeln!(out, "{line}");
+            }
         }
+    }
+
+    /// Whether it was a command to a client.
+    fn client_command(&mut self, words: &[&str]) -> bool {
+        let world = self.world.as_mut().expect("a story begins with its world");
+        match *words {
+            ["client", client, server] => connect(world, number(client), node(server)),
+            ["take-over", client, other, server] => {
+                let ticket = world.clients[number::<usize>(other)].ticket();
+                world.clients[number::<usize>(client)].take_over(ticket);
+                connect(world, number(client), node(server));
+            }
+            ["move", client, server] => {
+                let server = node(server);
+                world.with_client(number(client), |client, history, around| {
+                    client.go_to(server, history, around);
+                });
+            }
+            ["ask", client, ref ask @ ..] => {
+                self.asked += 1;
+                let ask = parse_ask(ask, self.asked);
+                world.with_client(number(client), |client, history, around| {
+                    client.scripted.push_back(ask);
+                    client.act(history, around);
+                });
+            }
+            _ => return false,
+        }
+        true
     }
 }
 
-fn set(servers: u8, clients: u32) -> World {
+fn connect(world: &mut World, client: u32, server: u8) {
+    let one = &mut world.clients[client as usize];
+    one.is_scripted = true;
+    one.fixed_server = Some(server);
+    world.queue.push_in(0, Event::Client { client, wake: 0 });
+}
+
+fn set(servers: u8, sizes: &[u16]) -> World {
     let mut options = Options::calm(STORY_SEED, servers);
-    options.load.clients = clients;
+    let size = |place: usize, otherwise| sizes.get(place).copied().unwrap_or(otherwise);
+    options.load.clients = u32::from(size(0, 0));
+    options.shards = size(1, 1);
+    options.observers = u8::try_from(size(2, 0)).expect("there are few servers");
     options.load.session_timeout_ms = (4000, 4000);
     options.load.silences = 0;
     World::new(options, Mode::Keep)
@@ -163,6 +206,13 @@ fn parse_ask(words: &[&str], number_of_ask: u64) -> Ask {
     let data = Some(format!("data {number_of_ask}").into_bytes());
     let create = |path: &str, mode| Ask::Create { path: path.to_owned(), data: data.clone(), mode };
     match *words {
+        ["multi", ref parts @ ..] => {
+            let line = parts.join(" ");
+            let parts = line
+                .split(", ")
+                .map(|part| parse_ask(&part.split(' ').collect::<Vec<_>>(), number_of_ask));
+            Ask::Multi(parts.collect())
+        }
         ["create", path] => create(path, CreateMode::Persistent),
         ["ephemeral", path] => create(path, CreateMode::Ephemeral),
         ["sequential", path] => create(path, CreateMode::PersistentSequential),
@@ -170,6 +220,8 @@ fn parse_ask(words: &[&str], number_of_ask: u64) -> Ask {
         ["delete", path] => Ask::Delete { path: path.to_owned(), version: -1 },
         ["get", path] => Ask::Get { path: path.to_owned(), watch: false },
         ["watch", path] => Ask::Exists { path: path.to_owned(), watch: true },
+        ["watch-data", path] => Ask::Get { path: path.to_owned(), watch: true },
+        ["watch-children", path] => Ask::Children { path: path.to_owned(), watch: true },
         ["exists", path] => Ask::Exists { path: path.to_owned(), watch: false },
         ["children", path] => Ask::Children { path: path.to_owned(), watch: false },
         ["sync", path] => Ask::Sync { path: path.to_owned() },
@@ -201,6 +253,13 @@ fn roles(world: &World) -> String {
         }
     }
     out
+}
+
+fn host(text: &str) -> Host {
+    match text.strip_prefix('c') {
+        Some(client) => Host::Client(number(client)),
+        None => Host::Node(node(text)),
+    }
 }
 
 fn node(text: &str) -> u8 {

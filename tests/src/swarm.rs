@@ -15,6 +15,8 @@ use crate::node::LogOptions;
 pub struct Options {
     pub seed: u64,
     pub servers: u8,
+    /// The last so many of the servers neither vote nor count.
+    pub observers: u8,
     /// The most cores that a node starts with; each start draws its own number.
     pub cores_max: u8,
     pub shards: u16,
@@ -106,6 +108,7 @@ impl Options {
         Self {
             seed,
             servers,
+            observers: 0,
             cores_max,
             shards,
             segment_bytes,

@@ -65,6 +65,7 @@ impl World {
         let seed = options.seed;
         let cluster = Cluster {
             servers: options.servers,
+            observers: options.observers,
             shards: options.shards,
             periods: options.periods,
             segment_bytes: options.segment_bytes,
@@ -85,7 +86,7 @@ impl World {
             nodes: (0..options.servers).map(node).collect(),
             clients: (0..options.load.clients).map(client).collect(),
             history: History::default(),
-            checks: Checks::new(usize::from(options.servers), CRASH_CHECK_EVERY),
+            checks: Checks::new(options.servers - options.observers, CRASH_CHECK_EVERY),
             trace: Trace::new(mode),
             draw: Draw::new(seed, 3),
             partition: 0,

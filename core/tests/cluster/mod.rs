@@ -598,7 +598,7 @@ impl Client {
 
 pub(crate) fn create<'a>(path: &'a str, data: &'a [u8]) -> Request<'a> {
     let acl = vec![Acl { permissions: permission::ALL, scheme: "world", id: "anyone" }];
-    Request::Create { path, data, acl, mode: CreateMode::Persistent, with_stat: false }
+    Request::Create { path, data: Some(data), acl, mode: CreateMode::Persistent, with_stat: false }
 }
 
 fn take_frames(worker: &mut Worker, link: LinkId, sent: &mut Vec<(LinkId, Vec<u8>)>) {

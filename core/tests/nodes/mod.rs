@@ -24,7 +24,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::wire::client;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
-use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
 
 /// One core of one node.
 type Place = (usize, u8);
@@ -116,6 +116,8 @@ impl Ensemble {
             observers: vec![],
             cluster: ClusterId(7),
             disk: DiskId(1 + node as u128),
+            is_founder: true,
+            log: LogLimits::default(),
             incarnation: 99 + node as u64,
             periods: periods(),
             session_base_ms: 1_700_000_000_000,
@@ -137,6 +139,8 @@ impl Ensemble {
                 committed: Zxid::ZERO,
                 base: Mark::default(),
                 entries: vec![],
+                snapshot: Zxid::ZERO,
+                is_unknown: false,
             };
             (State::new(shard, self.map), restored)
         });

@@ -25,7 +25,8 @@ use crate::queue::Moment;
 use crate::sometimes::{Sometimes, State};
 
 pub struct Agreement {
-    voters: usize,
+    /// So many of the nodes, the first, are voters.
+    voters: u8,
     shards: BTreeMap<ShardId, History>,
     mirrors: BTreeMap<(u8, ShardId), Mirror>,
 }
@@ -73,7 +74,7 @@ pub struct Place {
 }
 
 impl Agreement {
-    pub fn new(voters: usize) -> Self {
+    pub fn new(voters: u8) -> Self {
         Self { voters, shards: BTreeMap::new(), mirrors: BTreeMap::new() }
     }
 
@@ -272,14 +273,15 @@ impl Agreement {
         }
         let proposed = history.proposed[&(entry.zxid(), entry.hash())];
         history.entries.push(Committed { entry: entry.clone(), proposed, committed: now });
-        let holders = self.mirrors.iter().filter(|((_, of), mirror)| {
+        let holders = self.mirrors.iter().filter(|((node, of), mirror)| {
             *of == shard
+                && *node < self.voters
                 && mirror.durable.tail >= entry.zxid()
                 && mirror.holds(entry.zxid(), entry.hash())
         });
         let holders = holders.count();
         assert!(
-            holders > self.voters / 2,
+            holders > usize::from(self.voters) / 2,
             "CommittedLogDurability: n{node} commits {entry:?}, durable on {holders} nodes"
         );
     }

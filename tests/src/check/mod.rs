@@ -29,7 +29,7 @@ pub struct Checks {
 }
 
 impl Checks {
-    pub fn new(voters: usize, crash_check_every: u64) -> Self {
+    pub fn new(voters: u8, crash_check_every: u64) -> Self {
         Self {
             agreement: Agreement::new(voters),
             states: States::default(),

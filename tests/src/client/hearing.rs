@@ -46,7 +46,10 @@ impl Client {
             What::SetWatches => true,
         };
         match sent.what {
-            What::SetWatches => attached.renewing = false,
+            What::SetWatches => {
+                attached.renewing = false;
+                around.trace.line(now, || format!("c{} has its watches again", self.id));
+            }
             What::Operation(index) => self.on_result(index, &header, body, history, around),
         }
         self.see(header.zxid, shows, history);

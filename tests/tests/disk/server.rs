@@ -247,7 +247,7 @@ impl Client {
         let acl = || vec![Acl { permissions: 31, scheme: "world", id: "anyone" }];
         let requests = paths.iter().map(|path| Request::Create {
             path,
-            data,
+            data: Some(data),
             acl: acl(),
             mode: CreateMode::Persistent,
             with_stat: false,
@@ -264,7 +264,7 @@ impl Client {
         data: &[u8],
     ) -> (usize, Option<i32>) {
         let paths: Vec<String> = paths.into_iter().collect();
-        let set = |path| Request::SetData { path, data, version: -1 };
+        let set = |path| Request::SetData { path, data: Some(data), version: -1 };
         let codes = self.ask_all(paths.iter().map(|path| set(path)));
         let refused = codes.iter().find(|&&code| code != 0).copied();
         (codes.iter().filter(|&&code| code == 0).count(), refused)
