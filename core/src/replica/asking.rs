@@ -7,7 +7,7 @@ use crate::base::error::ErrorCode;
 use crate::base::id::{CoreId, Generation, SessionId, Zxid};
 use crate::base::limits::{FORWARDS_WAITING_MAX, RECORD_BYTES_MAX};
 use crate::base::met::Limit;
-use crate::base::time::Now;
+use crate::base::time::{Instant, Now};
 use crate::mail::{Outcome, Ticket, Writer};
 use crate::peer::message::{Forward, PeerMessage, WriteAsk};
 use crate::replica::{Deed, Replica};
@@ -141,8 +141,15 @@ impl Replica {
         }
     }
 
+    /// When there has been no leader for so long that a client should rather ask another server.
+    pub(super) fn give_up_deadline(&self) -> Option<Instant> {
+        let since = self.leaderless_since.filter(|_| self.may_know_more)?;
+        Some(since + self.config.periods.silence)
+    }
+
     /// Outcomes that only the old leader could tell are unknown now.
     pub(super) fn give_up_sent(&mut self, deeds: &mut Vec<Deed>) {
+        self.may_know_more = false;
         let mut lost: Vec<_> =
             self.asked.iter().filter(|(_, asked)| asked.is_sent).map(|(&key, _)| key).collect();
         let mut given_up = BTreeSet::new();

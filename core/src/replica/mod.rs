@@ -97,6 +97,8 @@ pub struct Replica {
     /// The leader that this replica served under when it last looked.
     served: Option<ServerId>,
     leaderless_since: Option<Instant>,
+    /// There was a leader, and what it was asked may yet come to be known.
+    may_know_more: bool,
     committed_told: Zxid,
     /// This replica's own questions to other shards.
     shard_questions: BTreeMap<Ticket, ShardQuestion>,
@@ -149,6 +151,7 @@ impl Replica {
             reign: None,
             served: None,
             leaderless_since: Some(now.instant),
+            may_know_more: false,
             committed_told: Zxid::ZERO,
             shard_questions: BTreeMap::new(),
             next_question: 0,
@@ -225,6 +228,9 @@ impl Replica {
         self.zab.on_time(now.instant, &mut self.actions);
         self.expire_sessions(now, deeds);
         self.go_on_sending(deeds);
+        if self.give_up_deadline().is_some_and(|at| at <= now.instant) {
+            self.give_up_sent(deeds);
+        }
         self.settle(now, deeds);
     }
 
@@ -307,7 +313,9 @@ impl Replica {
 
     pub fn deadline(&self) -> Option<Instant> {
         let expiry = self.reign.as_ref().and_then(Reign::deadline);
-        [self.zab.deadline(), expiry, self.sending_deadline()].into_iter().flatten().min()
+        let deadlines =
+            [self.zab.deadline(), expiry, self.sending_deadline(), self.give_up_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     pub fn shard(&self) -> ShardId {
@@ -396,6 +404,7 @@ impl Replica {
         }
         self.served = serving;
         self.leaderless_since = if serving.is_some() { None } else { Some(now.instant) };
+        self.may_know_more = serving.is_none();
         if serving.is_some() {
             // What the old leader logged may be settled by now, and what it did not it has given
             // back, if it still could. Of the rest, nobody here knows.
