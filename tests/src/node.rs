@@ -136,9 +136,8 @@ impl Node {
             format!("{:?} starts boot {} on {cores} cores", self.id(), recovered.next_boot)
         });
         let draw = Draw::new(self.draw.number(), 1);
-        let process = Process::start(
-            config, recovered, beginnings, buffers, draw, &self.clock, around,
-        );
+        let process =
+            Process::start(config, recovered, beginnings, buffers, draw, &self.clock, around);
         self.process = Some(process);
         self.submit(around);
     }

@@ -178,11 +178,9 @@ impl World {
                 process.on_timer(core, around);
             }),
             Event::Disk { process, core, operation } => {
-                self.with_process(process, |disk, running, around| {
-                    match disk.refuse(operation) {
-                        Some(segment) => running.on_no_room(core, segment, around),
-                        None => running.on_disk(core, disk.complete(operation), around),
-                    }
+                self.with_process(process, |disk, running, around| match disk.refuse(operation) {
+                    Some(segment) => running.on_no_room(core, segment, around),
+                    None => running.on_disk(core, disk.complete(operation), around),
                 });
             }
             Event::Snapshot { process } => self.with_process(process, |disk, process, around| {
