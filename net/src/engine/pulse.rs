@@ -8,6 +8,9 @@ use crate::os;
 #[derive(Default)]
 pub(super) struct Pulse {
     begun: Option<Begun>,
+    /// What the turn had to do.
+    pub(super) completions: u32,
+    pub(super) appends: u32,
     pub(super) longest: Duration,
 }
 
@@ -21,6 +24,7 @@ impl Pulse {
     pub(super) fn turn_begins(&mut self) {
         let wanted = tracing::enabled!(tracing::Level::DEBUG);
         let processor_time = wanted.then(processor_time);
+        (self.completions, self.appends) = (0, 0);
         self.begun = Some(Begun { at: Instant::now(), processor_time });
     }
 
@@ -31,12 +35,18 @@ impl Pulse {
         if took < SLOW {
             return;
         }
+        let Self { completions, appends, .. } = self;
         match before {
             Some(before) => {
                 let used = processor_time().saturating_sub(before);
-                tracing::debug!("a turn took {took:?}, {used:?} of the processor");
+                tracing::debug!(
+                    "a turn took {took:?}, {used:?} of the processor: {completions} completions, \
+                     {appends} records for the log"
+                );
             }
-            None => tracing::info!("a turn took {took:?}"),
+            None => tracing::info!(
+                "a turn took {took:?}: {completions} completions, {appends} records for the log"
+            ),
         }
     }
 }
