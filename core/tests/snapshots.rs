@@ -22,7 +22,10 @@ fn few() -> Cluster {
 /// A cluster with a server that is too far behind for a DIFF, and still down; the leader, a client
 /// there, and the server.
 fn with_one_behind(bytes: usize) -> (Cluster, usize, ConnectionId, usize) {
-    let mut cluster = few();
+    leave_one_behind(few(), bytes)
+}
+
+fn leave_one_behind(mut cluster: Cluster, bytes: usize) -> (Cluster, usize, ConnectionId, usize) {
     let leader = cluster.await_leader();
     let behind = (leader + 1) % 3;
     let connection = cluster.connect(leader).unwrap();
@@ -151,6 +154,40 @@ fn a_learner_beyond_the_window_gets_the_state() {
     cluster.start(behind);
     assert!(cluster.report(behind).tail == tail && cluster.report(behind).zxid > Zxid::ZERO);
     cluster.converge();
+}
+
+#[test]
+fn what_the_window_holds_anyway_turns_no_learner_away() {
+    let mut options = Options::default();
+    options.limits.pinned_bytes_max = 1;
+    let (mut cluster, leader, _, behind) = leave_one_behind(Cluster::new(options), 100);
+    cluster.start(behind);
+    cluster.converge();
+    assert!(has_installed(&cluster, behind));
+    let plans = cluster.nodes[leader].events.iter();
+    let plans = plans.filter(|(_, it)| matches!(it, Event::Plan { plan: Plan::Snapshot, .. }));
+    assert_eq!(plans.count(), 1);
+}
+
+#[test]
+fn a_learner_that_pins_too_much_begins_again() {
+    let mut options = Options::default();
+    options.limits.pinned_bytes_max = 20_000;
+    let (mut cluster, leader, connection, behind) = leave_one_behind(Cluster::new(options), 100);
+    cluster.nodes[behind].holds_jobs = true;
+    cluster.start(behind);
+    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
+    for number in 0..30 {
+        let name = format!("/large{number}");
+        cluster.write(leader, connection, &[&name], 1000);
+    }
+    cluster.run(100);
+    assert!(!has_installed(&cluster, behind));
+    cluster.nodes[behind].holds_jobs = false;
+    cluster.converge();
+    let plans = cluster.nodes[leader].events.iter();
+    let plans = plans.filter(|(_, it)| matches!(it, Event::Plan { plan: Plan::Snapshot, .. }));
+    assert!(plans.count() >= 2);
 }
 
 #[test]

@@ -136,9 +136,8 @@ impl Node {
             format!("{:?} starts boot {} on {cores} cores", self.id(), recovered.next_boot)
         });
         let draw = Draw::new(self.draw.number(), 1);
-        let process = Process::start(
-            config, recovered, beginnings, buffers, draw, &self.clock, around,
-        );
+        let process =
+            Process::start(config, recovered, beginnings, buffers, draw, &self.clock, around);
         self.process = Some(process);
         self.submit(around);
     }
@@ -201,6 +200,12 @@ impl Node {
         for name in newest.values() {
             self.disk.damage_file(name);
         }
+    }
+
+    /// Before it is started: a snapshot after so many entries, and so many kept for learners.
+    pub fn limit_log(&mut self, snapshot_entries: u64, window_entries: usize) {
+        let limits = &mut self.cluster.log.limits;
+        (limits.snapshot_entries, limits.window_entries) = (snapshot_entries, window_entries);
     }
 
     /// Whether it holds and promises as much as any other server does.

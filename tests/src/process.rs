@@ -8,35 +8,32 @@ mod out;
 mod perform;
 mod retain;
 pub mod snapshots;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
-use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
     ChainHash, ConnectionId, CoreId, DiskId, LinkId, ServerId, ShardId, Zxid,
 };
-use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
 use pigeonhole_core::base::time::Now;
 use pigeonhole_core::effect::{Effects, Input};
-use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::mail::Mail;
 use pigeonhole_core::report::Report;
-use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State as ShardState;
-use pigeonhole_core::worker::{Worker, WorkerConfig};
+use pigeonhole_core::worker::Worker;
 use pigeonhole_core::zab::log::Restored;
 use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer, SegmentId};
 use pigeonhole_storage::recover::Recovered;
 use pigeonhole_storage::segment::LiveSegment;
-use pigeonhole_storage::wal::{Released, Wal, WalConfig};
+use pigeonhole_storage::wal::{Released, Wal};
 
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::draw::Draw;
 use crate::links::{Links, Met};
 use crate::network::{Arrival, Host, Port, Side, StreamId};
-use crate::node::{Around, Cluster, server_id};
+use crate::node::{Around, Cluster};
 use crate::process::snapshots::Workshop;
 use crate::queue::{self, Event, Moment};
 use crate::sometimes::State;
@@ -147,7 +144,8 @@ impl Process {
         let mut buffers = buffers.into_iter();
         for core in 0..process.config.cores {
             let pair = [buffers.next(), buffers.next()].map(|one| one.expect("two for each core"));
-            let core = process.start_core(CoreId(core), &recovered, &mut beginnings, pair, now);
+            let core =
+                start::core(&process.config, CoreId(core), &recovered, &mut beginnings, pair, now);
             process.cores.push(core);
         }
         for (segment, bytes) in recovered.recyclable {
@@ -357,78 +355,6 @@ impl Process {
                 inner.link_outputs.insert(link);
             }
             self.wake(core, around);
-        }
-    }
-
-    fn start_core(
-        &self,
-        core: CoreId,
-        recovered: &Recovered,
-        beginnings: &mut Beginnings,
-        buffers: [LogBuffer; 2],
-        now: Now,
-    ) -> Core {
-        let config = &self.config;
-        let mine = |shard: &ShardId| shard.0 % u16::from(config.cores) == u16::from(core.0);
-        let found = recovered.shards.iter().filter(|(shard, _)| mine(shard));
-        let (shards, checkpoints) = found
-            .map(|(&shard, found)| {
-                let beginning = beginnings.remove(&shard).expect("every shard begins somewhere");
-                (beginning, found.checkpoint)
-            })
-            .unzip::<_, _, Vec<_>, Vec<_>>();
-        let wal_config =
-            WalConfig { segment_bytes: config.cluster.segment_bytes, ..WalConfig::default() };
-        let secret = u128::from(config.seed) << 64 | u128::from(core.0);
-        let mut wal = Wal::new(
-            wal_config,
-            recovered.next_boot,
-            core,
-            secret,
-            checkpoints,
-            recovered.seal.clone(),
-        );
-        for buffer in buffers {
-            wal.lend(buffer);
-        }
-        let mut effects = Effects::new();
-        let worker_config = WorkerConfig {
-            server: server_id(config.index),
-            core,
-            cores: config.cores,
-            shards: ShardMap::new(config.cluster.shards),
-            voters: (0..config.cluster.servers).map(server_id).collect(),
-            observers: Vec::new(),
-            cluster: config.cluster.cluster,
-            disk: config.disk,
-            is_founder: config.is_founder,
-            incarnation: config.incarnation,
-            periods: config.cluster.periods,
-            session_base_ms: config.session_base_ms,
-            client: ClientLimits {
-                frame_bytes_max: FRAME_BYTES_MAX,
-                connections_per_address_max: 0,
-                connections_max: 1000,
-            },
-            auth: AuthSettings::default(),
-            log: config.cluster.log.limits,
-            seed: config.seed ^ u64::from(core.0),
-        };
-        let worker = Worker::new(worker_config, shards, now, &mut effects);
-        Core {
-            worker,
-            wal,
-            effects,
-            released: Released::default(),
-            inbox: VecDeque::new(),
-            turn_queued: false,
-            timer: None,
-            slots: Vec::new(),
-            free: Vec::new(),
-            clients: BTreeMap::new(),
-            links: BTreeMap::new(),
-            client_outputs: BTreeSet::new(),
-            link_outputs: BTreeSet::new(),
         }
     }
 

@@ -24,9 +24,11 @@ pub fn say(message: &ArchivedPeerMessage) -> String {
     };
     match message {
         PeerMessage::Vote(vote) => say_vote(&vote),
-        PeerMessage::FollowerInfo { accepted_epoch, .. } => {
-            format!("FollowerInfo accepted {accepted_epoch}")
-        }
+        PeerMessage::FollowerInfo { accepted_epoch, is_founder, is_whole, .. } => format!(
+            "FollowerInfo accepted {accepted_epoch}{}{}",
+            if is_founder { "" } else { ", a new disk" },
+            if is_whole { "" } else { ", a damaged log" },
+        ),
         PeerMessage::LeaderInfo { epoch, .. } => format!("LeaderInfo epoch {epoch}"),
         PeerMessage::AckEpoch { epoch, counted, current_epoch, tail, .. } => format!(
             "AckEpoch epoch {epoch}{}, current {current_epoch}, tail {}",
@@ -42,6 +44,10 @@ pub fn say(message: &ArchivedPeerMessage) -> String {
         PeerMessage::SyncSnapshot { epoch, at, .. } => {
             format!("SyncSnapshot epoch {epoch}, at {}", end(at))
         }
+        PeerMessage::SnapshotChunk { index, last, .. } => {
+            format!("SnapshotChunk {index}{}", if last { ", the last" } else { "" })
+        }
+        PeerMessage::SnapshotChunkAck { index, .. } => format!("SnapshotChunkAck {index}"),
         PeerMessage::NewLeader { epoch, tail } => {
             format!("NewLeader epoch {epoch}, tail {}", end(tail))
         }

@@ -13,6 +13,8 @@
 //! | `release`                  | what was held arrives                                       |
 //! | `lose A B`                 | the links between the two break, and what is held is lost   |
 //! | `slow-disk N MS`           | each write of a server takes so long                        |
+//! | `lose-disk N`              | a server that is down gets an empty disk                    |
+//! | `snapshots N M`            | one every N entries, and M entries for a DIFF; before `start` |
 //! | `client C N`               | a client connects, to this server only                      |
 //! | `ask C create P`, ...      | it asks: create, ephemeral, sequential, set, delete, get,   |
 //! |                            | exists, children, sync, close                               |
@@ -113,6 +115,12 @@ impl Stage {
                 world.nodes[usize::from(node(server))]
                     .disk
                     .slow(number::<u64>(milliseconds) * 1000);
+            }
+            ["lose-disk", server] => world.lose_disk(node(server)),
+            ["snapshots", every, window] => {
+                for node in &mut world.nodes {
+                    node.limit_log(number(every), number(window));
+                }
             }
             ["client", client, server] => {
                 let client: u32 = number(client);

@@ -178,11 +178,9 @@ impl World {
                 process.on_timer(core, around);
             }),
             Event::Disk { process, core, operation } => {
-                self.with_process(process, |disk, running, around| {
-                    match disk.refuse(operation) {
-                        Some(segment) => running.on_no_room(core, segment, around),
-                        None => running.on_disk(core, disk.complete(operation), around),
-                    }
+                self.with_process(process, |disk, running, around| match disk.refuse(operation) {
+                    Some(segment) => running.on_no_room(core, segment, around),
+                    None => running.on_disk(core, disk.complete(operation), around),
                 });
             }
             Event::Snapshot { process } => self.with_process(process, |disk, process, around| {
@@ -246,6 +244,12 @@ impl World {
     pub fn kill(&mut self, node: u8) {
         let (nodes, mut around) = self.split();
         nodes[usize::from(node)].kill(&mut around);
+    }
+
+    /// A node that stands still gets an empty disk.
+    pub fn lose_disk(&mut self, node: u8) {
+        let (nodes, mut around) = self.split();
+        nodes[usize::from(node)].lose_disk(&mut around);
     }
 
     pub fn cut_power(&mut self, node: u8) {

@@ -1,9 +1,9 @@
 //! The state on its way from a leader to a learner that is too far behind for anything else.
 //!
-//! The leader freezes what it has applied and makes one chunk for each that the learner has taken in,
-//! so that proposals and heartbeats never wait behind more than a few. The learner builds a second
-//! state beside its own; when that is complete and a file on its disk, it takes the place of the
-//! first.
+//! The leader freezes what it has applied and makes one chunk for each that the learner has taken
+//! in, so that proposals and heartbeats never wait behind more than a few. The learner builds a
+//! second state beside its own; when that is complete and a file on its disk, it takes the place of
+//! the first.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;

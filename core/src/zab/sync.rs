@@ -231,7 +231,8 @@ pub(super) fn common_point(log: &Log, history: &AckedEpoch) -> Option<Mark> {
     (log.base() == origin).then_some(origin)
 }
 
-/// Cuts the entries after `after` and up to `until` into proposals of about [`PROPOSE_BYTES_TARGET`].
+/// Cuts the entries after `after` and up to `until` into proposals of about
+/// [`PROPOSE_BYTES_TARGET`].
 pub(super) fn for_each_frame(
     log: &Log,
     epoch: Epoch,

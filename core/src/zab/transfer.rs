@@ -1,9 +1,10 @@
-//! SNAP: a learner whose past is not in the leader's memory gets the state itself, then what follows.
+//! SNAP: a learner whose past is not in the leader's memory gets the state itself, then what
+//! follows.
 //!
-//! This wing only says when an image is wanted and what surrounds it: the state, and its chunks, are
-//! the replica's affair. The learner's old history stays as it is until the whole image is verified
-//! and on its disk; one record then replaces it. So a learner that dies on the way votes with all it
-//! had, which may be a copy of something committed.
+//! This wing only says when an image is wanted and what surrounds it: the state, and its chunks,
+//! are the replica's affair. The learner's old history stays as it is until the whole image is
+//! verified and on its disk; one record then replaces it. So a learner that dies on the way votes
+//! with all it had, which may be a copy of something committed.
 //!
 //! Entries after the image stay in the leader's memory until the learner holds them, and the plan's
 //! tail is cut when the learner has come close. From then on it gets every proposal.
@@ -197,8 +198,8 @@ impl Zab {
         out.push(Action::Append { sequence, record, riders: Vec::new() });
     }
 
-    /// Drops applied entries that no learner needs any more. Learners that are being sent a snapshot
-    /// need everything after it; if that becomes too much, they must begin again.
+    /// Drops applied entries that no learner needs any more. Learners that are being sent a
+    /// snapshot need everything after it; if that becomes too much, they must begin again.
     pub fn trim(&mut self, applied: Zxid, out: &mut Vec<Action>) {
         let Phase::Leading(leader) = &mut self.phase else {
             self.log.trim(applied);

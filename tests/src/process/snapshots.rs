@@ -156,10 +156,7 @@ impl Making {
 }
 
 /// Reads a snapshot's file: whose it is, if it is sound.
-pub fn verify(
-    bytes: &[u8],
-    mut take: impl FnMut(&[u8]),
-) -> Option<(ShardId, SnapshotReference)> {
+pub fn verify(bytes: &[u8], mut take: impl FnMut(&[u8])) -> Option<(ShardId, SnapshotReference)> {
     let mut reader = SnapshotReader::default();
     for part in bytes.chunks(READ_BYTES) {
         reader.push(part);

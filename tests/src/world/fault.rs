@@ -20,7 +20,7 @@ impl World {
             c if c == Fault::PowerCutAll as u8 => self.cut_power_all(),
             c if c == Fault::Pause as u8 => self.pause(),
             c if c == Fault::SlowReader as u8 => self.slow_reader(),
-            c if c == Fault::LoseDisk as u8 => self.lose_disk(),
+            c if c == Fault::LoseDisk as u8 => self.lose_some_disk(),
             c if c == Fault::Rot as u8 => self.damage_snapshots(),
             c if c == Fault::FillDisk as u8 => self.fill_disk(),
             _ => {
@@ -99,10 +99,9 @@ impl World {
     }
 
     /// One disk at a time: what a majority has promised must be somewhere.
-    fn lose_disk(&mut self) {
+    fn lose_some_disk(&mut self) {
         if let Some(node) = self.bring_down_for_good() {
-            let (nodes, mut around) = self.split();
-            nodes[usize::from(node)].lose_disk(&mut around);
+            self.lose_disk(node);
             self.restart_later(node);
         }
     }
