@@ -47,6 +47,17 @@ pub struct Room {
     pub bytes: u64,
 }
 
+/// What a thread has had of the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    pub user: std::time::Duration,
+    pub system: std::time::Duration,
+    /// First touches of memory, most of them.
+    pub page_faults: u64,
+    /// How often another thread got the processor though this one had work.
+    pub preemptions: u64,
+}
+
 /// A whole file, readable as memory. Nobody may shorten the file meanwhile.
 #[derive(Debug)]
 pub struct MappedFile {
@@ -301,6 +312,36 @@ pub fn thread_processor_time() -> io::Result<std::time::Duration> {
     let seconds = u64::try_from(time.tv_sec).expect("processor time is not negative");
     let nanoseconds = u32::try_from(time.tv_nsec).expect("below a thousand million");
     Ok(std::time::Duration::new(seconds, nanoseconds))
+}
+
+/// Has the C library's allocator join freed memory at once, and not when there is a lot of it: a
+/// server that has freed a hundred thousand small blocks, one by one, would some day stop for tens
+/// of milliseconds in the middle of a turn to join them all.
+pub fn spread_allocator_work() {
+    // SAFETY: called before there are other threads, and takes no memory of ours.
+    #[cfg(target_env = "gnu")]
+    let _ = unsafe { libc::mallopt(libc::M_MXFAST, 0) };
+}
+
+/// What this thread has used so far.
+pub fn thread_usage() -> io::Result<Usage> {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the kernel fills the structure that it is given.
+    check(unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, and all bit patterns are valid.
+    let usage = unsafe { usage.assume_init() };
+    let time = |time: libc::timeval| {
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        let micros = u64::try_from(time.tv_usec).unwrap_or(0);
+        std::time::Duration::from_secs(seconds) + std::time::Duration::from_micros(micros)
+    };
+    let count = |count: libc::c_long| u64::try_from(count).unwrap_or(0);
+    Ok(Usage {
+        user: time(usage.ru_utime),
+        system: time(usage.ru_stime),
+        page_faults: count(usage.ru_minflt),
+        preemptions: count(usage.ru_nivcsw),
+    })
 }
 
 impl MappedFile {

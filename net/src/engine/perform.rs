@@ -158,7 +158,10 @@ impl Hands {
         match effect {
             Effect::Append(append) => self.append(append),
             Effect::Committed { shard, zxid } => self.wal.note_committed(shard, zxid),
-            Effect::Snapshot(job) => self.desk.snapshot(job),
+            Effect::Snapshot(job) => {
+                tracing::debug!("shard {} is frozen at {}", job.shard, job.zxid);
+                self.desk.snapshot(job);
+            }
             Effect::Mail { to, mail } => self.post.send(to, Letter::Mail(mail)),
             Effect::ClientOutput { connection } => self.clients.stir(connection),
             Effect::ClientPause { connection, paused } => self.clients.pause(connection, paused),
@@ -180,6 +183,7 @@ impl Hands {
         {
             self.proposals.note(entry.payload().len());
         }
+        self.pulse.appends += 1;
         self.wal.append(append);
     }
 

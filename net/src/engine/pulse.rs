@@ -2,47 +2,62 @@
 
 use std::time::{Duration, Instant};
 
-use crate::os;
+use crate::os::{self, Usage};
 
 /// Watches the turns of one core.
 #[derive(Default)]
 pub(super) struct Pulse {
     begun: Option<Begun>,
+    /// What the turn had to do.
+    pub(super) completions: u32,
+    pub(super) appends: u32,
     pub(super) longest: Duration,
 }
 
 struct Begun {
     at: Instant,
     /// Only if somebody wants to know it, because it takes a system call.
-    processor_time: Option<Duration>,
+    usage: Option<Usage>,
 }
 
 impl Pulse {
     pub(super) fn turn_begins(&mut self) {
         let wanted = tracing::enabled!(tracing::Level::DEBUG);
-        let processor_time = wanted.then(processor_time);
-        self.begun = Some(Begun { at: Instant::now(), processor_time });
+        let usage = wanted.then(usage);
+        (self.completions, self.appends) = (0, 0);
+        self.begun = Some(Begun { at: Instant::now(), usage });
     }
 
     pub(super) fn turn_ends(&mut self) {
-        let Begun { at, processor_time: before } = self.begun.take().expect("it has begun");
+        let Begun { at, usage: before } = self.begun.take().expect("it has begun");
         let took = at.elapsed();
         self.longest = self.longest.max(took);
         if took < SLOW {
             return;
         }
+        let Self { completions, appends, .. } = self;
         match before {
             Some(before) => {
-                let used = processor_time().saturating_sub(before);
-                tracing::debug!("a turn took {took:?}, {used:?} of the processor");
+                let after = usage();
+                tracing::debug!(
+                    "a turn took {took:?}, {:?} of the processor and {:?} of it the kernel's, \
+                     {} page faults, {} preemptions: {completions} completions, {appends} records \
+                     for the log",
+                    after.user + after.system - before.user - before.system,
+                    after.system - before.system,
+                    after.page_faults - before.page_faults,
+                    after.preemptions - before.preemptions,
+                );
             }
-            None => tracing::info!("a turn took {took:?}"),
+            None => tracing::info!(
+                "a turn took {took:?}: {completions} completions, {appends} records for the log"
+            ),
         }
     }
 }
 
-fn processor_time() -> Duration {
-    os::thread_processor_time().unwrap_or_default()
+fn usage() -> Usage {
+    os::thread_usage().unwrap_or_default()
 }
 
 /// Longer turns are worth a line.

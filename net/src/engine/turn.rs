@@ -42,6 +42,7 @@ impl Engine {
         // What was closed at the end of the last turn: its slots are free for new connections.
         hands.perform();
         while let Some(completion) = ring.next_completion() {
+            hands.pulse.completions += 1;
             hands.on_completion(completion);
         }
         hands.read_news(ring);
