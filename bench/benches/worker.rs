@@ -10,7 +10,7 @@ use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
     ClusterId, ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, SessionId, Zxid,
 };
-use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Effect, Effects, Input};
@@ -136,6 +136,7 @@ fn config(map: ShardMap) -> WorkerConfig {
             connections_max: 100,
         },
         auth: AuthSettings::default(),
+        counter_handover: COUNTER_HANDOVER,
         seed: 1,
     }
 }

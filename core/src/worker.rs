@@ -48,6 +48,8 @@ pub struct WorkerConfig {
     pub session_base_ms: u64,
     pub client: ClientLimits,
     pub auth: AuthSettings,
+    /// From this counter on, the leader of a shard hands over; `COUNTER_HANDOVER` but in tests.
+    pub counter_handover: u32,
     pub seed: u64,
 }
 
@@ -511,7 +513,7 @@ fn replica_config(config: &WorkerConfig, shard: ShardId) -> ReplicaConfig {
         periods: config.periods,
         core: config.core,
         incarnation: config.incarnation,
-        counter_handover: crate::base::limits::COUNTER_HANDOVER,
+        counter_handover: config.counter_handover,
         seed,
     }
 }

@@ -363,6 +363,7 @@ impl Process {
                 connections_max: 1000,
             },
             auth: AuthSettings::default(),
+            counter_handover: config.cluster.counter_handover,
             seed: config.seed ^ u64::from(core.0),
         };
         let worker = Worker::new(worker_config, shards, now, &mut effects);

@@ -3,6 +3,7 @@
 //! Every class of faults is on in half of the worlds, and its rate is spread over powers of two, so
 //! that rare and frequent faults meet in all combinations.
 
+use pigeonhole_core::base::limits::COUNTER_HANDOVER;
 use pigeonhole_core::base::time::{Duration, Periods};
 
 use crate::disk::DiskOptions;
@@ -15,6 +16,8 @@ pub struct Options {
     pub servers: u8,
     /// The last so many of the servers neither vote nor count.
     pub observers: u8,
+    /// A leader hands over when its counter has come so far.
+    pub counter_handover: u32,
     /// The most cores that a node starts with; each start draws its own number.
     pub cores_max: u8,
     pub shards: u16,
@@ -101,6 +104,7 @@ impl Options {
             seed,
             servers,
             observers: 0,
+            counter_handover: COUNTER_HANDOVER,
             cores_max,
             shards: *draw.pick(&[1, 1, 1, 2, 8]),
             segment_bytes: 65536 << draw.below(3),
