@@ -100,10 +100,11 @@ impl Options {
         let mut draw = Draw::new(seed, 1);
         let servers = *draw.pick(&[1, 3, 3, 3, 3, 5]);
         let cores_max = *draw.pick(&[1, 1, 2, 4]);
+        let observers = if servers == 5 { *draw.pick(&[0, 1, 2]) } else { 0 };
         Self {
             seed,
             servers,
-            observers: 0,
+            observers,
             counter_handover: COUNTER_HANDOVER,
             cores_max,
             shards: *draw.pick(&[1, 1, 1, 2, 8]),
@@ -131,6 +132,7 @@ impl Options {
     pub fn calm(seed: u64, servers: u8) -> Self {
         let mut options = Self::draw(seed);
         options.servers = servers;
+        options.observers = 0;
         options.cores_max = 1;
         options.network = NetworkOptions {
             delay_min_us: 100,
