@@ -10,7 +10,7 @@ use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
     ClusterId, ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, SessionId, Zxid,
 };
-use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Effect, Effects, Input};
@@ -140,6 +140,7 @@ fn config(map: ShardMap) -> WorkerConfig {
         },
         auth: AuthSettings::default(),
         log: LogLimits::default(),
+        counter_handover: COUNTER_HANDOVER,
         seed: 1,
     }
 }

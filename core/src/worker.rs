@@ -55,6 +55,8 @@ pub struct WorkerConfig {
     pub client: ClientLimits,
     pub auth: AuthSettings,
     pub log: LogLimits,
+    /// From this counter on, the leader of a shard hands over; `COUNTER_HANDOVER` but in tests.
+    pub counter_handover: u32,
     pub seed: u64,
 }
 
@@ -506,7 +508,7 @@ fn replica_config(config: &WorkerConfig, shard: ShardId) -> ReplicaConfig {
         core: config.core,
         incarnation: config.incarnation,
         log: config.log,
-        counter_handover: crate::base::limits::COUNTER_HANDOVER,
+        counter_handover: config.counter_handover,
         seed,
     }
 }

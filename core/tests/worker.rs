@@ -6,7 +6,7 @@ use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
     ClusterId, ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, SessionId, ShardId, Zxid,
 };
-use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, FRAME_BYTES_MAX};
+use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::durable::{Durable, LogMark};
@@ -67,6 +67,7 @@ impl Alone {
             },
             auth: AuthSettings::default(),
             log: LogLimits::default(),
+            counter_handover: COUNTER_HANDOVER,
             seed: 1,
         };
         let restored = map

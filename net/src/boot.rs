@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{CoreId, ServerId, ShardId};
-use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::time::{self, Periods};
 use pigeonhole_core::control::Seal;
 use pigeonhole_core::gateway::ClientLimits;
@@ -231,6 +231,7 @@ impl Plan {
                 snapshot_entries: u64::from(config.snapshot_transactions),
                 ..LogLimits::default()
             },
+            counter_handover: COUNTER_HANDOVER,
             seed: u64::try_from(seed >> 64).expect("64 bits"),
         };
         Ok(Self {

@@ -41,6 +41,7 @@ pub struct Cluster {
     /// Voters and observers together; the observers come last.
     pub servers: u8,
     pub observers: u8,
+    pub counter_handover: u32,
     pub shards: u16,
     pub periods: Periods,
     pub segment_bytes: u64,

@@ -5,8 +5,9 @@
 //!
 //! | command                    | what it does                                                |
 //! |----------------------------|-------------------------------------------------------------|
-//! | `world N [M [S [O]]]`      | N formatted servers (the last O of them observers), M       |
-//! |                            | clients and S shards; nothing started                       |
+//! | `world N [M [S [O [K]]]]`  | N formatted servers (the last O of them observers), M       |
+//! |                            | clients and S shards, whose leaders count to K; nothing     |
+//! |                            | started                                                     |
 //! | `start N`, `kill N`        | one server's process                                        |
 //! | `power-cut N`              | its host                                                    |
 //! | `cut A B`, `heal`          | the network between two hosts (2: a server, c2: a client);  |
@@ -32,6 +33,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use pigeonhole_core::base::id::ServerId;
+use pigeonhole_core::base::limits::COUNTER_HANDOVER;
 use pigeonhole_core::op::CreateMode;
 
 use crate::history::Ask;
@@ -197,6 +199,7 @@ fn set(servers: u8, sizes: &[u16]) -> World {
     options.load.clients = u32::from(size(0, 0));
     options.shards = size(1, 1);
     options.observers = u8::try_from(size(2, 0)).expect("there are few servers");
+    options.counter_handover = sizes.get(3).map_or(COUNTER_HANDOVER, |&size| u32::from(size));
     options.load.session_timeout_ms = (4000, 4000);
     options.load.silences = 0;
     World::new(options, Mode::Keep)

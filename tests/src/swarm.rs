@@ -3,6 +3,7 @@
 //! Every class of faults is on in half of the worlds, and its rate is spread over powers of two, so
 //! that rare and frequent faults meet in all combinations.
 
+use pigeonhole_core::base::limits::COUNTER_HANDOVER;
 use pigeonhole_core::base::time::{Duration, Periods};
 use pigeonhole_core::zab::log::LogLimits;
 
@@ -17,6 +18,8 @@ pub struct Options {
     pub servers: u8,
     /// The last so many of the servers neither vote nor count.
     pub observers: u8,
+    /// A leader hands over when its counter has come so far.
+    pub counter_handover: u32,
     /// The most cores that a node starts with; each start draws its own number.
     pub cores_max: u8,
     pub shards: u16,
@@ -105,10 +108,12 @@ impl Options {
         let cores_max = *draw.pick(&[1, 1, 2, 4]);
         let shards = *draw.pick(&[1, 1, 1, 2, 8]);
         let segment_bytes = 65536 << draw.below(3);
+        let observers = if servers == 5 { *draw.pick(&[0, 1, 2]) } else { 0 };
         Self {
             seed,
             servers,
-            observers: 0,
+            observers,
+            counter_handover: COUNTER_HANDOVER,
             cores_max,
             shards,
             segment_bytes,
@@ -138,6 +143,7 @@ impl Options {
     pub fn calm(seed: u64, servers: u8) -> Self {
         let mut options = Self::draw(seed);
         options.servers = servers;
+        options.observers = 0;
         options.cores_max = 1;
         options.network = NetworkOptions {
             delay_min_us: 100,

@@ -66,6 +66,7 @@ impl World {
         let cluster = Cluster {
             servers: options.servers,
             observers: options.observers,
+            counter_handover: options.counter_handover,
             shards: options.shards,
             periods: options.periods,
             segment_bytes: options.segment_bytes,

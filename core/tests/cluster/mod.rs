@@ -15,7 +15,7 @@ use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
     ClusterId, ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId, Zxid,
 };
-use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::durable::{Append, Durable, LogMark};
 use pigeonhole_core::effect::{Effect, Effects, Input, SnapshotJob};
@@ -645,6 +645,7 @@ fn config(options: &Options, at: usize, node: &Node) -> WorkerConfig {
             connections_max: 1000,
         },
         auth: AuthSettings::default(),
+        counter_handover: COUNTER_HANDOVER,
         log: options.limits,
         seed: boots,
     }

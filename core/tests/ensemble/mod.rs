@@ -13,7 +13,7 @@ use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
     ClusterId, ConnectionId, CoreId, DiskId, Epoch, LinkId, Sequence, ServerId, ShardId, Zxid,
 };
-use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::control::Control;
@@ -152,6 +152,7 @@ impl Cluster {
             },
             auth: AuthSettings::default(),
             log: LogLimits::default(),
+            counter_handover: COUNTER_HANDOVER,
             seed: self.prng.next_u64(),
         };
         let map = self.map;

@@ -10,7 +10,7 @@ use pigeonhole_core::base::id::{
     ClusterId, ConnectionId, CoreId, DiskId, Epoch, LinkId, Sequence, ServerId, SessionId, ShardId,
     Zxid,
 };
-use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::durable::{Durable, LogMark, Rider};
@@ -127,6 +127,7 @@ impl Ensemble {
                 connections_max: 10_000,
             },
             auth: AuthSettings::default(),
+            counter_handover: COUNTER_HANDOVER,
             seed: 1,
         };
         let here = self.map.shards().filter(|&shard| core_of(shard, self.cores) == CoreId(core));

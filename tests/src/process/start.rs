@@ -92,6 +92,7 @@ fn worker_config(config: &ProcessConfig, core: CoreId) -> WorkerConfig {
         },
         auth: AuthSettings::default(),
         log: config.cluster.log.limits,
+        counter_handover: config.cluster.counter_handover,
         seed: config.seed ^ u64::from(core.0),
     }
 }
