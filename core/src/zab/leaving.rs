@@ -1,7 +1,7 @@
 //! Giving a leadership up on purpose, at nobody's cost.
 //!
-//! A leader leaves when all that it has logged is committed and its followers hold all of it, so that
-//! no outcome becomes unknown. It takes nothing new meanwhile, which makes that a matter of
+//! A leader leaves when all that it has logged is committed and its followers hold all of it, so
+//! that no outcome becomes unknown. It takes nothing new meanwhile, which makes that a matter of
 //! milliseconds; if it takes longer, the leadership goes on.
 
 use crate::base::limits::HAND_OVER_MS_MAX;
