@@ -314,15 +314,6 @@ pub fn thread_processor_time() -> io::Result<std::time::Duration> {
     Ok(std::time::Duration::new(seconds, nanoseconds))
 }
 
-/// Has the C library's allocator join freed memory at once, and not when there is a lot of it: a
-/// server that has freed a hundred thousand small blocks, one by one, would some day stop for tens
-/// of milliseconds in the middle of a turn to join them all.
-pub fn spread_allocator_work() {
-    // SAFETY: called before there are other threads, and takes no memory of ours.
-    #[cfg(target_env = "gnu")]
-    let _ = unsafe { libc::mallopt(libc::M_MXFAST, 0) };
-}
-
 /// What this thread has used so far.
 pub fn thread_usage() -> io::Result<Usage> {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();

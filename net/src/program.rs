@@ -20,7 +20,6 @@ use crate::{check, local, notify, os};
 
 /// Runs the program as the command line says.
 pub fn main() -> ExitCode {
-    os::spread_allocator_work();
     let command = match Command::parse(std::env::args_os(), &formats()) {
         Ok(command) => command,
         Err(error) => {
