@@ -47,9 +47,3 @@ mod snapshots;
 mod sync_choice;
 
 pub use program::main;
-
-/// The C library's allocator puts off the joining of freed memory until there is a lot of it: a
-/// server that frees small blocks by the hundred thousand, also from other threads, would some day
-/// stop for tens of milliseconds in the middle of a turn.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
