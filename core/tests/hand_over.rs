@@ -1,5 +1,4 @@
 //! Leaders that give up what they lead on purpose: nobody's request gets lost on the way.
-#![expect(clippy::unwrap_used, reason = "a test may panic wherever it finds something wrong")]
 
 mod cluster;
 
