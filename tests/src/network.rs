@@ -463,14 +463,14 @@ impl Pipe {
         }
     }
 
-    /// Drops everything behind the first `keep` bytes.
+    /// Drops all bytes behind the first `keep`. An end that is under way still arrives: nobody
+    /// would send another, and the reader would wait for ever.
     fn keep(&mut self, mut keep: usize) {
-        for item in &mut self.items {
-            let bytes = item.bytes.get_or_insert_default();
+        for bytes in self.items.iter_mut().filter_map(|item| item.bytes.as_mut()) {
             bytes.truncate(keep);
             keep -= bytes.len();
         }
-        self.items.retain(|item| item.bytes.as_ref().is_some_and(|bytes| !bytes.is_empty()));
+        self.items.retain(|item| item.bytes.as_ref().is_none_or(|bytes| !bytes.is_empty()));
         self.bytes = self.items.iter().filter_map(|item| item.bytes.as_ref()).map(Vec::len).sum();
     }
 
@@ -480,5 +480,43 @@ impl Pipe {
         self.gate = None;
         self.bytes = 0;
         self.closed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arrival, Host, Network, NetworkOptions, Port, Side};
+    use crate::draw::Draw;
+    use crate::queue::{Event, Queue};
+
+    /// What arrives at the dialer of a stream, until nothing is under way any more.
+    fn arrivals_at_dialer(network: &mut Network, queue: &mut Queue) -> Vec<Arrival> {
+        let mut arrivals = Vec::new();
+        while let Some(event) = queue.pop() {
+            let Event::Arrive { stream, side } = event else { continue };
+            let arrival = network.receive(stream, side, queue);
+            arrivals.extend(arrival.filter(|_| side == Side::Dialer));
+        }
+        arrivals
+    }
+
+    #[test]
+    fn the_end_of_a_stream_outlives_the_process_that_sent_it() {
+        let options =
+            NetworkOptions { delay_min_us: 10, delay_tail_us: 0, split_rate: 0, window_bytes: 100 };
+        let (mut network, mut queue) = (Network::new(options, Draw::new(1, 1)), Queue::default());
+        let (dialer, acceptor) = (Host::Node(1), Host::Node(0));
+        let stream = network.open(Port::Peer, dialer, acceptor);
+
+        // The reset is heard of at one side only; then that side's process dies.
+        network.cut(acceptor, dialer);
+        network.reset(stream, &mut queue);
+        assert!(arrivals_at_dialer(&mut network, &mut queue).is_empty());
+        network.break_off(stream, Side::Acceptor, &mut queue);
+
+        network.heal(&mut queue);
+        let arrivals = arrivals_at_dialer(&mut network, &mut queue);
+        assert!(matches!(arrivals[..], [Arrival::Closed]), "{arrivals:?}");
+        assert!(network.streams(Port::Peer).is_empty());
     }
 }
