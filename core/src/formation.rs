@@ -1,10 +1,12 @@
 //! Founding a cluster: how servers with empty disks agree, once, that they are its first members.
 //!
 //! An empty data directory is never taken for an empty cluster: it may as well be a disk that has
-//! lost what it promised. Only when every voter is reachable, and every one is empty, has nobody
-//! promised anything. Then the voter with the lowest id, the *founder*, logs a random nonce as
-//! *forming*; every other voter follows; and when the founder has heard from all of them that it is
-//! on their disks, it logs *formed*, which everybody follows again.
+//! lost what it promised. Where a majority of the voters are members already, it has, and becomes a
+//! member's whose promises count only when the others have admitted its new disk. Only when every
+//! voter is reachable, and every one is empty, has nobody promised anything. Then the voter with
+//! the lowest id, the *founder*, logs a random nonce as *forming*; every other voter follows; and
+//! when the founder has heard from all of them that it is on their disks, it logs *formed*, which
+//! everybody follows again.
 //!
 //! Servers tell each other nothing but what is on their disks, so a crash at any point loses at
 //! most a message, and the next link begins with where things stand. Two facts keep two nonces from
@@ -284,7 +286,7 @@ impl Founding {
                 let agrees = self.formed.values().all(|&cluster| cluster == own);
                 agrees.then_some(Standing::Formed(own))
             }
-            Standing::Empty if !self.formed.is_empty() => None,
+            Standing::Empty if !self.formed.is_empty() => self.rejoined().map(Standing::Formed),
             Standing::Forming(own) if self.is_founder() => {
                 let everybody = self.missing().next().is_none();
                 everybody.then_some(Standing::Formed(own))
@@ -320,6 +322,14 @@ impl Founding {
         let first = clusters.next()?;
         (clusters.all(|other| other == first) && !self.contradicts_configuration(first))
             .then_some(first)
+    }
+
+    /// The cluster that this server was a member of, with the disk that is now empty: a majority of
+    /// the voters belongs to it, and can admit another disk in its place.
+    fn rejoined(&self) -> Option<ClusterId> {
+        let cluster = self.adopted()?;
+        let voters = self.formed.keys().filter(|&&member| self.voters.contains(member)).count();
+        (voters > self.config.voters.len() / 2).then_some(cluster)
     }
 
     /// Whether a member's cluster means anything to this server: an observer goes by the voters.
@@ -413,7 +423,9 @@ impl Waiting {
                 Gravity::Ordinary
             }
             Self::OtherVoters { .. } => Gravity::Misconfigured,
-            Self::OtherCluster { .. } | Self::DiskUnknown { .. } => Gravity::Refused,
+            // More voters may be about to say the same, and then all is well.
+            Self::DiskUnknown { .. } => Gravity::Ordinary,
+            Self::OtherCluster { .. } => Gravity::Refused,
         }
     }
 }
@@ -454,9 +466,9 @@ impl fmt::Display for Waiting {
                 write!(
                     f,
                     ", and its own data directory is empty, so what it promised may be lost. \
-                     Bring the directory back; or, if it is gone for good or never was, run \
-                     `pigeonhole format <zoo.cfg> --cluster {}`: this server then takes \
-                     everything from the others",
+                     It takes everything from the others when a majority of the voters is up that \
+                     belongs to one cluster. Or bring the directory back; or run \
+                     `pigeonhole format <zoo.cfg> --cluster {}`",
                     formed[0].1
                 )
             }

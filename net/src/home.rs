@@ -97,6 +97,13 @@ impl Home {
         write_meta(&self.directory, &self.meta)
     }
 
+    /// Makes an empty directory that of a member whose former disk, if it had one, is lost.
+    pub(crate) fn join(&mut self, cluster: ClusterId) -> Result<(), Failure> {
+        assert_eq!(self.standing(), Standing::Empty, "whoever has promised something goes on");
+        self.meta.is_founder = false;
+        self.set_standing(Standing::Formed(cluster))
+    }
+
     /// Makes an empty directory a member of a cluster; a directory with data is left as it is.
     ///
     /// A disk that is not a founder's may have taken the place of one that was lost: what it

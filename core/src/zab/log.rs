@@ -348,14 +348,24 @@ impl Log {
 
     /// The entries that are kept with a higher zxid, whether that is in the log or not.
     pub fn entries_after(&self, zxid: Zxid) -> impl Iterator<Item = &Entry> {
-        let start = self.entries.partition_point(|entry| entry.zxid() <= zxid);
-        self.entries.iter().skip(start)
+        self.entries.iter().skip(self.place_after(zxid))
     }
 
     /// The first entry after `zxid`, for applying one by one.
     pub fn next_after(&self, zxid: Zxid) -> Option<&Entry> {
-        let index = self.entries.partition_point(|entry| entry.zxid() <= zxid);
-        self.entries.get(index)
+        self.entries.get(self.place_after(zxid))
+    }
+
+    /// Where the entries after `zxid` begin.
+    fn place_after(&self, zxid: Zxid) -> usize {
+        // Counters of an epoch have no gaps, so that most places are known without a search through
+        // what the processor has long forgotten.
+        let tail = self.tail().zxid;
+        if tail.epoch() == zxid.epoch() && zxid <= tail {
+            let behind = usize::try_from(tail.counter() - zxid.counter()).expect("32 bits fit");
+            return self.entries.len().saturating_sub(behind);
+        }
+        self.entries.partition_point(|entry| entry.zxid() <= zxid)
     }
 
     /// The last entry of each epoch in the log, ascending.
@@ -374,7 +384,8 @@ impl Log {
     }
 
     fn index_of(&self, zxid: Zxid) -> Option<usize> {
-        self.entries.binary_search_by(|entry| entry.zxid().cmp(&zxid)).ok()
+        let place = self.place_after(zxid).checked_sub(1)?;
+        (self.entries[place].zxid() == zxid).then_some(place)
     }
 
     fn follows(&self, entry: &Entry) -> Result<(), Gap> {

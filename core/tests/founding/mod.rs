@@ -191,6 +191,10 @@ impl Ensemble {
         &self.formed_ever
     }
 
+    pub(crate) fn is_member(&self, id: ServerId) -> bool {
+        matches!(self.servers[&id].disk, Standing::Formed(_))
+    }
+
     pub(crate) fn lost(&self) -> Vec<ServerId> {
         self.lost.iter().copied().collect()
     }
@@ -213,13 +217,14 @@ impl Ensemble {
         }
     }
 
-    /// A voter's disk that was lost while a cluster existed is no member of it by itself.
-    pub(crate) fn check_lost_disks_stay_out(&self) {
+    /// A disk that was lost while a cluster existed comes back as a member of that one, or of none.
+    pub(crate) fn check_lost_disks_join_nothing_else(&self) {
         let voters = self.lost.iter().filter(|id| id.0 <= self.voters);
         for id in voters {
             let disk = self.servers[id].disk;
+            let known = |cluster| self.formed_ever.contains(&cluster);
             assert!(
-                !matches!(disk, Standing::Formed(_)),
+                !matches!(disk, Standing::Formed(cluster) if !known(cluster)),
                 "{id} pretends after {:?}",
                 self.transcript
             );

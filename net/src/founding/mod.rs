@@ -21,6 +21,7 @@ use std::time::Duration;
 use pigeonhole_core::base::id::{ClusterId, CoreId, ServerId};
 use pigeonhole_core::base::time;
 use pigeonhole_core::formation::{Config, Founding, Input, Output, Waiting};
+use pigeonhole_core::peer::formation::Standing;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, channel, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
@@ -199,7 +200,12 @@ impl<'a> Driver<'a> {
                     }
                 }
                 Output::WriteMeta(standing) => {
-                    self.home.set_standing(standing)?;
+                    match standing {
+                        Standing::Formed(cluster) if self.home.standing() == Standing::Empty => {
+                            self.home.join(cluster)?;
+                        }
+                        _ => self.home.set_standing(standing)?,
+                    }
                     self.scene.set_standing(standing);
                     self.step(Input::MetaDurable(standing));
                 }

@@ -12,7 +12,7 @@
 //! - *LeaderLogCompleteness*: an established leader's log holds everything committed.
 //! - *SnapshotCommitted*: a snapshot, taken or installed or begun with, is of a committed point.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pigeonhole_core::base::id::{ChainHash, DiskId, Sequence, ServerId, ShardId, Zxid};
 use pigeonhole_core::control::Control;
@@ -29,6 +29,8 @@ pub struct Agreement {
     voters: u8,
     shards: BTreeMap<ShardId, History>,
     mirrors: BTreeMap<(u8, ShardId), Mirror>,
+    /// What a node's log said when its disk was lost: it may have acknowledged that just before.
+    lost: BTreeMap<(u8, ShardId), Mirror>,
 }
 
 /// What is committed in one shard.
@@ -75,7 +77,8 @@ pub struct Place {
 
 impl Agreement {
     pub fn new(voters: u8) -> Self {
-        Self { voters, shards: BTreeMap::new(), mirrors: BTreeMap::new() }
+        let (shards, mirrors, lost) = Default::default();
+        Self { voters, shards, mirrors, lost }
     }
 
     pub fn on_append(&mut self, node: u8, append: &Append, now: Moment) {
@@ -205,12 +208,17 @@ impl Agreement {
 
     /// A node's disk is gone: nothing of it counts any more.
     pub fn on_disk_lost(&mut self, node: u8) {
-        self.mirrors.retain(|&(of, _), _| of != node);
+        let (lost, kept) =
+            core::mem::take(&mut self.mirrors).into_iter().partition(|&((of, _), _)| of == node);
+        self.mirrors = kept;
+        self.lost.extend::<BTreeMap<_, _>>(lost);
     }
 
     /// A node could not read what its disk held of a shard, and knows that.
     pub fn on_shard_lost(&mut self, node: u8, shard: ShardId) {
-        self.mirrors.remove(&(node, shard));
+        if let Some(mirror) = self.mirrors.remove(&(node, shard)) {
+            self.lost.insert((node, shard), mirror);
+        }
     }
 
     /// The newest committed entry that names a disk of the server, if it names this one.
@@ -273,16 +281,17 @@ impl Agreement {
         }
         let proposed = history.proposed[&(entry.zxid(), entry.hash())];
         history.entries.push(Committed { entry: entry.clone(), proposed, committed: now });
-        let holders = self.mirrors.iter().filter(|((node, of), mirror)| {
+        let mirrors = self.mirrors.iter().chain(&self.lost);
+        let holders = mirrors.filter(|((node, of), mirror)| {
             *of == shard
                 && *node < self.voters
                 && mirror.durable.tail >= entry.zxid()
                 && mirror.holds(entry.zxid(), entry.hash())
         });
-        let holders = holders.count();
+        let holders: BTreeSet<u8> = holders.map(|((node, _), _)| *node).collect();
         assert!(
-            holders > usize::from(self.voters) / 2,
-            "CommittedLogDurability: n{node} commits {entry:?}, durable on {holders} nodes"
+            holders.len() > usize::from(self.voters) / 2,
+            "CommittedLogDurability: n{node} commits {entry:?}, durable on {holders:?} alone"
         );
     }
 

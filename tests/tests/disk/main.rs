@@ -167,16 +167,6 @@ fn a_lost_disk_is_replaced_and_counts_again() {
     fs::remove_dir_all(servers.data(1)).unwrap();
     servers.write_id(1);
     servers.start(1);
-    let advice = "format <zoo.cfg> --cluster ";
-    servers.wait_until(|it| it.said(1).contains(advice));
-    servers.kill(1);
-    let said = servers.said(1);
-    let cluster = said.split(advice).nth(1).unwrap().split('`').next().unwrap();
-    let config = servers.config(1).display().to_string();
-    let (status, printed) = servers.run(&["format", &config, "--cluster", cluster]);
-    assert_eq!(status.code(), Some(0), "{printed}");
-
-    servers.start(1);
     let mut late = servers.client(1);
     late.sync();
     assert!(late.exists("/node-2999"));
