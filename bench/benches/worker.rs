@@ -11,7 +11,7 @@ use pigeonhole_core::base::id::{
     ClusterId, ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, SessionId, Zxid,
 };
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
-use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
+use pigeonhole_core::base::time::{Instant, Now, Periods};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Effect, Effects, Input};
 use pigeonhole_core::gateway::ClientLimits;
@@ -121,17 +121,7 @@ fn config(map: ShardMap) -> WorkerConfig {
         disk: DiskId(1),
         is_founder: true,
         incarnation: 99,
-        periods: Periods {
-            heartbeat: Duration::from_ms(50),
-            silence: Duration::from_ms(400),
-            vote: Duration::from_ms(200),
-            vote_settle: Duration::from_ms(20),
-            init_limit: Duration::from_ms(10_000),
-            sync_limit: Duration::from_ms(10_000),
-            tick: Duration::from_ms(2000),
-            session_timeout_min: Duration::from_ms(4000),
-            session_timeout_max: Duration::from_ms(40_000),
-        },
+        periods: Periods::default(),
         session_base_ms: 1_700_000_000_000,
         client: ClientLimits {
             frame_bytes_max: FRAME_BYTES_MAX,

@@ -36,7 +36,7 @@ impl One {
         let mut out = vec![];
         let zab = Zab::new(
             membership,
-            periods(),
+            Periods::default(),
             restored,
             LogLimits::default(),
             Admitted::new(),
@@ -174,20 +174,6 @@ fn restored(entries: Vec<Entry>, committed: Zxid) -> Restored {
         entries,
         snapshot: Zxid::ZERO,
         is_unknown: false,
-    }
-}
-
-fn periods() -> Periods {
-    Periods {
-        heartbeat: Duration::from_ms(50),
-        silence: Duration::from_ms(400),
-        vote: Duration::from_ms(200),
-        vote_settle: Duration::from_ms(20),
-        init_limit: Duration::from_ms(10_000),
-        sync_limit: Duration::from_ms(10_000),
-        tick: Duration::from_ms(2000),
-        session_timeout_min: Duration::from_ms(4000),
-        session_timeout_max: Duration::from_ms(40_000),
     }
 }
 

@@ -42,7 +42,7 @@ impl One {
                 identity: Identity { disk: DiskId(1), is_founder: true },
             },
             map,
-            periods: periods(),
+            periods: Periods::default(),
             core: CoreId(0),
             incarnation: INCARNATION,
             log: LogLimits::default(),
@@ -155,20 +155,6 @@ impl One {
                 _ => None,
             })
             .collect()
-    }
-}
-
-fn periods() -> Periods {
-    Periods {
-        heartbeat: Duration::from_ms(50),
-        silence: Duration::from_ms(400),
-        vote: Duration::from_ms(200),
-        vote_settle: Duration::from_ms(20),
-        init_limit: Duration::from_ms(10_000),
-        sync_limit: Duration::from_ms(10_000),
-        tick: Duration::from_ms(2000),
-        session_timeout_min: Duration::from_ms(4000),
-        session_timeout_max: Duration::from_ms(40_000),
     }
 }
 

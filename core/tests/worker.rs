@@ -30,20 +30,6 @@ struct Alone {
     is_closed: bool,
 }
 
-fn periods() -> Periods {
-    Periods {
-        heartbeat: Duration::from_ms(50),
-        silence: Duration::from_ms(400),
-        vote: Duration::from_ms(200),
-        vote_settle: Duration::from_ms(20),
-        init_limit: Duration::from_ms(10_000),
-        sync_limit: Duration::from_ms(10_000),
-        tick: Duration::from_ms(2000),
-        session_timeout_min: Duration::from_ms(4000),
-        session_timeout_max: Duration::from_ms(40_000),
-    }
-}
-
 impl Alone {
     fn new(shards: u16) -> Self {
         let map = ShardMap::new(shards);
@@ -58,7 +44,7 @@ impl Alone {
             disk: DiskId(1),
             is_founder: true,
             incarnation: 99,
-            periods: periods(),
+            periods: Periods::default(),
             session_base_ms: 1_700_000_000_000,
             client: ClientLimits {
                 frame_bytes_max: FRAME_BYTES_MAX,

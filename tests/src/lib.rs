@@ -13,9 +13,10 @@
 //! - [`sometimes`]: what must happen now and then
 //! - [`say`]: messages and answers in a few words
 //! - [`script`]: stories with golden transcripts
-//! - [`ports`]: ports on loopback for real servers
+//! - [`ports`], [`caller`]: ports on loopback for real servers, and a client of them
 //! - [`trace`]: what happened, as text and as a hash
 
+pub mod caller;
 pub mod check;
 pub mod client;
 pub mod clock;

@@ -2,17 +2,16 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use pigeonhole_core::base::id::{ClusterId, SessionId, Zxid};
-use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request};
-use pigeonhole_core::wire::client;
+use pigeonhole_core::base::id::ClusterId;
 use pigeonhole_storage::meta::{Formation, Meta};
+use pigeonhole_tests::caller::{self, Caller, PATIENCE};
 use pigeonhole_tests::ports;
 
 #[test]
@@ -25,17 +24,17 @@ fn servers_that_are_started_one_by_one_wait_for_the_last() {
     for server in [1, 2] {
         assert_eq!(ensemble.ask(server, "srvr").unwrap(), NOT_SERVING);
         assert_eq!(ensemble.meta(server), None, "nothing is written yet");
-        assert!(Client::try_connect(ensemble.port(server)).is_err());
+        assert!(Caller::connect(ensemble.port(server)).is_err());
     }
     let begun = Instant::now();
     ensemble.start(3);
-    ensemble.client(3).create("/first");
+    ensemble.client(3).create("/first", b"");
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
     ensemble.check_one_cluster();
     assert_eq!(ensemble.terminate(2).code(), Some(0));
     ensemble.start(2);
-    ensemble.client(2).sync_and_find("/first");
+    find(&mut ensemble.client(2), "/first");
 }
 
 #[test]
@@ -50,7 +49,7 @@ fn a_kill_while_they_form_changes_nothing() {
             ensemble.wait_until(|ensemble| ensemble.meta(watched).is_some());
             ensemble.kill(victim);
             ensemble.start(victim);
-            ensemble.client(victim).create("/first");
+            ensemble.client(victim).create("/first", b"");
             ensemble.check_one_cluster();
         }
     }
@@ -62,17 +61,17 @@ fn a_server_whose_directory_is_gone_takes_everything_from_the_others() {
     for server in 1..=3 {
         ensemble.start(server);
     }
-    ensemble.client(1).create("/kept");
+    ensemble.client(1).create("/kept", b"");
     let before = ensemble.check_one_cluster();
     ensemble.lose_data(2);
     ensemble.start(2);
-    ensemble.client(2).sync_and_find("/kept");
+    find(&mut ensemble.client(2), "/kept");
     assert_eq!(ensemble.check_one_cluster(), before);
     assert!(!ensemble.meta(2).unwrap().is_founder, "others have to admit its new disk");
     // It counts again: with it, the third one is not needed.
-    ensemble.client(1).create("/with-three");
+    ensemble.client(1).create("/with-three", b"");
     ensemble.kill(3);
-    ensemble.client(1).create("/without-the-third");
+    ensemble.client(1).create("/without-the-third", b"");
     assert_eq!(ensemble.terminate(2).code(), Some(0));
 }
 
@@ -82,7 +81,7 @@ fn a_majority_of_lost_disks_is_no_new_cluster() {
     for server in 1..=3 {
         ensemble.start(server);
     }
-    ensemble.client(1).create("/kept");
+    ensemble.client(1).create("/kept", b"");
     let before = ensemble.check_one_cluster();
     for server in [1, 2] {
         ensemble.lose_data(server);
@@ -108,8 +107,8 @@ fn an_observer_follows_whatever_the_voters_have_founded() {
     for server in [3, 1, 2] {
         ensemble.start(server);
     }
-    ensemble.client(2).create("/first");
-    ensemble.client(4).sync_and_find("/first");
+    ensemble.client(2).create("/first", b"");
+    find(&mut ensemble.client(4), "/first");
     ensemble.check_one_cluster();
 }
 
@@ -121,7 +120,7 @@ fn an_ensemble_of_one_and_one_of_five_form() {
             ensemble.start(server);
         }
         for server in 1..=voters {
-            ensemble.client(server).create(&format!("/by-{server}"));
+            ensemble.client(server).create(&format!("/by-{server}"), b"");
         }
         ensemble.check_one_cluster();
     }
@@ -173,11 +172,6 @@ struct Ensemble {
 struct Server {
     port: u16,
     process: Option<Child>,
-}
-
-struct Client {
-    stream: TcpStream,
-    xid: i32,
 }
 
 impl Ensemble {
@@ -254,8 +248,8 @@ impl Ensemble {
     }
 
     /// Connects, until a server with a leader lets it have a session.
-    fn client(&self, server: u8) -> Client {
-        self.wait_for(|ensemble| Client::try_connect(ensemble.port(server)).ok())
+    fn client(&self, server: u8) -> Caller {
+        self.wait_for(|ensemble| Caller::connect(ensemble.port(server)).ok())
     }
 
     fn wait_until(&self, condition: impl Fn(&Self) -> bool) {
@@ -285,12 +279,7 @@ impl Ensemble {
     }
 
     fn ask(&self, server: u8, word: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port(server)))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(word.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        caller::word(self.port(server), word)
     }
 
     /// All voters are members of one cluster: which one.
@@ -346,62 +335,10 @@ impl Drop for Ensemble {
     }
 }
 
-impl Client {
-    fn try_connect(port: u16) -> io::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut client = Self { stream, xid: 0 };
-        let mut frame = Vec::new();
-        let request = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: Zxid::ZERO,
-            timeout_ms: 30_000,
-            session: SessionId(0),
-            password: &[0; 16],
-            read_only: Some(false),
-        };
-        client::put_connect(&mut frame, &request);
-        client.stream.write_all(&frame)?;
-        let answer = client.frame()?;
-        let response = client::parse_connect(&answer).expect("a connect response");
-        assert_ne!(response.session, SessionId(0), "there is a session");
-        Ok(client)
-    }
-
-    fn create(&mut self, path: &str) {
-        let acl = vec![Acl { permissions: 31, scheme: "world", id: "anyone" }];
-        self.ask(&Request::Create {
-            path,
-            data: Some(b""),
-            acl,
-            mode: CreateMode::Persistent,
-            with_stat: false,
-        });
-    }
-
-    fn sync_and_find(&mut self, path: &str) {
-        self.ask(&Request::Sync { path: "/" });
-        self.ask(&Request::Exists { path, watch: false });
-    }
-
-    fn ask(&mut self, request: &Request<'_>) {
-        self.xid += 1;
-        let mut frame = Vec::new();
-        client::put_request(&mut frame, self.xid, request);
-        self.stream.write_all(&frame).unwrap();
-        let answer = self.frame().unwrap();
-        let code = i32::from_be_bytes(*answer[12..].first_chunk().unwrap());
-        assert_eq!(code, 0, "{request:?}");
-    }
-
-    fn frame(&mut self) -> io::Result<Vec<u8>> {
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length)?;
-        let length = usize::try_from(u32::from_be_bytes(length)).unwrap();
-        let mut frame = vec![0; length];
-        self.stream.read_exact(&mut frame)?;
-        Ok(frame)
-    }
+/// The server has whatever was written before.
+fn find(caller: &mut Caller, path: &str) {
+    caller.sync();
+    assert!(caller.exists(path), "{path}");
 }
 
 fn binary(arguments: &[&str]) -> Command {
@@ -411,4 +348,3 @@ fn binary(arguments: &[&str]) -> Command {
 }
 
 const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
-const PATIENCE: Duration = Duration::from_secs(20);

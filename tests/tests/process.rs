@@ -12,35 +12,35 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use pigeonhole_core::base::id::{SessionId, Zxid};
-use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request};
+use pigeonhole_core::op::Request;
 use pigeonhole_core::wire::client;
+use pigeonhole_tests::caller::{self, Caller, PATIENCE};
 use pigeonhole_tests::ports;
 
 #[test]
 fn what_was_acknowledged_outlives_a_kill() {
     let server = Server::new("kill", "");
     let mut first = server.start();
-    let mut client = Client::connect(&server);
+    let mut client = connect(server.port);
     client.create("/kept", b"before the kill");
     first.kill();
     assert_eq!(first.wait().code(), None, "it was killed by a signal");
 
     let mut second = server.start();
-    let mut client = Client::connect(&server);
+    let mut client = connect(server.port);
     assert_eq!(client.data("/kept"), b"before the kill");
     client.create("/kept/again", b"");
     assert_eq!(second.terminate().code(), Some(0));
 
     let _third = server.start();
-    assert_eq!(Client::connect(&server).data("/kept/again"), b"");
+    assert_eq!(connect(server.port).data("/kept/again"), b"");
 }
 
 #[test]
 fn a_stop_in_good_order_takes_less_than_five_seconds_and_leaves_a_clean_log() {
     let server = Server::new("stop", "pigeonhole.cores=2\npigeonhole.shards=4\n");
     let mut process = server.start();
-    let mut client = Client::connect(&server);
+    let mut client = connect(server.port);
     for number in 0..20 {
         client.create(&format!("/node-{number}"), b"data");
     }
@@ -116,17 +116,17 @@ fn an_ensemble_that_was_formatted_serves_without_forming() {
     assert_eq!(status.code(), Some(3), "{said}");
 
     let mut processes: Vec<_> = servers.iter().map(Server::start).collect();
-    let mut client = Client::connect(&servers[0]);
+    let mut client = connect(servers[0].port);
     client.create("/shared", b"by all");
     processes[2].kill();
     processes[2].wait();
     // A new connection, because the leader may have been the one that is gone.
-    let mut client = Client::connect(&servers[1]);
+    let mut client = connect(servers[1].port);
     client.create("/majority", b"two of three");
     let again = servers[2].start();
     drop(processes.remove(0));
-    let mut client = Client::connect(&servers[2]);
-    client.sync("/");
+    let mut client = connect(servers[2].port);
+    client.sync();
     assert_eq!(client.data("/shared"), b"by all");
     assert_eq!(client.data("/majority"), b"two of three");
     drop(again);
@@ -147,7 +147,7 @@ fn an_unprivileged_server_makes_do_with_little_lockable_memory() {
         command.uid(NOBODY).gid(NOBODY);
         lock_at_most(&mut command, limit);
         let mut process = server.start_as(command);
-        let mut client = Client::connect(&server);
+        let mut client = connect(server.port);
         client.create(&format!("/with-{limit}"), b"");
         assert_eq!(process.terminate().code(), Some(0), "with {limit} bytes");
     }
@@ -172,7 +172,7 @@ fn words_are_answered_and_those_not_allowed_are_refused() {
 fn clients_that_misbehave_disturb_nobody() {
     let server = Server::new("misbehave", "maxClientCnxns=0\npigeonhole.cores=2\n");
     let _process = server.start();
-    let mut steady = Client::connect(&server);
+    let mut steady = connect(server.port);
     steady.create("/steady", b"data");
     for round in 0..200_u16 {
         let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
@@ -197,7 +197,7 @@ fn clients_that_misbehave_disturb_nobody() {
         assert_eq!(steady.data("/steady"), b"data");
     }
     // Asks for ever and never listens: it is not read any more, and all others are.
-    let mut stuck = Client::connect(&server).stream;
+    let mut stuck = connect(server.port).into_stream();
     stuck.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut request = Vec::new();
     client::put_request(&mut request, 1, &Request::GetData { path: "/steady", watch: false });
@@ -223,14 +223,14 @@ fn a_local_cluster_serves_within_a_second_and_keeps_its_data() {
     let arguments = ["--data", &data, "--port", &port.to_string(), "--replicas", "3"];
     let begun = Instant::now();
     let mut process = Process(binary(&arguments).stdout(Stdio::null()).spawn().unwrap());
-    let mut client = Client::connect_to(port);
+    let mut client = connect(port);
     client.create("/local", b"data");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(process.terminate().code(), Some(0));
 
     let _again = Process(binary(&arguments).stdout(Stdio::null()).spawn().unwrap());
-    let mut client = Client::connect_to(port);
-    client.sync("/");
+    let mut client = connect(port);
+    client.sync();
     assert_eq!(client.data("/local"), b"data");
 
     let fewer = ["--data", &data, "--port", &port.to_string(), "--replicas", "1"];
@@ -251,11 +251,6 @@ struct Server {
 
 /// A running server; it is killed with the test.
 struct Process(Child);
-
-struct Client {
-    stream: TcpStream,
-    xid: i32,
-}
 
 impl Place {
     fn new(name: &str) -> Self {
@@ -343,11 +338,7 @@ impl Server {
     fn word(&self, word: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream.write_all(word.as_bytes()).unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).unwrap();
+            let answer = caller::word(self.port, word).unwrap();
             if !answer.contains("not currently serving") {
                 return answer;
             }
@@ -380,91 +371,14 @@ impl Drop for Process {
     }
 }
 
-impl Client {
-    fn connect(server: &Server) -> Self {
-        Self::connect_to(server.port)
-    }
-
-    /// Connects, until a server with a leader lets it have a session.
-    fn connect_to(port: u16) -> Self {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match Self::try_connect(port) {
-                Ok(client) => return client,
-                Err(error) => assert!(Instant::now() < deadline, "no session: {error}"),
-            }
+/// Connects, until a server with a leader lets it have a session.
+fn connect(port: u16) -> Caller {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Caller::connect(port) {
+            Ok(caller) => return caller,
+            Err(error) => assert!(Instant::now() < deadline, "no session: {error}"),
         }
-    }
-
-    fn try_connect(port: u16) -> io::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut client = Self { stream, xid: 0 };
-        let mut frame = Vec::new();
-        client::put_connect(
-            &mut frame,
-            &ConnectRequest {
-                protocol_version: 0,
-                last_zxid_seen: Zxid::ZERO,
-                timeout_ms: 30_000,
-                session: SessionId(0),
-                password: &[0; 16],
-                read_only: Some(false),
-            },
-        );
-        client.stream.write_all(&frame)?;
-        let answer = client.frame()?;
-        let response = client::parse_connect(&answer).expect("a connect response");
-        assert_ne!(response.session, SessionId(0), "there is a session");
-        Ok(client)
-    }
-
-    fn create(&mut self, path: &str, data: &[u8]) {
-        let everyone = Acl { permissions: 31, scheme: "world", id: "anyone" };
-        let body = self.ask(&Request::Create {
-            path,
-            data: Some(data),
-            acl: vec![everyone],
-            mode: CreateMode::Persistent,
-            with_stat: false,
-        });
-        assert_eq!(client::parse_path(&body), Ok(path));
-    }
-
-    fn data(&mut self, path: &str) -> Vec<u8> {
-        let body = self.ask(&Request::GetData { path, watch: false });
-        let (data, stat) = client::parse_get_data(&body).expect("data and stat");
-        let data = data.expect("it is not null");
-        assert_eq!(usize::try_from(stat.data_length), Ok(data.len()));
-        data.to_vec()
-    }
-
-    fn sync(&mut self, path: &str) {
-        self.ask(&Request::Sync { path });
-    }
-
-    fn is_closed(&mut self) -> bool {
-        matches!(self.stream.read(&mut [0]), Ok(0) | Err(_))
-    }
-
-    fn ask(&mut self, request: &Request<'_>) -> Vec<u8> {
-        self.xid += 1;
-        let mut frame = Vec::new();
-        client::put_request(&mut frame, self.xid, request);
-        self.stream.write_all(&frame).unwrap();
-        let answer = self.frame().unwrap();
-        let (header, body) = client::parse_header(&answer).expect("a reply");
-        assert_eq!((header.xid, header.error), (self.xid, 0), "{request:?}");
-        body.to_vec()
-    }
-
-    fn frame(&mut self) -> io::Result<Vec<u8>> {
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length)?;
-        let length = usize::try_from(i32::from_be_bytes(length)).expect("a length");
-        let mut frame = vec![0; length];
-        self.stream.read_exact(&mut frame)?;
-        Ok(frame)
     }
 }
 
@@ -493,5 +407,4 @@ fn lock_at_most(command: &mut Command, bytes: u64) {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const NOBODY: u32 = 65534;

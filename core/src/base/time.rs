@@ -41,6 +41,24 @@ pub struct Periods {
     pub session_timeout_max: Duration,
 }
 
+impl Default for Periods {
+    /// Ordinary ones, for whoever has no configuration: `tickTime` 2000, and limits of 5 ticks.
+    fn default() -> Self {
+        let tick = Duration::from_ms(2000);
+        Self {
+            heartbeat: Duration::from_ms(50),
+            silence: Duration::from_ms(400),
+            vote: Duration::from_ms(200),
+            vote_settle: Duration::from_ms(20),
+            init_limit: Duration(5 * tick.0),
+            sync_limit: Duration(5 * tick.0),
+            tick,
+            session_timeout_min: Duration(2 * tick.0),
+            session_timeout_max: Duration(20 * tick.0),
+        }
+    }
+}
+
 impl Duration {
     pub const ZERO: Self = Self(0);
 

@@ -637,7 +637,7 @@ fn config(options: &Options, at: usize, node: &Node) -> WorkerConfig {
         disk: identity.disk,
         is_founder: identity.is_founder,
         incarnation: boots << 8 | u64::try_from(at).unwrap(),
-        periods: periods(),
+        periods: Periods::default(),
         session_base_ms: 1_700_000_000_000 + boots,
         client: ClientLimits {
             frame_bytes_max: FRAME_BYTES_MAX,
@@ -648,19 +648,5 @@ fn config(options: &Options, at: usize, node: &Node) -> WorkerConfig {
         counter_handover: COUNTER_HANDOVER,
         log: options.limits,
         seed: boots,
-    }
-}
-
-fn periods() -> Periods {
-    Periods {
-        heartbeat: Duration::from_ms(50),
-        silence: Duration::from_ms(400),
-        vote: Duration::from_ms(200),
-        vote_settle: Duration::from_ms(20),
-        init_limit: Duration::from_ms(10_000),
-        sync_limit: Duration::from_ms(10_000),
-        tick: Duration::from_ms(2000),
-        session_timeout_min: Duration::from_ms(4000),
-        session_timeout_max: Duration::from_ms(40_000),
     }
 }

@@ -29,20 +29,6 @@ use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
 
 pub(crate) const WALL_MS: i64 = 1_700_000_000_000;
 
-pub(crate) fn periods() -> Periods {
-    Periods {
-        heartbeat: Duration::from_ms(50),
-        silence: Duration::from_ms(400),
-        vote: Duration::from_ms(200),
-        vote_settle: Duration::from_ms(20),
-        init_limit: Duration::from_ms(10_000),
-        sync_limit: Duration::from_ms(10_000),
-        tick: Duration::from_ms(2000),
-        session_timeout_min: Duration::from_ms(4000),
-        session_timeout_max: Duration::from_ms(40_000),
-    }
-}
-
 /// What a node's log holds, in order.
 enum Item {
     Append(Append),
@@ -143,7 +129,7 @@ impl Cluster {
             disk: DiskId(1 + node as u128),
             is_founder: true,
             incarnation: it.boot * 1000 + node as u64,
-            periods: periods(),
+            periods: Periods::default(),
             session_base_ms: 1_700_000_000_000 + it.boot * 1_000_000,
             client: ClientLimits {
                 frame_bytes_max: FRAME_BYTES_MAX,

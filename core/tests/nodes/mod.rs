@@ -119,7 +119,7 @@ impl Ensemble {
             is_founder: true,
             log: LogLimits::default(),
             incarnation: 99 + node as u64,
-            periods: periods(),
+            periods: Periods::default(),
             session_base_ms: 1_700_000_000_000,
             client: ClientLimits {
                 frame_bytes_max: FRAME_BYTES_MAX,
@@ -499,18 +499,4 @@ fn server(node: usize) -> ServerId {
 /// How anybody names its link to a place.
 fn link((node, core): Place) -> LinkId {
     LinkId { peer: server(node), core: CoreId(core), incarnation: 1 }
-}
-
-fn periods() -> Periods {
-    Periods {
-        heartbeat: Duration::from_ms(50),
-        silence: Duration::from_ms(400),
-        vote: Duration::from_ms(200),
-        vote_settle: Duration::from_ms(20),
-        init_limit: Duration::from_ms(10_000),
-        sync_limit: Duration::from_ms(10_000),
-        tick: Duration::from_ms(2000),
-        session_timeout_min: Duration::from_ms(4000),
-        session_timeout_max: Duration::from_ms(40_000),
-    }
 }

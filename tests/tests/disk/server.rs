@@ -1,16 +1,12 @@
-//! Real servers with their directories, started and killed, and a client that can pipeline.
+//! Real servers with their directories, started and killed.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use pigeonhole_core::base::id::{SessionId, Zxid};
-use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request};
-use pigeonhole_core::wire::client;
+use pigeonhole_tests::caller::{self, Caller, PATIENCE};
 use pigeonhole_tests::ports;
 
 /// Servers that are configured alike; a single one is standalone.
@@ -23,11 +19,6 @@ pub(crate) struct Servers {
 struct Server {
     port: u16,
     process: Option<Child>,
-}
-
-pub(crate) struct Client {
-    stream: TcpStream,
-    xid: i32,
 }
 
 impl Servers {
@@ -114,13 +105,13 @@ impl Servers {
     }
 
     /// Connects, until a server with a leader lets it have a session.
-    pub(crate) fn client(&self, server: u8) -> Client {
-        self.wait_for(|servers| Client::connect(servers.port(server)).ok())
+    pub(crate) fn client(&self, server: u8) -> Caller {
+        self.wait_for(|servers| Caller::connect(servers.port(server)).ok())
     }
 
     /// One figure of `mntr`.
     pub(crate) fn figure(&self, server: u8, name: &str) -> Option<String> {
-        let text = self.word(server, "mntr").ok()?;
+        let text = caller::word(self.port(server), "mntr").ok()?;
         let lines = text.lines().filter_map(|line| line.split_once('\t'));
         lines.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
     }
@@ -128,7 +119,7 @@ impl Servers {
     /// Of every shard its digest, as soon as the server serves.
     pub(crate) fn digests(&self, server: u8) -> Vec<String> {
         self.wait_for(|servers| {
-            let text = servers.word(server, "mntr").ok()?;
+            let text = caller::word(servers.port(server), "mntr").ok()?;
             let digests = text.lines().filter(|line| line.contains("_digest\t"));
             let digests: Vec<_> = digests.map(str::to_owned).collect();
             (!digests.is_empty()).then_some(digests)
@@ -180,15 +171,6 @@ impl Servers {
         self.place.join(format!("{server}.cfg"))
     }
 
-    fn word(&self, server: u8, word: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port(server)))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(word.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    }
-
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
         command.args(arguments).env("RUST_LOG", "info").current_dir(&self.place);
@@ -217,99 +199,3 @@ impl Drop for Servers {
         let _ = fs::remove_dir_all(&self.place);
     }
 }
-
-impl Client {
-    fn connect(port: u16) -> io::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        let mut client = Self { stream, xid: 0 };
-        let mut frame = Vec::new();
-        let request = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: Zxid::ZERO,
-            timeout_ms: 30_000,
-            session: SessionId(0),
-            password: &[0; 16],
-            read_only: Some(false),
-        };
-        client::put_connect(&mut frame, &request);
-        client.stream.write_all(&frame)?;
-        let answer = client.frame()?;
-        let response = client::parse_connect(&answer).expect("a connect response");
-        assert_ne!(response.session, SessionId(0), "there is a session");
-        Ok(client)
-    }
-
-    /// Creates znodes, many at a time; every one must come about.
-    pub(crate) fn create_all(&mut self, paths: impl IntoIterator<Item = String>, data: &[u8]) {
-        let paths: Vec<String> = paths.into_iter().collect();
-        let acl = || vec![Acl { permissions: 31, scheme: "world", id: "anyone" }];
-        let requests = paths.iter().map(|path| Request::Create {
-            path,
-            data: Some(data),
-            acl: acl(),
-            mode: CreateMode::Persistent,
-            with_stat: false,
-        });
-        for code in self.ask_all(requests) {
-            assert_eq!(code, 0);
-        }
-    }
-
-    /// Sets data, many at a time: how often that succeeded, and with which code it did not.
-    pub(crate) fn set_all(
-        &mut self,
-        paths: impl IntoIterator<Item = String>,
-        data: &[u8],
-    ) -> (usize, Option<i32>) {
-        let paths: Vec<String> = paths.into_iter().collect();
-        let set = |path| Request::SetData { path, data: Some(data), version: -1 };
-        let codes = self.ask_all(paths.iter().map(|path| set(path)));
-        let refused = codes.iter().find(|&&code| code != 0).copied();
-        (codes.iter().filter(|&&code| code == 0).count(), refused)
-    }
-
-    pub(crate) fn sync(&mut self) {
-        assert_eq!(self.ask_all([Request::Sync { path: "/" }]), [0]);
-    }
-
-    pub(crate) fn exists(&mut self, path: &str) -> bool {
-        self.ask_all([Request::Exists { path, watch: false }]) == [0]
-    }
-
-    fn ask_all<'a>(&mut self, requests: impl IntoIterator<Item = Request<'a>>) -> Vec<i32> {
-        let mut codes = Vec::new();
-        let mut outstanding = 0;
-        for request in requests {
-            self.xid += 1;
-            let mut frame = Vec::new();
-            client::put_request(&mut frame, self.xid, &request);
-            self.stream.write_all(&frame).unwrap();
-            outstanding += 1;
-            if outstanding == DEPTH {
-                codes.push(self.code());
-                outstanding -= 1;
-            }
-        }
-        codes.extend((0..outstanding).map(|_| self.code()));
-        codes
-    }
-
-    fn code(&mut self) -> i32 {
-        let answer = self.frame().unwrap();
-        i32::from_be_bytes(*answer[12..].first_chunk().unwrap())
-    }
-
-    fn frame(&mut self) -> io::Result<Vec<u8>> {
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length)?;
-        let length = usize::try_from(u32::from_be_bytes(length)).unwrap();
-        let mut frame = vec![0; length];
-        self.stream.read_exact(&mut frame)?;
-        Ok(frame)
-    }
-}
-
-const PATIENCE: Duration = Duration::from_secs(20);
-const DEPTH: usize = 64;
