@@ -15,7 +15,7 @@ use pigeonhole_core::base::id::{
 };
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::prng::Prng;
-use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
+use pigeonhole_core::base::time::{Instant, Now, Periods};
 use pigeonhole_core::control::Control;
 use pigeonhole_core::durable::{Append, Durable, LogMark, Record};
 use pigeonhole_core::effect::{Effect, Effects, Input};
