@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
-    ClusterId, ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, SessionId, Zxid,
+    ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, SessionId, Zxid,
 };
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::time::{Instant, Now, Periods};
@@ -117,7 +117,6 @@ fn config(map: ShardMap) -> WorkerConfig {
         shards: map,
         voters: vec![ServerId(1)],
         observers: Vec::new(),
-        cluster: ClusterId(7),
         disk: DiskId(1),
         is_founder: true,
         incarnation: 99,

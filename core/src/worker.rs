@@ -9,9 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::auth::AuthSettings;
-use crate::base::id::{
-    ClusterId, ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId,
-};
+use crate::base::id::{ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId};
 use crate::base::limits::BALANCE_PERIOD_MS;
 use crate::base::prng::Prng;
 use crate::base::time::{Duration, Instant, Now, Periods};
@@ -21,7 +19,6 @@ use crate::gateway::{ClientLimits, Gateway, GatewayConfig, Wish};
 use crate::links::{Links, core_of};
 use crate::mail::Mail;
 use crate::peer::codec;
-use crate::peer::hello::{Hello, HelloError};
 use crate::peer::message::PeerMessage;
 use crate::replica::{Deed, Recipient, Replica, ReplicaConfig};
 use crate::report::{Report, ShardReport};
@@ -42,7 +39,6 @@ pub struct WorkerConfig {
     /// Ascending; this server is one of them or of the observers.
     pub voters: Vec<ServerId>,
     pub observers: Vec<ServerId>,
-    pub cluster: ClusterId,
     pub disk: DiskId,
     /// The disk was there when the cluster was formed. One that replaces a lost disk was not, and
     /// counts only when the others have said so.
@@ -178,45 +174,6 @@ impl Worker {
     /// What is ready to be sent to a peer; riders are put behind it.
     pub fn link_output(&mut self, link: LinkId) -> Option<&mut Vec<u8>> {
         self.links.output(link)
-    }
-
-    /// The hello that this core sends on a link to a peer's core.
-    pub fn hello(&self, to: ServerId, to_core: CoreId) -> Hello {
-        Hello {
-            version_min: crate::peer::hello::PROTOCOL_VERSION_MIN,
-            version_max: crate::peer::hello::PROTOCOL_VERSION_MAX,
-            from: self.config.server,
-            to,
-            from_core: self.config.core,
-            to_core,
-            cores: self.config.cores,
-            formation: crate::peer::hello::Formation::Formed,
-            shards: self.config.shards.count(),
-            cluster: self.config.cluster,
-            disk: self.config.disk,
-            incarnation: self.config.incarnation,
-        }
-    }
-
-    /// Whether a peer that said hello may talk to this node.
-    pub fn check_hello(&self, hello: &Hello) -> Result<(), HelloError> {
-        if hello.to != self.config.server {
-            return Err(HelloError::NotForMe { meant: hello.to });
-        }
-        let known = self.config.voters.iter().chain(&self.config.observers);
-        if !known.into_iter().any(|&id| id == hello.from) || hello.from == self.config.server {
-            return Err(HelloError::UnknownServer { claimed: hello.from });
-        }
-        if hello.cluster != self.config.cluster {
-            return Err(HelloError::OtherCluster { theirs: hello.cluster });
-        }
-        if hello.shards != self.config.shards.count() {
-            return Err(HelloError::OtherShardCount { theirs: hello.shards });
-        }
-        if hello.to_core.0 >= self.config.cores {
-            return Err(HelloError::NoSuchCore { wanted: hello.to_core });
-        }
-        Ok(())
     }
 
     /// Whether a shard of this core waits to be handed over to another leader.

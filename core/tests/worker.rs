@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
-    ClusterId, ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, SessionId, ShardId, Zxid,
+    ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, SessionId, ShardId, Zxid,
 };
 use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::met::Limit;
@@ -40,7 +40,6 @@ impl Alone {
             shards: map,
             voters: vec![ServerId(1)],
             observers: vec![],
-            cluster: ClusterId(7),
             disk: DiskId(1),
             is_founder: true,
             incarnation: 99,

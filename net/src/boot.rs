@@ -217,7 +217,6 @@ impl Plan {
             shards: map,
             voters,
             observers,
-            cluster: home.meta.cluster,
             disk: home.meta.disk,
             is_founder: home.meta.is_founder,
             incarnation,

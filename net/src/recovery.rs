@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pigeonhole_core::base::id::{ChainHash, ShardId, Zxid};
+use pigeonhole_core::base::id::ShardId;
 use pigeonhole_core::control::SnapshotReference;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
-use pigeonhole_core::zab::log::{Mark, Restored};
+use pigeonhole_core::zab::log::Restored;
 use pigeonhole_storage::disk::SegmentId;
 use pigeonhole_storage::recover::{self, RecoverConfig, Recovered, RecoveredShard};
 use pigeonhole_storage::scan::Ending;
@@ -88,19 +88,7 @@ pub(crate) fn restore(
         }
         let entries = found.entries_after(&base).to_vec();
         found.entries = Vec::new();
-        let checkpoint = &found.checkpoint;
-        let base = Mark { zxid: Zxid(base.zxid), hash: ChainHash(base.hash) };
-        let past = Restored {
-            shard,
-            next_sequence: checkpoint.next_sequence(),
-            accepted_epoch: checkpoint.accepted_epoch(),
-            current_epoch: checkpoint.current_epoch(),
-            committed: checkpoint.committed_zxid().max(base.zxid),
-            base,
-            entries,
-            snapshot: Zxid(checkpoint.snapshot.zxid),
-            is_unknown: checkpoint.unknown,
-        };
+        let past = Restored::new(&found.checkpoint, &base, entries);
         restored.insert(shard, (state, past));
     }
     Ok(restored)

@@ -3,13 +3,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use pigeonhole_core::base::id::{ChainHash, ClusterId, DiskId, ServerId, ShardId, Zxid};
+use pigeonhole_core::base::id::{ClusterId, DiskId, ServerId, ShardId, Zxid};
 use pigeonhole_core::base::time::Periods;
 use pigeonhole_core::control::SnapshotReference;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State as ShardState;
 use pigeonhole_core::state::image::ImageReader;
-use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
+use pigeonhole_core::zab::log::{LogLimits, Restored};
 use pigeonhole_storage::disk::{DiskOp, LogBuffer};
 use pigeonhole_storage::recover::{RecoverConfig, Recovered, RecoveredShard, recover};
 use pigeonhole_storage::scan::Ending;
@@ -305,7 +305,8 @@ impl Node {
         let mut beginnings = Beginnings::new();
         for (&shard, found) in &mut recovered.shards {
             let (state, base) = self.begin(shard, found, around);
-            let restored = restored(shard, found, &base);
+            let entries = found.entries_after(&base).to_vec();
+            let restored = Restored::new(&found.checkpoint, &base, entries);
             let checks = &mut *around.checks;
             checks.agreement.on_restart(self.index, &restored, &mut checks.sometimes);
             beginnings.insert(shard, (state, restored));
@@ -409,22 +410,4 @@ pub fn server_id(node: u8) -> ServerId {
 
 pub fn node_of(server: ServerId) -> u8 {
     server.0 - 1
-}
-
-/// What a worker is given of one shard.
-fn restored(shard: ShardId, found: &RecoveredShard, base: &SnapshotReference) -> Restored {
-    let entries = found.entries_after(base).to_vec();
-    let base = Mark { zxid: Zxid(base.zxid), hash: ChainHash(base.hash) };
-    let checkpoint = &found.checkpoint;
-    Restored {
-        shard,
-        next_sequence: checkpoint.next_sequence(),
-        accepted_epoch: checkpoint.accepted_epoch(),
-        current_epoch: checkpoint.current_epoch(),
-        committed: checkpoint.committed_zxid().max(base.zxid),
-        base,
-        entries,
-        snapshot: Zxid(checkpoint.snapshot.zxid),
-        is_unknown: checkpoint.unknown,
-    }
 }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::base::id::{ChainHash, Epoch, Sequence, ShardId, Zxid};
 use crate::base::limits::{HISTORY_BYTES, HISTORY_ENTRIES, PINNED_BYTES_MAX, SNAPSHOT_ENTRIES};
-use crate::control::Control;
+use crate::control::{Checkpoint, Control, SnapshotReference};
 use crate::durable::{Durable, LogMark, Record};
 use crate::entry::Entry;
 
@@ -37,6 +37,24 @@ pub struct Restored {
     pub snapshot: Zxid,
     /// Some of the past could not be read: what is not here may have been here.
     pub is_unknown: bool,
+}
+
+impl Restored {
+    /// The past on top of one of the snapshots that the checkpoint speaks of.
+    pub fn new(checkpoint: &Checkpoint, base: &SnapshotReference, entries: Vec<Entry>) -> Self {
+        let base = Mark { zxid: Zxid(base.zxid), hash: ChainHash(base.hash) };
+        Self {
+            shard: checkpoint.shard(),
+            next_sequence: checkpoint.next_sequence(),
+            accepted_epoch: checkpoint.accepted_epoch(),
+            current_epoch: checkpoint.current_epoch(),
+            committed: checkpoint.committed_zxid().max(base.zxid),
+            base,
+            entries,
+            snapshot: Zxid(checkpoint.snapshot.zxid),
+            is_unknown: checkpoint.unknown,
+        }
+    }
 }
 
 /// How much of a shard's history stays where. A simulation chooses small numbers.

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
-    ClusterId, ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId, Zxid,
+    ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId, Zxid,
 };
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
@@ -633,7 +633,6 @@ fn config(options: &Options, at: usize, node: &Node) -> WorkerConfig {
         shards: ShardMap::new(options.shards),
         voters: voters.collect(),
         observers: vec![],
-        cluster: ClusterId(7),
         disk: identity.disk,
         is_founder: identity.is_founder,
         incarnation: boots << 8 | u64::try_from(at).unwrap(),

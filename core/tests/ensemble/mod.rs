@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
-    ClusterId, ConnectionId, CoreId, DiskId, Epoch, LinkId, Sequence, ServerId, ShardId, Zxid,
+    ConnectionId, CoreId, DiskId, Epoch, LinkId, Sequence, ServerId, ShardId, Zxid,
 };
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::prng::Prng;
@@ -125,7 +125,6 @@ impl Cluster {
             shards: self.map,
             voters: (0..count).map(server).collect(),
             observers: vec![],
-            cluster: ClusterId(7),
             disk: DiskId(1 + node as u128),
             is_founder: true,
             incarnation: it.boot * 1000 + node as u64,

@@ -7,8 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
-    ClusterId, ConnectionId, CoreId, DiskId, Epoch, LinkId, Sequence, ServerId, SessionId, ShardId,
-    Zxid,
+    ConnectionId, CoreId, DiskId, Epoch, LinkId, Sequence, ServerId, SessionId, ShardId, Zxid,
 };
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::prng::Prng;
@@ -114,7 +113,6 @@ impl Ensemble {
             shards: self.map,
             voters: (0..nodes).map(server).collect(),
             observers: vec![],
-            cluster: ClusterId(7),
             disk: DiskId(1 + node as u128),
             is_founder: true,
             log: LogLimits::default(),

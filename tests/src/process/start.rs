@@ -79,7 +79,6 @@ fn worker_config(config: &ProcessConfig, core: CoreId) -> WorkerConfig {
         shards: ShardMap::new(config.cluster.shards),
         voters: (0..voters).map(server_id).collect(),
         observers: (voters..config.cluster.servers).map(server_id).collect(),
-        cluster: config.cluster.cluster,
         disk: config.disk,
         is_founder: config.is_founder,
         incarnation: config.incarnation,
