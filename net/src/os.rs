@@ -171,6 +171,15 @@ pub fn pin_thread(processor: usize) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) }).map(drop)
 }
 
+/// Asks for this thread to be scheduled as `SCHED_BATCH`: woken, it takes a free processor at once,
+/// but does not push another thread off the one it is working on.
+pub fn schedule_as_batch() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads the parameters during the call only.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) })
+        .map(drop)
+}
+
 /// Raises the number of files that may be open to its hard limit, and says what it is now.
 pub fn raise_open_files() -> io::Result<ResourceLimit> {
     raise(libc::RLIMIT_NOFILE)

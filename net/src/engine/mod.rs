@@ -163,6 +163,11 @@ impl Engine {
         {
             tracing::warn!("cannot pin core {} to processor {processor}: {error}", seed.core.0);
         }
+        // Cores that share a processor then take turns over more work at a time, instead of
+        // interrupting each other for every message that one sends to another.
+        if let Err(error) = os::schedule_as_batch() {
+            tracing::debug!("core {} is scheduled as any other thread: {error}", seed.core.0);
+        }
         let (mut ring, ring_report) =
             Ring::new(&RingConfig::default()).map_err(Failure::environment)?;
         let mut wal = seed.wal;
