@@ -479,3 +479,59 @@ fn what_was_lost_is_settled_by_a_whole_history_and_not_by_a_snapshot() {
     log.enter_epoch(Epoch(2));
     assert!(!log.is_unknown());
 }
+
+#[test]
+fn whoever_completes_a_majority_is_told_so() {
+    let mut one = One::new(5, 5, vec![], Zxid::ZERO);
+    one.be_established(&[1, 2, 3]);
+    let mut out = vec![];
+    let zxid = one.zab.propose(EntryKind::Txn, &[], &mut out);
+    one.hear(out);
+    let told = |said: Said| -> Vec<u8> {
+        let message = PeerMessage::CommitOnceDurable { epoch: 1, zxid: zxid.0 };
+        said.into_iter().filter(|(_, it)| *it == message).map(|(to, _)| to.0).collect()
+    };
+    assert_eq!(told(one.sync()), [0_u8; 0], "with the leader's disk, two more are needed");
+    one.tell(1, PeerMessage::Ack { epoch: 1, zxid: zxid.0 });
+    assert_eq!(told(one.sync()), [2, 3], "server 1 still needs another one itself");
+    assert!(one.zab.log().committed() < zxid, "nobody's acknowledgement has come");
+    assert_eq!(one.zab.acknowledged(), zxid, "but somebody may have answered a client by now");
+    let said = one.tell(2, PeerMessage::Ack { epoch: 1, zxid: zxid.0 });
+    assert_eq!((one.zab.log().committed(), said), (zxid, vec![]));
+    let said = one.sync();
+    let commits = said.iter().filter(|(_, it)| matches!(it, PeerMessage::Commit { .. }));
+    assert_eq!((told(said.clone()), commits.count()), (vec![1], 0), "one word is enough for each");
+}
+
+#[test]
+fn a_follower_commits_what_it_completes_a_majority_for() {
+    let mut one = One::new(1, 3, vec![], Zxid::ZERO);
+    let attempt = one.follow(3);
+    one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
+    one.sync();
+    let tail = EpochEnd { zxid: 0, hash: 0 };
+    one.tell(3, PeerMessage::SyncDiff { attempt, epoch: 9, tail });
+    one.tell(3, PeerMessage::NewLeader { epoch: 9, tail });
+    one.sync();
+    one.tell(3, PeerMessage::UpToDate { epoch: 9, committed_zxid: 0 });
+    let first = entry(9, 1, None);
+    let second = entry(9, 2, Some(&first));
+    let propose = |entry: &Entry| {
+        let entries = entry.bytes().to_vec();
+        PeerMessage::Propose { epoch: 9, committed_zxid: 0, entries }
+    };
+    let completes =
+        |entry: &Entry| PeerMessage::CommitOnceDurable { epoch: 9, zxid: entry.zxid().0 };
+    // The word comes before the disk has it: nothing is committed that a crash would take away.
+    one.tell(3, propose(&first));
+    one.tell(3, completes(&first));
+    assert_eq!(one.zab.log().committed(), Zxid::ZERO);
+    one.sync();
+    assert_eq!((one.zab.log().committed(), one.zab.applicable()), (first.zxid(), first.zxid()));
+    // And after it.
+    one.tell(3, propose(&second));
+    one.sync();
+    assert_eq!(one.zab.applicable(), first.zxid(), "nobody else is known to have it");
+    one.tell(3, completes(&second));
+    assert_eq!(one.zab.applicable(), second.zxid());
+}

@@ -333,7 +333,8 @@ impl Plan {
 
     fn processor_of(&self, core: CoreId, process: &Process) -> Option<usize> {
         let pinned = self.config.pin && process.nodes == 1;
-        pinned.then(|| place::processor_of(core, &process.processors)).flatten()
+        let (server, cores) = (ServerId(self.config.id), self.config.cores);
+        pinned.then(|| place::processor_of(server, core, cores, &process.processors)).flatten()
     }
 
     /// Descriptors are left for the log, the peers and the control thread.

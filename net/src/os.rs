@@ -175,9 +175,10 @@ pub fn pin_thread(processor: usize) -> io::Result<()> {
 /// but does not push another thread off the one it is working on.
 pub fn schedule_as_batch() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
+    // The kernel's helpers of a ring are threads of their own, which nobody should wait for.
+    let policy = libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK;
     // SAFETY: the kernel reads the parameters during the call only.
-    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) })
-        .map(drop)
+    check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }).map(drop)
 }
 
 /// Raises the number of files that may be open to its hard limit, and says what it is now.

@@ -61,6 +61,9 @@ pub fn say(message: &ArchivedPeerMessage) -> String {
             format!("Propose{}, committed {}", say_entries(&entries), Zxid(committed_zxid))
         }
         PeerMessage::Ack { zxid, .. } => format!("Ack {}", Zxid(zxid)),
+        PeerMessage::CommitOnceDurable { zxid, .. } => {
+            format!("CommitOnceDurable {}", Zxid(zxid))
+        }
         PeerMessage::Commit { zxid, .. } => format!("Commit {}", Zxid(zxid)),
         PeerMessage::Confirm { .. } => "Confirm".to_owned(),
         PeerMessage::ConfirmAck { .. } => "ConfirmAck".to_owned(),

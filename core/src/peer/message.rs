@@ -303,4 +303,13 @@ pub enum PeerMessage {
     Error {
         text: String,
     },
+
+    // Broadcast, continued: what the archived form numbers stays where it is.
+    /// With the receiver, a majority has everything up to `zxid` on disk: it is committed once the
+    /// receiver has it on disk, too. Saves a follower the way of its acknowledgement to the leader
+    /// and that of the commit back.
+    CommitOnceDurable {
+        epoch: u32,
+        zxid: u64,
+    },
 }

@@ -343,16 +343,16 @@ impl Replica {
         }
     }
 
-    /// Everything acknowledged before now is at or before the commit watermark of now, provided
-    /// that this server still leads: a quorum will say.
+    /// Everything acknowledged before now is committed here, or this server has told the one that
+    /// acknowledged it to commit it; provided that it still leads: a quorum will say.
     pub(super) fn begin_read_index(&mut self, asker: Option<ServerId>, origin: Origin) {
         if self.zab.holds_proposals() {
             let reign = self.reign.as_mut().expect("only a leader is asked");
             reign.held_reads.push((asker, origin));
             return;
         }
-        let committed = self.zab.log().committed();
-        self.confirm_first(origin, committed, Verdict::ReadIndex { asker });
+        let acknowledged = self.zab.acknowledged();
+        self.confirm_first(origin, acknowledged, Verdict::ReadIndex { asker });
     }
 
     fn confirm_first(&mut self, origin: Origin, after: Zxid, answer: Verdict) {

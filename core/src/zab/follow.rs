@@ -17,6 +17,8 @@ pub struct Follower {
     pub(super) stage: Stage,
     /// When this stage has taken too long; a serving follower relies on its link instead.
     pub(super) give_up_at: Option<Instant>,
+    /// Up to here, this server's disk is all that a majority lacks.
+    completes: Zxid,
 }
 
 /// How far a learner has come. Each step is taken once, in this order.
@@ -62,6 +64,7 @@ impl Zab {
             leader,
             stage: Stage::Asking { attempt: self.attempt, repeat_at: now },
             give_up_at: None,
+            completes: Zxid::ZERO,
         });
         self.ask_to_join(now, out);
     }
@@ -121,6 +124,10 @@ impl Zab {
             }
             PeerMessage::Commit { epoch, zxid } => {
                 self.on_commit(Epoch(epoch), Zxid(zxid));
+                Ok(())
+            }
+            PeerMessage::CommitOnceDurable { epoch, zxid } => {
+                self.on_commit_once_durable(Epoch(epoch), Zxid(zxid));
                 Ok(())
             }
             PeerMessage::Confirm { epoch, round } => {
@@ -184,6 +191,26 @@ impl Zab {
         };
         if follower.stage.epoch() == Some(epoch) {
             self.learn_commit(zxid);
+        }
+    }
+
+    fn on_commit_once_durable(&mut self, epoch: Epoch, zxid: Zxid) {
+        if let Phase::Following(follower) = &mut self.phase
+            && follower.stage.epoch() == Some(epoch)
+        {
+            follower.completes = follower.completes.max(zxid);
+            self.commit_what_is_durable();
+        }
+    }
+
+    /// What this server's disk completes a majority for is committed once it is there, in the epoch
+    /// in which the others have it.
+    pub(super) fn commit_what_is_durable(&mut self) {
+        let Phase::Following(follower) = &self.phase else {
+            return;
+        };
+        if Some(self.log.durable().current_epoch) == follower.stage.epoch() {
+            self.learn_commit(follower.completes.min(self.log.durable_zxid()));
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Leader {
     sent: Zxid,
     /// The commit watermark that the learners have been told.
     told: Zxid,
+    /// The newest zxid that a learner may have committed by itself.
+    completed_elsewhere: Zxid,
     /// Quorum rounds: asked for, begun, and confirmed by a majority.
     asked_round: u64,
     begun_round: u64,
@@ -71,6 +73,8 @@ pub struct Learner {
     pub(super) history: Option<AckedEpoch>,
     /// Its log is durable up to here.
     pub(super) acked: Zxid,
+    /// It has been told to commit up to here, once it has that on disk.
+    completes: Zxid,
     /// What comes after this stays in memory for it, while it is far behind.
     pub(super) pin: Option<Zxid>,
     confirmed_round: u64,
@@ -109,6 +113,7 @@ impl Learner {
             counted: false,
             history: None,
             acked: Zxid::ZERO,
+            completes: Zxid::ZERO,
             pin: None,
             confirmed_round: 0,
             proof_round: None,
@@ -121,6 +126,11 @@ impl Learner {
 
     pub fn acked(&self) -> Zxid {
         self.acked
+    }
+
+    /// Whether its acknowledgements count.
+    fn counts_in_epoch(&self) -> bool {
+        self.voter && self.stage >= LearnerStage::Entered
     }
 }
 
@@ -144,6 +154,7 @@ impl Leader {
             learners: BTreeMap::new(),
             sent: Zxid::ZERO,
             told: Zxid::ZERO,
+            completed_elsewhere: Zxid::ZERO,
             asked_round: 0,
             begun_round: 0,
             confirmed_round: 0,
@@ -183,6 +194,10 @@ impl Leader {
         self.confirmed_round
     }
 
+    pub(super) fn completed_elsewhere(&self) -> Zxid {
+        self.completed_elsewhere
+    }
+
     pub(super) fn ask_confirmation(&mut self) -> u64 {
         self.asked_round = self.begun_round + 1;
         self.asked_round
@@ -219,8 +234,8 @@ impl Leader {
     }
 
     pub(super) fn voters_entered(&self) -> usize {
-        let entered = |it: &&Learner| it.voter && it.stage >= LearnerStage::Entered;
-        usize::from(self.own_entered) + self.learners.values().filter(entered).count()
+        let counted = self.learners.values().filter(|it| it.counts_in_epoch());
+        usize::from(self.own_entered) + counted.count()
     }
 
     pub(super) fn begin_proposing(&mut self, epoch: Epoch, give_up_at: Instant) {
@@ -313,10 +328,15 @@ impl Leader {
             return;
         }
         self.flush_proposals(log, out);
+        if self.is_established() {
+            self.tell_who_completes(out);
+        }
         let committed = log.committed();
         if self.told < committed {
             self.told = committed;
-            let to = self.learners_from(LearnerStage::Entered);
+            let mut to = self.learners_from(LearnerStage::Entered);
+            // The others know already, or will when it is on their disks.
+            to.retain(|server| self.learners[server].completes < committed);
             if !to.is_empty() {
                 let message = PeerMessage::Commit { epoch: self.epoch.0, zxid: committed.0 };
                 out.push(Action::Broadcast { to, message });
@@ -331,6 +351,34 @@ impl Leader {
                 out.push(Action::Broadcast { to, message });
             }
             self.count_confirmations();
+        }
+    }
+
+    /// Tells every learner that counts up to where its disk is all that a majority lacks: it then
+    /// commits by itself. A commit of this leader would say no more.
+    fn tell_who_completes(&mut self, out: &mut Vec<Action>) {
+        let acked = self.voters_acked();
+        let mut news: Vec<(Zxid, Vec<ServerId>)> = Vec::new();
+        for (&server, learner) in &mut self.learners {
+            if !learner.counts_in_epoch() {
+                continue;
+            }
+            let others = acked.iter().filter(|(voter, _)| *voter != server);
+            let mut others: Vec<Zxid> = others.map(|&(_, zxid)| zxid).collect();
+            let zxid = held_by(self.voters.len() / 2, &mut others);
+            if zxid <= learner.completes || zxid.epoch() != self.epoch {
+                continue;
+            }
+            learner.completes = zxid;
+            match news.iter_mut().find(|(said, _)| *said == zxid) {
+                Some((_, to)) => to.push(server),
+                None => news.push((zxid, Vec::from([server]))),
+            }
+        }
+        for (zxid, to) in news {
+            self.completed_elsewhere = self.completed_elsewhere.max(zxid);
+            let message = PeerMessage::CommitOnceDurable { epoch: self.epoch.0, zxid: zxid.0 };
+            out.push(Action::Broadcast { to, message });
         }
     }
 
@@ -357,20 +405,21 @@ impl Leader {
 
     /// The newest zxid that a majority of the voters has on disk.
     fn majority_acked(&self) -> Zxid {
+        let mut acked: Vec<Zxid> = self.voters_acked().into_iter().map(|(_, it)| it).collect();
+        held_by(self.voters.len() / 2 + 1, &mut acked)
+    }
+
+    /// What each voter has on disk, as far as it counts.
+    fn voters_acked(&self) -> Vec<(ServerId, Zxid)> {
         let own = if self.own_entered { self.own_acked } else { Zxid::ZERO };
-        let mut acked: Vec<Zxid> = self
-            .voters
-            .iter()
-            .map(|&voter| {
-                if voter == self.me {
-                    return own;
-                }
-                let entered = |it: &&Learner| it.voter && it.stage >= LearnerStage::Entered;
-                self.learners.get(&voter).filter(entered).map_or(Zxid::ZERO, |it| it.acked)
-            })
-            .collect();
-        acked.sort_unstable_by(|left, right| right.cmp(left));
-        acked[self.voters.len() / 2]
+        let acked = |voter: ServerId| {
+            if voter == self.me {
+                return own;
+            }
+            let counted = self.learners.get(&voter).filter(|it| it.counts_in_epoch());
+            counted.map_or(Zxid::ZERO, |it| it.acked)
+        };
+        self.voters.iter().map(|&voter| (voter, acked(voter))).collect()
     }
 
     fn count_confirmations(&mut self) {
@@ -390,6 +439,12 @@ impl Leader {
         rounds.sort_unstable_by(|left, right| right.cmp(left));
         self.confirmed_round = self.confirmed_round.max(rounds[self.voters.len() / 2]);
     }
+}
+
+/// The newest zxid that so many hold; what is first in the history is held by all who hold more.
+fn held_by(count: usize, held: &mut [Zxid]) -> Zxid {
+    held.sort_unstable_by(|left, right| right.cmp(left));
+    held[count - 1]
 }
 
 impl Zab {

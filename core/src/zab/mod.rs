@@ -232,6 +232,7 @@ impl Zab {
             | PeerMessage::UpToDate { .. }
             | PeerMessage::Propose { .. }
             | PeerMessage::Commit { .. }
+            | PeerMessage::CommitOnceDurable { .. }
             | PeerMessage::Confirm { .. } => self.on_leader_message(now, from, message, out),
             _ => out.push(Action::Disconnect { peer: from, why: "not a message of the protocol" }),
         }
@@ -285,7 +286,7 @@ impl Zab {
         self.log.on_durable(mark);
         match self.phase {
             Phase::Looking(_) => self.start_voting_when_quiet(now, out),
-            Phase::Following(_) => {}
+            Phase::Following(_) => self.commit_what_is_durable(),
             Phase::Leading(_) => self.on_own_durable(now, out),
         }
     }
@@ -335,6 +336,13 @@ impl Zab {
     /// The newest quorum round in which a majority said that this epoch is still theirs.
     pub fn confirmed_round(&self) -> u64 {
         if let Phase::Leading(leader) = &self.phase { leader.confirmed_round() } else { 0 }
+    }
+
+    /// What any server may have acknowledged by now is at or before this zxid, as far as this
+    /// epoch's leader has let it.
+    pub fn acknowledged(&self) -> Zxid {
+        let Phase::Leading(leader) = &self.phase else { panic!("only a leader knows") };
+        self.log.committed().max(leader.completed_elsewhere())
     }
 
     pub fn log(&self) -> &Log {

@@ -156,18 +156,21 @@ pub(crate) fn run(seed: Seed) {
     let _ = milestones.send(milestone);
 }
 
+/// Binds this thread to the core's processor. Without one of its own, it takes turns with others
+/// over more work at a time, instead of interrupting them for every message that it is sent.
+fn take_place(core: CoreId, processor: Option<usize>) {
+    if let Some(processor) = processor {
+        if let Err(error) = os::pin_thread(processor) {
+            tracing::warn!("cannot pin core {} to processor {processor}: {error}", core.0);
+        }
+    } else if let Err(error) = os::schedule_as_batch() {
+        tracing::debug!("core {} is scheduled as any other thread: {error}", core.0);
+    }
+}
+
 impl Engine {
     fn open(seed: Seed) -> Result<Self, Failure> {
-        if let Some(processor) = seed.processor
-            && let Err(error) = os::pin_thread(processor)
-        {
-            tracing::warn!("cannot pin core {} to processor {processor}: {error}", seed.core.0);
-        }
-        // Cores that share a processor then take turns over more work at a time, instead of
-        // interrupting each other for every message that one sends to another.
-        if let Err(error) = os::schedule_as_batch() {
-            tracing::debug!("core {} is scheduled as any other thread: {error}", seed.core.0);
-        }
+        take_place(seed.core, seed.processor);
         let (mut ring, ring_report) =
             Ring::new(&RingConfig::default()).map_err(Failure::environment)?;
         let mut wal = seed.wal;

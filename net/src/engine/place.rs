@@ -1,6 +1,6 @@
 //! Which shard lives on which core, and which core on which processor.
 
-use pigeonhole_core::base::id::{CoreId, ShardId};
+use pigeonhole_core::base::id::{CoreId, ServerId, ShardId};
 use pigeonhole_core::shard::ShardMap;
 
 /// The core of a node that has the replica of `shard`.
@@ -15,17 +15,25 @@ pub(crate) fn shards_of(core: CoreId, cores: u8, map: ShardMap) -> impl Iterator
     map.shards().filter(move |shard| core_of(*shard, cores) == core)
 }
 
-/// The processor that a core is pinned to: the i-th that this process may use.
+/// The processor that a core is pinned to, of those that this process may use: one after the other,
+/// and each server of an ensemble begins where the one before it ends, so that servers that share a
+/// machine do not all sit on its first processor.
 ///
 /// More cores than processors share them in turn; somebody has asked for it.
-pub(crate) fn processor_of(core: CoreId, allowed: &[usize]) -> Option<usize> {
-    let index = usize::from(core.0).checked_rem(allowed.len())?;
+pub(crate) fn processor_of(
+    server: ServerId,
+    core: CoreId,
+    cores: u16,
+    allowed: &[usize],
+) -> Option<usize> {
+    let before = usize::from(server.0 - 1) * usize::from(cores);
+    let index = (before + usize::from(core.0)).checked_rem(allowed.len())?;
     Some(allowed[index])
 }
 
 #[cfg(test)]
 mod tests {
-    use pigeonhole_core::base::id::{CoreId, ShardId};
+    use pigeonhole_core::base::id::{CoreId, ServerId, ShardId};
     use pigeonhole_core::shard::ShardMap;
 
     use super::{core_of, processor_of, shards_of};
@@ -46,8 +54,9 @@ mod tests {
 
     #[test]
     fn cores_go_round_the_allowed_processors() {
-        let processors: Vec<_> = (0..3).map(|core| processor_of(CoreId(core), &[2, 5])).collect();
-        assert_eq!(processors, [Some(2), Some(5), Some(2)]);
-        assert_eq!(processor_of(CoreId(0), &[]), None);
+        let of = |server, core| processor_of(ServerId(server), CoreId(core), 3, &[2, 5]);
+        assert_eq!([of(1, 0), of(1, 1), of(1, 2)], [Some(2), Some(5), Some(2)]);
+        assert_eq!(of(2, 0), Some(5), "the second server begins behind the first");
+        assert_eq!(processor_of(ServerId(1), CoreId(0), 1, &[]), None);
     }
 }
