@@ -24,6 +24,10 @@ type Said = Vec<(ServerId, PeerMessage)>;
 
 impl One {
     fn new(me: u8, voters: u8, entries: Vec<Entry>, committed: Zxid) -> Self {
+        Self::restored(me, voters, restored(entries, committed))
+    }
+
+    fn restored(me: u8, voters: u8, restored: Restored) -> Self {
         let membership = Membership {
             me: ServerId(me),
             shard: SHARD,
@@ -31,7 +35,6 @@ impl One {
             observers: vec![],
             identity: Identity { disk: DiskId(1), is_founder: true },
         };
-        let restored = restored(entries, committed);
         let now = Instant(1_000_000);
         let mut out = vec![];
         let zab = Zab::new(
@@ -226,6 +229,27 @@ fn a_vote_that_is_news_is_answered() {
     assert!(answers(&said), "it learns of the better candidate now");
     let said = one.tell(1, PeerMessage::Vote(looking(1, 1)));
     assert!(!answers(&said), "and only once");
+}
+
+#[test]
+fn a_damaged_log_is_not_elected_for_what_it_was() {
+    let epoch = Epoch(7);
+    let damaged = Restored {
+        is_unknown: true,
+        accepted_epoch: epoch,
+        current_epoch: epoch,
+        ..restored(vec![], Zxid::ZERO)
+    };
+    let mut one = One::restored(3, 3, damaged);
+    // The others have heard of it before it lost what it held, and know less than it did.
+    let remembered = Vote { epoch: 7, zxid: Zxid::new(epoch, 1).0, ..looking(1, 3) };
+    for other in [1, 2] {
+        one.tell(other, PeerMessage::Vote(remembered));
+    }
+    for _ in 0..20 {
+        one.advance(50);
+        assert_eq!(one.zab.state(), PeerState::Looking);
+    }
 }
 
 #[test]

@@ -255,6 +255,52 @@ fn what_a_session_asked_does_not_overtake_what_it_asked_later() {
 }
 
 #[test]
+fn what_a_session_sent_behind_a_write_that_was_given_up_is_not_asked() {
+    let mut one = One::new(1, 3, COUNTER_HANDOVER);
+    one.serve();
+    one.ask(1, 1, client_write(77, 8));
+    one.tell(3, follower_looks());
+    one.serve_in(10);
+    let unknown = |one: &One, ticket| one.answers.contains(&(Ticket(ticket), Outcome::Unknown));
+    assert!(unknown(&one, 1));
+    // The core of the connection had sent this before it heard so.
+    one.ask(1, 2, client_write(77, 8));
+    assert!(one.forwarded().is_empty() && unknown(&one, 2));
+    let ask = WriteAsk::Client { op_code: OpCode::SetData.wire(), body: vec![0; 8] };
+    let asker = Writer { generation: Generation(2), ..writer(77) };
+    one.ask(1, 3, What::Write { asker, ask });
+    assert_eq!(one.forwarded(), [3], "another connection of the session goes on");
+}
+
+#[test]
+fn nothing_is_read_before_a_leader_has_said_what_is_committed() {
+    let mut one = One::new(1, 3, COUNTER_HANDOVER);
+    let read = || {
+        let connection = ConnectionId { core: CoreId(0), slot: 1, generation: 1 };
+        let session = SessionId(77);
+        let reader = Reader { connection, session, identities: Identities::none() };
+        let mut body = vec![0, 0, 0, 1];
+        body.extend_from_slice(b"/\0");
+        What::Read { reader, op_code: OpCode::Exists.wire(), body }
+    };
+    let answered = |one: &One, ticket| one.answers.iter().any(|(it, _)| *it == Ticket(ticket));
+    one.ask(0, 1, read());
+    assert!(!answered(&one, 1), "its state may be as old as its last stop");
+    one.serve();
+    assert!(answered(&one, 1));
+    one.ask(0, 2, read());
+    assert!(answered(&one, 2));
+    // Who never finds a leader hears so, rather than nothing.
+    let mut lonely = One::new(1, 3, COUNTER_HANDOVER);
+    lonely.ask(0, 1, read());
+    lonely.now.instant = lonely.now.instant + Periods::default().sync_limit + Duration::from_ms(1);
+    lonely.ask(0, 2, read());
+    for ticket in [1, 2] {
+        assert!(lonely.answers.contains(&(Ticket(ticket), Outcome::Unknown)));
+    }
+}
+
+#[test]
 fn what_cannot_be_logged_is_refused_before_it_is_sent() {
     let mut one = One::new(1, 3, COUNTER_HANDOVER);
     one.serve();

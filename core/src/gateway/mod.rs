@@ -76,6 +76,7 @@ pub trait Replicas {
     ) -> Option<Result<(), ErrorCode>>;
 
     /// What a read of a local replica would reflect, and how long the replica has had no leader.
+    /// `None` if it must be asked by mail: it lives on another core, or has just been started.
     fn standing(&self, shard: ShardId, now: Instant) -> Option<(Zxid, Duration)>;
 }
 

@@ -11,6 +11,7 @@ use crate::base::time::{Instant, Now};
 use crate::mail::{Outcome, Ticket, Writer};
 use crate::peer::message::{Forward, PeerMessage, WriteAsk};
 use crate::replica::{Deed, Replica};
+use crate::state::apply::SessionChange;
 use crate::txn::Origin;
 
 /// A question whose outcome is open.
@@ -33,8 +34,12 @@ impl Asked {
 
     /// The client session that wrote.
     fn session(&self) -> Option<SessionId> {
+        self.writer().map(|asker| asker.session)
+    }
+
+    fn writer(&self) -> Option<&Writer> {
         match &self.question {
-            Question::Write { asker, .. } if asker.session != SessionId(0) => Some(asker.session),
+            Question::Write { asker, .. } if asker.session != SessionId(0) => Some(asker),
             Question::Write { .. } | Question::Barrier | Question::Recall { .. } => None,
         }
     }
@@ -50,7 +55,16 @@ impl Asked {
 
 impl Replica {
     /// What a write is answered that is not even asked.
-    pub(super) fn refuses(&mut self, ticket: Ticket, ask: &WriteAsk) -> Option<Outcome> {
+    pub(super) fn refuses(
+        &mut self,
+        ticket: Ticket,
+        asker: &Writer,
+        ask: &WriteAsk,
+    ) -> Option<Outcome> {
+        let given_up = self.given_up.get(&asker.session);
+        if given_up.is_some_and(|&generation| asker.generation <= generation) {
+            return Some(Outcome::Unknown);
+        }
         if let WriteAsk::Client { body, .. } = ask
             && body.len() > RECORD_BYTES_MAX
         {
@@ -61,8 +75,35 @@ impl Replica {
         let is_full = self.unsent.len() >= FORWARDS_WAITING_MAX && ticket.replica().is_none();
         if is_full {
             self.met.note(Limit::ForwardsWaiting);
+            self.give_up_behind(asker);
         }
         is_full.then_some(Outcome::Unknown)
+    }
+
+    /// What a session has sent behind a write that is given up may be on its way from the core of
+    /// its connection, which has not heard of that yet: it would happen without what came before.
+    /// The session's next connection writes in a higher generation.
+    fn give_up_behind(&mut self, asker: &Writer) {
+        if asker.session != SessionId(0) {
+            self.given_up.insert(asker.session, asker.generation);
+        }
+    }
+
+    /// The session is open here for another connection, or over: nothing of the former one is on
+    /// its way any more.
+    pub(super) fn forget_given_up(&mut self, change: SessionChange) {
+        match change {
+            SessionChange::Opened { session, generation }
+            | SessionChange::Advanced { session, generation }
+                if self.given_up.get(&session).is_some_and(|&before| before < generation) =>
+            {
+                self.given_up.remove(&session);
+            }
+            SessionChange::Fenced { session } | SessionChange::Purged { session, .. } => {
+                self.given_up.remove(&session);
+            }
+            _ => {}
+        }
     }
 
     /// Gives a question to the leader, or puts it behind those that wait for one.
@@ -154,8 +195,9 @@ impl Replica {
             self.asked.iter().filter(|(_, asked)| asked.is_sent).map(|(&key, _)| key).collect();
         let mut given_up = BTreeSet::new();
         for key in &lost {
-            if let Some(session) = self.asked.get(key).and_then(Asked::session) {
-                given_up.insert(session);
+            if let Some(asker) = self.asked.get(key).and_then(Asked::writer).cloned() {
+                given_up.insert(asker.session);
+                self.give_up_behind(&asker);
             }
         }
         // What such a session asked before and is to be asked again would overtake what is given

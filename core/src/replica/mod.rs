@@ -30,6 +30,7 @@ use crate::peer::message::{Forward, PeerMessage, PeerState};
 use crate::replica::asking::Asked;
 use crate::replica::leading::Reign;
 use crate::replica::points::Carry;
+use crate::replica::reading::Read;
 use crate::replica::session::ShardQuestion;
 use crate::replica::snapshot::SnapshotJob;
 use crate::replica::transfer::{Chunk, Incoming, Outgoing};
@@ -90,6 +91,9 @@ pub struct Replica {
     asked: BTreeMap<(CoreId, Ticket), Asked>,
     /// Questions of this node that wait for a leader to be known, oldest first.
     unsent: VecDeque<(CoreId, Ticket)>,
+    /// Sessions of this node that will never know what became of a write, with the generation of
+    /// the connection that sent it.
+    given_up: BTreeMap<SessionId, Generation>,
     /// Answers that wait until this replica has applied a zxid.
     after_apply: BTreeMap<Zxid, Vec<(CoreId, Ticket, Outcome)>>,
     /// What belongs to leading; empty otherwise.
@@ -99,6 +103,11 @@ pub struct Replica {
     leaderless_since: Option<Instant>,
     /// There was a leader, and what it was asked may yet come to be known.
     may_know_more: bool,
+    /// It has served under a leader since its start, and has applied what that had committed: until
+    /// then nobody knows how old its state is.
+    is_current: bool,
+    /// Reads that wait for that.
+    early_reads: Vec<Read>,
     committed_told: Zxid,
     /// This replica's own questions to other shards.
     shard_questions: BTreeMap<Ticket, ShardQuestion>,
@@ -147,11 +156,14 @@ impl Replica {
             watches: WatchTable::new(),
             asked: BTreeMap::new(),
             unsent: VecDeque::new(),
+            given_up: BTreeMap::new(),
             after_apply: BTreeMap::new(),
             reign: None,
             served: None,
             leaderless_since: Some(now.instant),
             may_know_more: false,
+            is_current: false,
+            early_reads: Vec::new(),
             committed_told: Zxid::ZERO,
             shard_questions: BTreeMap::new(),
             next_question: 0,
@@ -266,7 +278,7 @@ impl Replica {
         let Ask { core, ticket, what } = ask;
         match what {
             What::Write { asker, ask } => {
-                if let Some(outcome) = self.refuses(ticket, &ask) {
+                if let Some(outcome) = self.refuses(ticket, &asker, &ask) {
                     self.answer(core, ticket, self.state.applied(), outcome, deeds);
                     return;
                 }
@@ -277,17 +289,14 @@ impl Replica {
                 self.asked.insert((core, ticket), Asked::barrier());
                 self.send_asked(now, core, ticket, deeds);
             }
-            What::Read { .. }
-                if self.leaderless_for(now.instant) > self.config.periods.sync_limit =>
-            {
-                // Nobody knows how old this replica's state is by now.
-                let applied = self.state.applied();
-                self.answer(core, ticket, applied, Outcome::Unknown, deeds);
-            }
             What::Read { reader, op_code, body } => {
-                self.on_read(core, ticket, &reader, op_code, &body, deeds);
+                let read = Read { core, ticket, reader, op_code, body };
+                self.on_read_asked(now, read, deeds);
             }
-            What::Forget { connection } => self.watches.connection_closed(connection),
+            What::Forget { connection } => {
+                self.early_reads.retain(|read| read.reader.connection != connection);
+                self.watches.connection_closed(connection);
+            }
             What::Identify { reader } => {
                 self.watches.identify(reader.connection, reader.identities);
             }
@@ -370,6 +379,7 @@ impl Replica {
                 break;
             }
         }
+        self.notice_currency(now.instant, deeds);
         if self.committed_told < self.zab.log().committed() {
             self.committed_told = self.zab.log().committed();
             deeds.push(Deed::Committed(self.committed_told));
@@ -467,6 +477,7 @@ impl Replica {
         self.send_firings(zxid, deeds);
         self.answer_origin(zxid, txn.origin.to_native(), &applied, deeds);
         for &change in applied.sessions() {
+            self.forget_given_up(change);
             self.on_session_change(now, change, deeds);
         }
         self.applied = applied;

@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{CoreId, SessionId, Zxid};
-use crate::base::limits::RESPONSE_BYTES_MAX;
+use crate::base::limits::{FORWARDS_WAITING_MAX, RESPONSE_BYTES_MAX};
 use crate::base::met::Limit;
+use crate::base::time::{Instant, Now};
 use crate::mail::{Mail, Outcome, Reader, Ticket};
 use crate::op::{Acl, AddWatchMode, OpCode, Request, WatcherType, permission};
 use crate::replica::{Deed, Recipient, Replica};
@@ -18,6 +19,15 @@ use crate::state::watch::WatchKind;
 use crate::txn::AclEntry;
 use crate::wire::reply;
 use crate::wire::request::parse_request;
+
+/// A read, and who wants its answer.
+pub(super) struct Read {
+    pub(super) core: CoreId,
+    pub(super) ticket: Ticket,
+    pub(super) reader: Reader,
+    pub(super) op_code: i32,
+    pub(super) body: Vec<u8>,
+}
 
 impl Replica {
     /// The zxid of the state that a read executed now reflects.
@@ -50,25 +60,58 @@ impl Replica {
         result
     }
 
-    /// A read that was asked on another core, or after something it had to wait for.
-    pub(super) fn on_read(
-        &mut self,
-        core: CoreId,
-        ticket: Ticket,
-        reader: &Reader,
-        op_code: i32,
-        body: &[u8],
-        deeds: &mut Vec<Deed>,
-    ) {
+    /// Whether this replica knows how old its state is.
+    pub fn is_current(&self) -> bool {
+        self.is_current
+    }
+
+    /// A read that was asked on another core, or that had to wait for something.
+    pub(super) fn on_read_asked(&mut self, now: Now, read: Read, deeds: &mut Vec<Deed>) {
+        if self.is_too_old(now.instant) || self.early_reads.len() >= FORWARDS_WAITING_MAX {
+            self.give_up_read(&read, deeds);
+        } else if self.is_current {
+            self.on_read(&read, deeds);
+        } else {
+            self.early_reads.push(read);
+        }
+    }
+
+    /// Executes what was read too early as soon as it is not too early any more.
+    pub(super) fn notice_currency(&mut self, now: Instant, deeds: &mut Vec<Deed>) {
+        self.is_current |= self.served.is_some();
+        if !self.is_current && !self.is_too_old(now) {
+            return;
+        }
+        for read in core::mem::take(&mut self.early_reads) {
+            if self.is_current {
+                self.on_read(&read, deeds);
+            } else {
+                self.give_up_read(&read, deeds);
+            }
+        }
+    }
+
+    /// Nobody knows how old this replica's state is by now.
+    fn is_too_old(&self, now: Instant) -> bool {
+        self.leaderless_for(now) > self.config.periods.sync_limit
+    }
+
+    fn give_up_read(&mut self, read: &Read, deeds: &mut Vec<Deed>) {
+        let applied = self.state.applied();
+        self.answer(read.core, read.ticket, applied, Outcome::Unknown, deeds);
+    }
+
+    fn on_read(&mut self, read: &Read, deeds: &mut Vec<Deed>) {
+        let Read { reader, op_code, body, .. } = read;
         let mut reply_body = Vec::new();
-        let code = match parse_request(op_code, body) {
+        let code = match parse_request(*op_code, body) {
             Ok(request) => {
                 self.read(reader, &request, &mut reply_body, deeds).err().unwrap_or(ErrorCode::Ok)
             }
             Err(_) => ErrorCode::MarshallingError,
         };
         let outcome = Outcome::Reply { code, body: reply_body };
-        self.answer(core, ticket, self.state.applied(), outcome, deeds);
+        self.answer(read.core, read.ticket, self.state.applied(), outcome, deeds);
     }
 
     fn read_into(

@@ -178,6 +178,8 @@ impl Replica {
         // A file of the old state that is still being made says nothing any more.
         self.snapshotting = None;
         self.entries_since_point = 0;
+        let sessions = self.state.sessions();
+        self.given_up.retain(|&session, _| sessions.attached(session).is_some());
         self.tell_of_sessions_since(&before, deeds);
         self.close_watching(deeds);
         self.answer_applied(self.state.applied(), deeds);

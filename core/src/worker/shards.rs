@@ -75,7 +75,7 @@ impl Replicas for Shards {
     }
 
     fn standing(&self, shard: ShardId, now: Instant) -> Option<(Zxid, Duration)> {
-        let replica = self.replicas.get(&shard)?;
+        let replica = self.replicas.get(&shard).filter(|replica| replica.is_current())?;
         Some((replica.applied(), replica.leaderless_for(now)))
     }
 }

@@ -122,6 +122,11 @@ impl Zab {
         let candidate = self.candidate(vote);
         let own = self.own_candidate();
         let is_electable = self.is_electable();
+        if candidate.leader == self.membership.me && !is_electable {
+            // Meant is this server as it was before it lost what it held. It must not lead: what
+            // it has left of its epochs would hide from discovery how much others know.
+            return;
+        }
         let round = self.round;
         let Phase::Looking(Election { voting: Some(voting) }) = &mut self.phase else {
             return;
