@@ -28,6 +28,12 @@ impl Pulse {
         self.begun = Some(Begun { at: Instant::now(), usage });
     }
 
+    /// Whether there is time for another completion in this turn. What is left over is the next
+    /// turn's: what has been done so far should not wait for it to be sent and logged.
+    pub(super) fn takes_more(&self) -> bool {
+        self.begun.as_ref().is_none_or(|begun| begun.at.elapsed() < TAKING_TIME_MAX)
+    }
+
     pub(super) fn turn_ends(&mut self) {
         let Begun { at, usage: before } = self.begun.take().expect("it has begun");
         let took = at.elapsed();
@@ -60,5 +66,8 @@ fn usage() -> Usage {
     os::thread_usage().unwrap_or_default()
 }
 
+/// A turn takes in work for so long: some hundred requests with a good share of a disk's sync, far
+/// from what anybody who waits would notice.
+const TAKING_TIME_MAX: Duration = Duration::from_millis(2);
 /// Longer turns are worth a line.
 const SLOW: Duration = Duration::from_millis(10);

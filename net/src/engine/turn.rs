@@ -41,7 +41,9 @@ impl Engine {
         hands.pulse.turn_begins();
         // What was closed at the end of the last turn: its slots are free for new connections.
         hands.perform();
-        while let Some(completion) = ring.next_completion() {
+        while hands.pulse.takes_more()
+            && let Some(completion) = ring.next_completion()
+        {
             hands.pulse.completions += 1;
             hands.on_completion(completion);
         }
