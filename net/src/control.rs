@@ -168,13 +168,19 @@ impl Control {
         let pace = Arc::<Pace>::default();
         let thread_pace = pace.clone();
         let thread = std::thread::Builder::new().name("control".to_owned());
-        let spawned = thread.spawn(move || match open_runtime() {
-            Ok(runtime) => {
-                let _ = ready.send(Ok(()));
-                runtime.block_on(serve(inbox, thread_pace));
+        let spawned = thread.spawn(move || {
+            // Snapshots are long work that nobody waits for; requests are short, and somebody does.
+            if let Err(error) = os::step_back() {
+                tracing::debug!("the control thread takes as much as any other: {error}");
             }
-            Err(error) => {
-                let _ = ready.send(Err(error));
+            match open_runtime() {
+                Ok(runtime) => {
+                    let _ = ready.send(Ok(()));
+                    runtime.block_on(serve(inbox, thread_pace));
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
             }
         });
         spawned.map_err(|error| cannot_start(&error))?;

@@ -176,7 +176,7 @@ impl Tree {
 
     /// The tree of this moment, for reading while this one goes on changing.
     ///
-    /// It costs one reference count for some thousand znodes. The index stays behind: a snapshot is
+    /// It costs one reference count for some hundred znodes. The index stays behind: a snapshot is
     /// read from the root downwards.
     pub fn freeze(&self) -> Znodes {
         self.znodes.clone()
