@@ -559,3 +559,32 @@ fn a_follower_commits_what_it_completes_a_majority_for() {
     one.tell(3, completes(&second));
     assert_eq!(one.zab.applicable(), second.zxid());
 }
+
+#[test]
+fn what_completed_a_majority_in_one_epoch_says_nothing_in_the_next() {
+    let mut one = One::new(1, 3, vec![], Zxid::ZERO);
+    let attempt = one.follow(3);
+    one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
+    one.sync();
+    let tail = EpochEnd { zxid: 0, hash: 0 };
+    one.tell(3, PeerMessage::SyncDiff { attempt, epoch: 9, tail });
+    one.tell(3, PeerMessage::NewLeader { epoch: 9, tail });
+    one.sync();
+    one.tell(3, PeerMessage::UpToDate { epoch: 9, committed_zxid: 0 });
+    let first = entry(9, 1, None);
+    let entries = first.bytes().to_vec();
+    one.tell(3, PeerMessage::Propose { epoch: 9, committed_zxid: 0, entries });
+    one.tell(3, PeerMessage::CommitOnceDurable { epoch: 9, zxid: first.zxid().0 });
+    // The leader is started anew before this disk has the entry, and leads again.
+    let attempt = attempt_in(&one.up(3)).expect("it asks to join again");
+    one.sync();
+    one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 10 });
+    one.sync();
+    let tail = mark(&first);
+    one.tell(3, PeerMessage::SyncDiff { attempt, epoch: 10, tail });
+    one.tell(3, PeerMessage::NewLeader { epoch: 10, tail });
+    one.sync();
+    assert_eq!(one.zab.log().committed(), Zxid::ZERO, "epoch 10 may yet come to nothing");
+    one.tell(3, PeerMessage::UpToDate { epoch: 10, committed_zxid: first.zxid().0 });
+    assert_eq!(one.zab.log().committed(), first.zxid());
+}

@@ -209,7 +209,10 @@ impl Zab {
         let Phase::Following(follower) = &self.phase else {
             return;
         };
-        if Some(self.log.durable().current_epoch) == follower.stage.epoch() {
+        // The same leader may have come back with another epoch: what it said of the last one does
+        // not count in this one, which may have yet to be established.
+        let epoch = follower.completes.epoch();
+        if follower.stage.epoch() == Some(epoch) && self.log.durable().current_epoch == epoch {
             self.learn_commit(follower.completes.min(self.log.durable_zxid()));
         }
     }
