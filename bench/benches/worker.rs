@@ -7,9 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pigeonhole_core::auth::AuthSettings;
-use pigeonhole_core::base::id::{
-    ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, SessionId, Zxid,
-};
+use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, Zxid};
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::time::{Instant, Now, Periods};
 use pigeonhole_core::durable::{Durable, LogMark};
@@ -61,14 +59,7 @@ impl Alone {
         let opened = Input::ClientOpened { connection: CONNECTION, address, entropy: [7; 16] };
         alone.worker.step(now, opened, &mut alone.effects);
         let mut bytes = Vec::new();
-        let connect = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: Zxid::ZERO,
-            timeout_ms: 30_000,
-            session: SessionId(0),
-            password: &[0; 16],
-            read_only: Some(false),
-        };
+        let connect = ConnectRequest::for_new_session(30_000);
         client::put_connect(&mut bytes, &connect);
         alone.send(&bytes);
         alone

@@ -185,6 +185,20 @@ pub struct ConnectRequest<'a> {
     pub read_only: Option<bool>,
 }
 
+impl ConnectRequest<'static> {
+    /// What a client says that has no session yet.
+    pub fn for_new_session(timeout_ms: i32) -> Self {
+        Self {
+            protocol_version: 0,
+            last_zxid_seen: Zxid::ZERO,
+            timeout_ms,
+            session: SessionId(0),
+            password: &[0; 16],
+            read_only: Some(false),
+        }
+    }
+}
+
 /// A znode's metadata as clients see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stat {

@@ -131,6 +131,18 @@ impl One {
         attempt_in(&said).expect("it asks to join")
     }
 
+    /// Follows from the beginning of an epoch, with nothing in the log.
+    fn serve_under(&mut self, leader: u8, epoch: u32) {
+        let attempt = self.follow(leader);
+        self.tell(leader, PeerMessage::LeaderInfo { attempt, epoch });
+        self.sync();
+        let tail = EpochEnd { zxid: 0, hash: 0 };
+        self.tell(leader, PeerMessage::SyncDiff { attempt, epoch, tail });
+        self.tell(leader, PeerMessage::NewLeader { epoch, tail });
+        self.sync();
+        self.tell(leader, PeerMessage::UpToDate { epoch, committed_zxid: 0 });
+    }
+
     /// Is elected by the votes of all others.
     fn be_elected(&mut self) {
         let me = self.zab.membership().me;
@@ -530,14 +542,7 @@ fn whoever_completes_a_majority_is_told_so() {
 #[test]
 fn a_follower_commits_what_it_completes_a_majority_for() {
     let mut one = One::new(1, 3, vec![], Zxid::ZERO);
-    let attempt = one.follow(3);
-    one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
-    one.sync();
-    let tail = EpochEnd { zxid: 0, hash: 0 };
-    one.tell(3, PeerMessage::SyncDiff { attempt, epoch: 9, tail });
-    one.tell(3, PeerMessage::NewLeader { epoch: 9, tail });
-    one.sync();
-    one.tell(3, PeerMessage::UpToDate { epoch: 9, committed_zxid: 0 });
+    one.serve_under(3, 9);
     let first = entry(9, 1, None);
     let second = entry(9, 2, Some(&first));
     let propose = |entry: &Entry| {
@@ -563,14 +568,7 @@ fn a_follower_commits_what_it_completes_a_majority_for() {
 #[test]
 fn what_completed_a_majority_in_one_epoch_says_nothing_in_the_next() {
     let mut one = One::new(1, 3, vec![], Zxid::ZERO);
-    let attempt = one.follow(3);
-    one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
-    one.sync();
-    let tail = EpochEnd { zxid: 0, hash: 0 };
-    one.tell(3, PeerMessage::SyncDiff { attempt, epoch: 9, tail });
-    one.tell(3, PeerMessage::NewLeader { epoch: 9, tail });
-    one.sync();
-    one.tell(3, PeerMessage::UpToDate { epoch: 9, committed_zxid: 0 });
+    one.serve_under(3, 9);
     let first = entry(9, 1, None);
     let entries = first.bytes().to_vec();
     one.tell(3, PeerMessage::Propose { epoch: 9, committed_zxid: 0, entries });

@@ -2,7 +2,7 @@
 
 mod ensemble;
 
-use pigeonhole_core::base::id::{ConnectionId, CoreId, SessionId, Zxid};
+use pigeonhole_core::base::id::{ConnectionId, CoreId};
 use pigeonhole_core::effect::Input;
 use pigeonhole_core::op::{ConnectRequest, Request};
 use pigeonhole_core::wire::client;
@@ -12,14 +12,7 @@ use ensemble::{Cluster, News};
 const CONNECTION: ConnectionId = ConnectionId { core: CoreId(0), slot: 0, generation: 1 };
 
 fn connect() -> Vec<u8> {
-    let request = ConnectRequest {
-        protocol_version: 0,
-        last_zxid_seen: Zxid::ZERO,
-        timeout_ms: 4000,
-        session: SessionId(0),
-        password: &[0; 16],
-        read_only: Some(false),
-    };
+    let request = ConnectRequest::for_new_session(4000);
     let mut bytes = vec![];
     client::put_connect(&mut bytes, &request);
     bytes

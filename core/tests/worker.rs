@@ -151,14 +151,7 @@ impl Alone {
 
     fn connect(&mut self) -> SessionId {
         self.open(CONNECTION);
-        let request = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: Zxid::ZERO,
-            timeout_ms: 10_000,
-            session: SessionId(0),
-            password: &[0; 16],
-            read_only: Some(false),
-        };
+        let request = ConnectRequest::for_new_session(10_000);
         let mut bytes = vec![];
         client::put_connect(&mut bytes, &request);
         let frames = self.send(&bytes);

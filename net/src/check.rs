@@ -29,7 +29,8 @@ struct Verdict {
 pub(crate) fn check(directory: &Path) -> Result<(), Failure> {
     let Some(meta) = read_meta(directory)? else {
         return Err(Failure::data(format_args!(
-            "{} is no data directory: it has no file meta",
+            "{} is no data directory: it has no file meta; name the one of a single server, of a \
+             local cluster for example pigeonhole-data/replica-1",
             directory.display()
         )));
     };

@@ -1,7 +1,7 @@
 //! How the process ends when it cannot go on: one line says why, a code says of what kind.
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 
 /// Why a command or a server gives up, with the exit code that goes with it.
@@ -20,6 +20,22 @@ impl Failure {
     /// The data directory is somebody else's, damaged, or of a newer program.
     pub(crate) fn data(text: impl fmt::Display) -> Self {
         Self { code: DATA, text: text.to_string() }
+    }
+
+    /// The server's own directory cannot be made or entered: the disk's fault only if it is not
+    /// that of whoever has chosen the directory or the user.
+    pub(crate) fn directory(operation: &str, path: &Path, error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::NotADirectory
+            | ErrorKind::AlreadyExists => Self::environment(format_args!(
+                "{}; let this user write there, or choose another directory with dataDir (of a \
+                 local cluster: --data)",
+                disk_line(operation, path, error)
+            )),
+            _ => Self::disk(operation, path, error),
+        }
     }
 
     /// The disk has refused an operation.

@@ -196,7 +196,8 @@ pub(crate) fn random() -> Result<u128, Failure> {
 fn claim(config: &ServerConfig) -> Result<(Vec<File>, LogDirectory), Failure> {
     let log = log_path(&config.data_log_dir);
     for directory in [&config.data_dir, &log] {
-        fs::create_dir_all(directory).map_err(|error| Failure::disk("mkdir", directory, &error))?;
+        let made = fs::create_dir_all(directory);
+        made.map_err(|error| Failure::directory("mkdir", directory, &error))?;
     }
     let mut locks = vec![lock(&config.data_dir)?];
     if config.data_log_dir != config.data_dir {
@@ -212,7 +213,7 @@ fn claim(config: &ServerConfig) -> Result<(Vec<File>, LogDirectory), Failure> {
 pub(crate) fn lock(directory: &Path) -> Result<File, Failure> {
     let path = directory.join("LOCK");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| Failure::disk("open", &path, &error))?;
+    let file = file.map_err(|error| Failure::directory("open", &path, &error))?;
     ask_until(LOCK_TIME_MAX, |LastTime(last)| match os::try_lock(&file) {
         Ok(true) => Some(Ok(())),
         Ok(false) if !last => None,

@@ -1,5 +1,6 @@
 //! The ports of a server: where clients connect, and where its peers do.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 
 use crate::client::listener;
@@ -15,22 +16,30 @@ pub(crate) struct Ports {
 
 impl Ports {
     pub(crate) fn bind(config: &ServerConfig) -> Result<Self, Failure> {
-        let client = bind(&config.client_address, config.client_listen_backlog)?;
+        let backlog = config.client_listen_backlog;
+        let setting = "clientPort (of a local cluster: --port)";
+        let client = bind(&config.client_address, backlog, setting)?;
         let peer = match peer_address(config) {
-            Some(address) => Some(bind(&address, None)?),
+            Some(address) => Some(bind(&address, None, "server.N on every server")?),
             None => None,
         };
         Ok(Self { client, peer })
     }
 }
 
-fn bind(address: &HostPort, backlog: Option<u32>) -> Result<OwnedFd, Failure> {
+/// `setting` is what chose the address.
+fn bind(address: &HostPort, backlog: Option<u32>, setting: &str) -> Result<OwnedFd, Failure> {
     let cannot = |why: &dyn std::fmt::Display| {
         Failure::environment(format_args!("cannot listen on {address}: {why}"))
     };
     let resolved = address.resolve().map_err(|error| cannot(&error))?;
     let first = resolved.first().ok_or_else(|| cannot(&"the name has no address"))?;
-    listener::bind(*first, backlog).map_err(|error| cannot(&error))
+    listener::bind(*first, backlog).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => cannot(&format_args!(
+            "{error}; stop what listens there, or choose another port with {setting}"
+        )),
+        _ => cannot(&error),
+    })
 }
 
 /// Where peers reach this server, if it has any.

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use pigeonhole_core::base::id::{SessionId, Zxid};
+use pigeonhole_core::base::id::SessionId;
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request};
 use pigeonhole_core::wire::client;
 
@@ -25,14 +25,7 @@ impl Caller {
         stream.set_nodelay(true)?;
         let mut caller = Self { stream, xid: 0 };
         let mut frame = Vec::new();
-        let request = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: Zxid::ZERO,
-            timeout_ms: 30_000,
-            session: SessionId(0),
-            password: &[0; 16],
-            read_only: Some(false),
-        };
+        let request = ConnectRequest::for_new_session(30_000);
         client::put_connect(&mut frame, &request);
         caller.stream.write_all(&frame)?;
         let answer = caller.frame()?;

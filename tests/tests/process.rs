@@ -68,6 +68,17 @@ fn a_second_server_on_the_same_port_or_directory_is_refused() {
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(said.contains("cannot listen on 127.0.0.1"), "{said}");
     assert!(said.contains("Address already in use"), "{said}");
+    assert!(said.contains("choose another port with clientPort"), "{said}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_no_fault_of_the_disk() {
+    let server = Server::new("no-directory", "");
+    fs::create_dir_all(&server.data).unwrap();
+    fs::write(server.data.join("log"), b"somebody's own").unwrap();
+    let (status, said) = run(server.command(&["serve", &server.config_text()]));
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("choose another directory with dataDir"), "{said}");
 }
 
 #[test]

@@ -51,7 +51,8 @@ pub const ACL_ENTRIES_MAX: usize = 1024;
 pub const PROPOSALS_OUTSTANDING_MAX: usize = 4096;
 /// Bytes of them, for the same reason.
 pub const PROPOSAL_BYTES_OUTSTANDING_MAX: usize = 16 << 20;
-/// Writes that wait at one replica for a leader to be known or to answer.
+/// Writes that wait at one replica for a leader to be known or to answer; and reads that wait,
+/// after a start, until one has said what is committed.
 pub const FORWARDS_WAITING_MAX: usize = 65_536;
 /// Entries kept behind the last applied one, so that a learner a little behind gets a DIFF.
 pub const HISTORY_ENTRIES: usize = 16_384;
@@ -64,6 +65,9 @@ pub const SNAPSHOT_ENTRIES: u64 = 100_000;
 pub const PINNED_BYTES_MAX: usize = 1 << 30;
 /// Entries sent to a learner behind a snapshot before it has said that it holds those before.
 pub const CATCH_UP_BYTES: usize = 8 << 20;
+/// A turn of a core takes in what has arrived for so long, then logs and sends what has come of it:
+/// less than anybody notices who waits, and many times what a turn costs in any case.
+pub const TURN_TAKING_MS_MAX: u64 = 2;
 /// How long a leader that hands its shard over holds back what is new, until the rest is settled.
 pub const HAND_OVER_MS_MAX: u64 = 1000;
 /// A shard goes back to the server that should lead it, at most one of a core in so long: each

@@ -67,12 +67,15 @@ impl Replica {
 
     /// A read that was asked on another core, or that had to wait for something.
     pub(super) fn on_read_asked(&mut self, now: Now, read: Read, deeds: &mut Vec<Deed>) {
-        if self.is_too_old(now.instant) || self.early_reads.len() >= FORWARDS_WAITING_MAX {
+        if self.is_too_old(now.instant) {
             self.give_up_read(&read, deeds);
         } else if self.is_current {
             self.on_read(&read, deeds);
-        } else {
+        } else if self.early_reads.len() < FORWARDS_WAITING_MAX {
             self.early_reads.push(read);
+        } else {
+            self.met.note(Limit::ForwardsWaiting);
+            self.give_up_read(&read, deeds);
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Leader {
     told: Zxid,
     /// The newest zxid that a learner may have committed by itself.
     completed_elsewhere: Zxid,
+    /// Somebody has acknowledged something since the learners were told what they complete.
+    has_new_acks: bool,
     /// Quorum rounds: asked for, begun, and confirmed by a majority.
     asked_round: u64,
     begun_round: u64,
@@ -157,6 +159,7 @@ impl Leader {
             sent: Zxid::ZERO,
             told: Zxid::ZERO,
             completed_elsewhere: Zxid::ZERO,
+            has_new_acks: false,
             asked_round: 0,
             begun_round: 0,
             confirmed_round: 0,
@@ -194,6 +197,10 @@ impl Leader {
 
     pub(super) fn confirmed_round(&self) -> u64 {
         self.confirmed_round
+    }
+
+    pub(super) fn note_new_acks(&mut self) {
+        self.has_new_acks = true;
     }
 
     pub(super) fn completed_elsewhere(&self) -> Zxid {
@@ -448,6 +455,7 @@ impl Zab {
             }
             Reign::Synchronizing | Reign::Beginning | Reign::Established => {
                 leader.own_acked = durable.tail.zxid;
+                leader.has_new_acks = true;
                 leader.own_entered = durable.current_epoch == leader.epoch;
                 if leader.reign == Reign::Synchronizing {
                     self.begin_epoch_when_quorum(now, out);
@@ -479,6 +487,7 @@ impl Zab {
             return;
         }
         learner.acked = learner.acked.max(zxid);
+        leader.has_new_acks = true;
         self.advance_commit(now, out);
     }
 

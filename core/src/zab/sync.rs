@@ -168,6 +168,7 @@ impl Zab {
         learner.stage = LearnerStage::Entered;
         self.admission_due = true;
         learner.acked = learner.acked.max(zxid);
+        leader.note_new_acks();
         match reign {
             Reign::Synchronizing => self.begin_epoch_when_quorum(now, out),
             Reign::Beginning => self.advance_commit(now, out),

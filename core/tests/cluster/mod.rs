@@ -12,9 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 use pigeonhole_core::auth::AuthSettings;
-use pigeonhole_core::base::id::{
-    ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId, Zxid,
-};
+use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, LinkId, ServerId, ShardId, Zxid};
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::durable::{Append, Durable, LogMark};
@@ -312,14 +310,7 @@ impl Cluster {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let opened = Input::ClientOpened { connection, address, entropy: [7; 16] };
         self.input(at, opened);
-        let request = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: Zxid::ZERO,
-            timeout_ms: 40_000,
-            session: SessionId(0),
-            password: &[0; 16],
-            read_only: Some(false),
-        };
+        let request = ConnectRequest::for_new_session(40_000);
         let mut bytes = vec![];
         client::put_connect(&mut bytes, &request);
         self.input(at, Input::ClientBytes { connection, bytes: &bytes });

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use pigeonhole_core::base::limits::TURN_TAKING_MS_MAX;
+
 use crate::os::{self, Usage};
 
 /// Watches the turns of one core.
@@ -31,7 +33,8 @@ impl Pulse {
     /// Whether there is time for another completion in this turn. What is left over is the next
     /// turn's: what has been done so far should not wait for it to be sent and logged.
     pub(super) fn takes_more(&self) -> bool {
-        self.begun.as_ref().is_none_or(|begun| begun.at.elapsed() < TAKING_TIME_MAX)
+        let begun = self.begun.as_ref().expect("it has begun");
+        begun.at.elapsed() < Duration::from_millis(TURN_TAKING_MS_MAX)
     }
 
     pub(super) fn turn_ends(&mut self) {
@@ -66,8 +69,5 @@ fn usage() -> Usage {
     os::thread_usage().unwrap_or_default()
 }
 
-/// A turn takes in work for so long: some hundred requests with a good share of a disk's sync, far
-/// from what anybody who waits would notice.
-const TAKING_TIME_MAX: Duration = Duration::from_millis(2);
 /// Longer turns are worth a line.
 const SLOW: Duration = Duration::from_millis(10);

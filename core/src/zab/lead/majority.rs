@@ -5,40 +5,36 @@ use alloc::vec::Vec;
 use crate::base::id::{ServerId, Zxid};
 use crate::peer::message::PeerMessage;
 use crate::zab::Action;
-use crate::zab::lead::Leader;
+use crate::zab::lead::{Leader, Learner};
 
 impl Leader {
     /// The newest zxid that a majority of the voters has on disk.
     pub(super) fn majority_acked(&self) -> Zxid {
-        let mut acked: Vec<Zxid> = self.voters_acked().into_iter().map(|(_, it)| it).collect();
-        held_by(self.voters.len() / 2 + 1, &mut acked)
+        self.acked()[self.voters.len() / 2].0
     }
 
-    /// What each voter has on disk, as far as it counts.
-    fn voters_acked(&self) -> Vec<(ServerId, Zxid)> {
-        let own = if self.own_entered { self.own_acked } else { Zxid::ZERO };
-        let acked = |voter: ServerId| {
-            if voter == self.me {
-                return own;
-            }
-            let counted = self.learners.get(&voter).filter(|it| it.counts_in_epoch());
-            counted.map_or(Zxid::ZERO, |it| it.acked)
-        };
-        self.voters.iter().map(|&voter| (voter, acked(voter))).collect()
+    /// Counts a quorum round as confirmed when a majority of the voters has.
+    pub(super) fn count_confirmations(&mut self) {
+        let confirmed = |learner: &Learner| learner.voter.then_some(learner.confirmed_round);
+        let rounds = self.newest_first(self.begun_round, confirmed);
+        self.confirmed_round = self.confirmed_round.max(rounds[self.voters.len() / 2].0);
     }
 
     /// Tells every learner that counts up to where its disk is all that a majority lacks: it then
     /// commits by itself. A commit of this leader would say no more.
     pub(super) fn tell_who_completes(&mut self, out: &mut Vec<Action>) {
-        let acked = self.voters_acked();
+        if !core::mem::take(&mut self.has_new_acks) {
+            return;
+        }
+        let acked = self.acked();
+        let lacking_one = self.voters.len() / 2;
         let mut news: Vec<(Zxid, Vec<ServerId>)> = Vec::new();
         for (&server, learner) in &mut self.learners {
             if !learner.counts_in_epoch() {
                 continue;
             }
-            let others = acked.iter().filter(|(voter, _)| *voter != server);
-            let mut others: Vec<Zxid> = others.map(|&(_, zxid)| zxid).collect();
-            let zxid = held_by(self.voters.len() / 2, &mut others);
+            let mut others = acked.iter().filter(|(_, voter)| *voter != server);
+            let &(zxid, _) = others.nth(lacking_one - 1).expect("there is another voter");
             if zxid <= learner.completes || zxid.epoch() != self.epoch {
                 continue;
             }
@@ -55,27 +51,26 @@ impl Leader {
         }
     }
 
-    pub(super) fn count_confirmations(&mut self) {
-        let mut rounds: Vec<u64> = self
-            .voters
-            .iter()
-            .map(|&voter| {
-                if voter == self.me {
-                    return self.begun_round;
-                }
-                self.learners
-                    .get(&voter)
-                    .filter(|learner| learner.voter)
-                    .map_or(0, |learner| learner.confirmed_round)
-            })
-            .collect();
-        rounds.sort_unstable_by(|left, right| right.cmp(left));
-        self.confirmed_round = self.confirmed_round.max(rounds[self.voters.len() / 2]);
+    /// What each voter has on disk, as far as it counts; the newest first.
+    fn acked(&self) -> Vec<(Zxid, ServerId)> {
+        let own = if self.own_entered { self.own_acked } else { Zxid::ZERO };
+        self.newest_first(own, |learner| learner.counts_in_epoch().then_some(learner.acked))
     }
-}
 
-/// The newest zxid that so many hold; what is first in the history is held by all who hold more.
-fn held_by(count: usize, held: &mut [Zxid]) -> Zxid {
-    held.sort_unstable_by(|left, right| right.cmp(left));
-    held[count - 1]
+    /// What each voter has come to: what is at place `n` is held by `n + 1` of them.
+    fn newest_first<T: Copy + Ord + Default>(
+        &self,
+        own: T,
+        of: impl Fn(&Learner) -> Option<T>,
+    ) -> Vec<(T, ServerId)> {
+        let held = |voter: ServerId| {
+            if voter == self.me {
+                return own;
+            }
+            self.learners.get(&voter).and_then(&of).unwrap_or_default()
+        };
+        let mut all: Vec<_> = self.voters.iter().map(|&voter| (held(voter), voter)).collect();
+        all.sort_unstable_by(|left, right| right.cmp(left));
+        all
+    }
 }
