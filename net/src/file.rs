@@ -57,11 +57,10 @@ struct Flight {
 
 impl LogFiles {
     pub(crate) fn new(directory: LogDirectory, desk: Desk, probe: SyncProbe) -> Self {
-        let SyncProbe { chosen, data_sync_write_micros, write_then_sync_micros } = probe;
         Self {
             directory,
             desk,
-            sync: SyncChoice::new(chosen, data_sync_write_micros, write_then_sync_micros),
+            sync: SyncChoice::new(probe.chosen),
             segments: Vec::new(),
             held: None,
             flight: None,
