@@ -32,6 +32,10 @@ struct Alone {
 
 impl Alone {
     fn new(shards: u16) -> Self {
+        Self::with_log(shards, LogLimits::default())
+    }
+
+    fn with_log(shards: u16, log: LogLimits) -> Self {
         let map = ShardMap::new(shards);
         let config = WorkerConfig {
             server: ServerId(1),
@@ -51,7 +55,7 @@ impl Alone {
                 connections_max: 100,
             },
             auth: AuthSettings::default(),
-            log: LogLimits::default(),
+            log,
             counter_handover: COUNTER_HANDOVER,
             seed: 1,
         };
@@ -196,6 +200,37 @@ fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
         let (_, body) = client::parse_header(&frames[5]).unwrap();
         assert_eq!(client::parse_get_data(body).unwrap().0, Some(b"two".as_slice()));
     }
+}
+
+#[test]
+fn what_is_committed_at_once_is_applied_over_several_turns() {
+    let mut alone = Alone::with_log(1, LogLimits { applied_per_turn: 60, ..LogLimits::default() });
+    alone.connect();
+    let mut bytes = vec![];
+    for xid in 1..=100 {
+        let path = format!("/node-{xid}");
+        bytes.extend(request(xid, &create(&path, b"", CreateMode::Persistent)));
+    }
+    let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
+    alone.worker.step(alone.now, input, &mut alone.effects);
+    alone.worker.step(alone.now, Input::TurnEnd, &mut alone.effects);
+    let appended = alone.effects.drain().filter_map(|effect| match effect {
+        Effect::Append(append) => Some(LogMark { shard: append.shard, sequence: append.sequence }),
+        _ => None,
+    });
+    let last = appended.last().expect("the writes are logged");
+    let znodes = |alone: &Alone| alone.worker.report().shards[0].znodes;
+    let before = znodes(&alone);
+
+    let durable = Input::Durable(Durable::attest(last));
+    alone.worker.step(alone.now, durable, &mut alone.effects);
+    assert_eq!(znodes(&alone) - before, 60, "its share");
+    let now = alone.now.instant;
+    assert!(alone.worker.deadline(now).is_some_and(|at| at <= now), "the rest waits for nothing");
+    alone.worker.step(alone.now, Input::TurnEnd, &mut alone.effects);
+    assert_eq!(znodes(&alone) - before, 100);
+    alone.settle();
+    assert_eq!(alone.frames().len(), 100, "and every write is answered");
 }
 
 #[test]

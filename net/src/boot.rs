@@ -66,6 +66,9 @@ impl Process {
     pub(crate) fn prepare(nodes: usize) -> Result<Self, Failure> {
         let processors = os::allowed_processors().map_err(Failure::environment)?;
         let open_files = os::raise_open_files().map_err(Failure::environment)?;
+        if let Err(error) = os::avoid_huge_pages() {
+            tracing::warn!("huge pages may make turns long: prctl(PR_SET_THP_DISABLE): {error}");
+        }
         let control = Control::start()?;
         Ok(Self {
             control,

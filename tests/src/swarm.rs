@@ -217,6 +217,7 @@ fn draw_log(segment_bytes: u64, draw: &mut Draw) -> LogOptions {
     if draw.chance(3, 4) {
         limits.window_entries = usize::try_from(draw.log_uniform(2, 200)).expect("it fits");
     }
+    limits.applied_per_turn = draw.log_uniform(1, 300);
     if draw.chance(1, 4) {
         let bytes = draw.log_uniform(20_000, 1_000_000);
         limits.pinned_bytes_max = usize::try_from(bytes).expect("it fits");

@@ -96,6 +96,8 @@ pub struct Replica {
     given_up: BTreeMap<SessionId, Generation>,
     /// Answers that wait until this replica has applied a zxid.
     after_apply: BTreeMap<Zxid, Vec<(CoreId, Ticket, Outcome)>>,
+    /// How many entries this turn may still apply.
+    applies_left: u64,
     /// What belongs to leading; empty otherwise.
     reign: Option<Reign>,
     /// The leader that this replica served under when it last looked.
@@ -158,6 +160,7 @@ impl Replica {
             unsent: VecDeque::new(),
             given_up: BTreeMap::new(),
             after_apply: BTreeMap::new(),
+            applies_left: 0,
             reign: None,
             served: None,
             leaderless_since: Some(now.instant),
@@ -246,6 +249,14 @@ impl Replica {
         self.settle(now, deeds);
     }
 
+    /// Grants what may be applied until the next turn ends. In proportion to what there is, so that
+    /// it becomes less however much a turn brings in.
+    pub fn grant_applies(&mut self) {
+        let (applied, until) = (self.state.applied(), self.zab.applicable());
+        let waiting = until.0.saturating_sub(applied.0);
+        self.applies_left = self.config.log.applied_per_turn.max(waiting / 4);
+    }
+
     /// Proposals, commits and quorum rounds of this turn leave now.
     pub fn on_turn_end(&mut self, now: Now, deeds: &mut Vec<Deed>) {
         self.zab.on_turn_end(&mut self.actions);
@@ -321,6 +332,9 @@ impl Replica {
     }
 
     pub fn deadline(&self) -> Option<Instant> {
+        if self.state.applied() < self.zab.applicable() {
+            return Some(Instant(0));
+        }
         let expiry = self.reign.as_ref().and_then(Reign::deadline);
         let deadlines =
             [self.zab.deadline(), expiry, self.sending_deadline(), self.give_up_deadline()];
@@ -369,7 +383,10 @@ impl Replica {
             self.notice_role(now, deeds);
             self.drop_stale_transfers();
             self.carry_out(now, deeds);
-            self.apply_committed(now, deeds);
+            // Who serves nobody, or is about to, has nothing that would have to wait meanwhile.
+            let most = if self.served.is_some() { self.applies_left } else { u64::MAX };
+            let applied = self.apply_committed(now, most, deeds);
+            self.applies_left = self.applies_left.saturating_sub(applied);
             self.notice_role(now, deeds);
             self.answer_confirmed(deeds);
             self.propose_backlog(now, deeds);
@@ -418,7 +435,7 @@ impl Replica {
         if serving.is_some() {
             // What the old leader logged may be settled by now, and what it did not it has given
             // back, if it still could. Of the rest, nobody here knows.
-            self.apply_committed(now, deeds);
+            self.apply_committed(now, u64::MAX, deeds);
             self.give_up_sent(deeds);
         }
         if leads && self.reign.is_none() {
@@ -437,9 +454,12 @@ impl Replica {
         self.state.applied().epoch() == self.zab.next_zxid().epoch()
     }
 
-    fn apply_committed(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+    /// Applies at most so many entries; says how many.
+    fn apply_committed(&mut self, now: Now, most: u64, deeds: &mut Vec<Deed>) -> u64 {
         let until = self.zab.applicable();
-        while self.state.applied() < until {
+        let mut count = 0;
+        while self.state.applied() < until && count < most {
+            count += 1;
             let entry = self.zab.log().next_after(self.state.applied());
             let entry = entry.expect("what is committed is in the log").clone();
             self.entries_since_point += 1;
@@ -462,6 +482,7 @@ impl Replica {
             self.answer_applied(zxid, deeds);
         }
         self.zab.trim(self.state.applied(), &mut self.actions);
+        count
     }
 
     fn apply_txn(&mut self, now: Now, entry: &crate::entry::Entry, deeds: &mut Vec<Deed>) {
