@@ -15,6 +15,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -44,10 +45,19 @@ pub enum EntryKind {
 pub const ENTRY_VERSION: u8 = 1;
 
 /// One entry. Cloning shares the bytes.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Entry {
-    bytes: Arc<[u8]>,
+    /// Entries that have come together stay so: they are written, kept and dropped in a row.
+    batch: Arc<[u8]>,
+    start: u32,
+    end: u32,
     hash: ChainHash,
+}
+
+/// Entries one behind the other in one piece of memory, which they share.
+pub struct Entries {
+    batch: Arc<[u8]>,
+    at: usize,
 }
 
 /// Why bytes are not an entry.
@@ -81,30 +91,16 @@ impl Entry {
         bytes.put_u128_le(previous.0);
         assert_eq!(bytes.len(), ENTRY_HEADER_BYTES);
         bytes.put(payload);
-        let hash = ChainHash(xxh3_128(&bytes));
-        Self { bytes: bytes.into(), hash }
+        Self::at(bytes.into(), 0..ENTRY_HEADER_BYTES + payload.len())
     }
 
-    /// Takes one entry off the front of `reader`, and computes its hash.
-    pub fn read(reader: &mut Reader<'_>) -> Result<Self, EntryError> {
-        let all = reader.rest();
-        let mut header = Reader::new(all);
-        let kind = header.u8()?;
-        let version = header.u8()?;
-        let _shard = header.u16_le()?;
-        let length = usize::try_from(header.u32_le()?).map_err(|_| EntryError::TooLong)?;
-        if EntryKind::from_number(kind).is_none() || version != ENTRY_VERSION {
-            return Err(EntryError::Unknown { kind, version });
-        }
-        if length > RECORD_BYTES_MAX - ENTRY_HEADER_BYTES {
-            return Err(EntryError::TooLong);
-        }
-        let bytes = reader.bytes(ENTRY_HEADER_BYTES + length)?;
-        Ok(Self { bytes: bytes.into(), hash: ChainHash(xxh3_128(bytes)) })
+    fn at(batch: Arc<[u8]>, range: Range<usize>) -> Self {
+        let hash = ChainHash(xxh3_128(&batch[range.clone()]));
+        Self { batch, start: length_u32(range.start), end: length_u32(range.end), hash }
     }
 
     pub fn kind(&self) -> EntryKind {
-        EntryKind::from_number(self.bytes[0]).expect("the kind was checked when it was made")
+        EntryKind::from_number(self.bytes()[0]).expect("the kind was checked when it was made")
     }
 
     pub fn shard(&self) -> ShardId {
@@ -124,17 +120,74 @@ impl Entry {
     }
 
     pub fn payload(&self) -> &[u8] {
-        &self.bytes[ENTRY_HEADER_BYTES..]
+        &self.bytes()[ENTRY_HEADER_BYTES..]
     }
 
     /// The whole replicated part, as it is sent and stored.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.batch[self.start as usize..self.end as usize]
     }
 
     fn field<const N: usize>(&self, offset: usize) -> [u8; N] {
-        *self.bytes[offset..].first_chunk().expect("a header is complete")
+        *self.bytes()[offset..].first_chunk().expect("a header is complete")
     }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Entry {}
+
+impl Entries {
+    /// The memory is freed when the last of them is dropped.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self { batch: bytes.into(), at: 0 }
+    }
+
+    /// Whether there are no more.
+    pub fn is_empty(&self) -> bool {
+        self.at == self.batch.len()
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<Entry, EntryError>;
+
+    /// After an error there is nothing to be had.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_empty() {
+            return None;
+        }
+        let start = self.at;
+        self.at = self.batch.len();
+        Some(length_of_first(&self.batch[start..]).map(|length| {
+            self.at = start + length;
+            Entry::at(self.batch.clone(), start..self.at)
+        }))
+    }
+}
+
+/// How long the entry is with which these bytes begin; all of it is there.
+fn length_of_first(bytes: &[u8]) -> Result<usize, EntryError> {
+    let mut header = Reader::new(bytes);
+    let kind = header.u8()?;
+    let version = header.u8()?;
+    let _shard = header.u16_le()?;
+    let length = usize::try_from(header.u32_le()?).map_err(|_| EntryError::TooLong)?;
+    if EntryKind::from_number(kind).is_none() || version != ENTRY_VERSION {
+        return Err(EntryError::Unknown { kind, version });
+    }
+    if length > RECORD_BYTES_MAX - ENTRY_HEADER_BYTES {
+        return Err(EntryError::TooLong);
+    }
+    let length = ENTRY_HEADER_BYTES + length;
+    if length > bytes.len() {
+        return Err(EntryError::Truncated);
+    }
+    Ok(length)
 }
 
 impl EntryKind {

@@ -9,6 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use rkyv::rancor;
+use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::entry::{Entry, EntryKind};
@@ -171,8 +172,10 @@ pub fn check(entry: &Entry) -> Result<(), Malformed> {
 
 impl Txn {
     /// The archived form.
-    pub fn to_bytes(&self) -> rkyv::util::AlignedVec {
-        rkyv::to_bytes::<rancor::Panic>(self).expect("memory is the only way to fail")
+    pub fn to_bytes(&self) -> AlignedVec {
+        let room = AlignedVec::with_capacity(TXN_BYTES_USUAL);
+        rkyv::api::high::to_bytes_in::<_, rancor::Panic>(self, room)
+            .expect("memory is the only way to fail")
     }
 
     /// Checks bytes and gives access to the transaction in place.
@@ -182,7 +185,7 @@ impl Txn {
 }
 
 impl Admissions {
-    pub fn to_bytes(&self) -> rkyv::util::AlignedVec {
+    pub fn to_bytes(&self) -> AlignedVec {
         rkyv::to_bytes::<rancor::Panic>(self).expect("memory is the only way to fail")
     }
 
@@ -214,3 +217,6 @@ impl ArchivedOrigin {
         }
     }
 }
+
+/// Most transactions are shorter, and then their memory is asked for once.
+const TXN_BYTES_USUAL: usize = 512;

@@ -19,7 +19,7 @@ use pigeonhole_core::base::id::{Sequence, ShardId};
 use pigeonhole_core::base::limits::RECORD_BYTES_MAX;
 use pigeonhole_core::control::{Checkpoint, Control, Seal};
 use pigeonhole_core::durable::Record;
-use pigeonhole_core::entry::{Entry, EntryError};
+use pigeonhole_core::entry::{Entries, EntryError};
 use pigeonhole_core::txn::Malformed;
 
 pub const RECORD_HEADER_BYTES: usize = BODY_AT;
@@ -125,12 +125,12 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Stored, RecordFault> {
 }
 
 fn read_entry(body: &[u8], shard: ShardId, sequence: Sequence) -> Result<Stored, RecordFault> {
-    let mut reader = Reader::new(body);
-    let entry = Entry::read(&mut reader).map_err(|error| match error {
+    let mut entries = Entries::new(body);
+    let entry = entries.next().ok_or(RecordFault::Malformed)?.map_err(|error| match error {
         EntryError::Unknown { kind, version } => RecordFault::UnknownEntry { kind, version },
         EntryError::Truncated | EntryError::TooLong => RecordFault::Malformed,
     })?;
-    if !reader.is_empty() || entry.shard() != shard {
+    if !entries.is_empty() || entry.shard() != shard {
         return Err(RecordFault::Malformed);
     }
     Ok(Stored::Step { shard, sequence, record: Record::Entry(entry) })

@@ -1,8 +1,7 @@
 //! Messages and answers in a few words, for traces and stories.
 
-use pigeonhole_core::base::bytes::Reader;
 use pigeonhole_core::base::id::{Epoch, ServerId, Zxid};
-use pigeonhole_core::entry::Entry;
+use pigeonhole_core::entry::Entries;
 use pigeonhole_core::peer::codec;
 use pigeonhole_core::peer::message::{
     ArchivedPeerMessage, EpochEnd, Forward, PeerMessage, Vote, WriteAsk,
@@ -142,9 +141,8 @@ fn say_forward(forward: &Forward) -> String {
 }
 
 fn say_entries(bytes: &[u8]) -> String {
-    let mut reader = Reader::new(bytes);
     let mut text = String::new();
-    while let Ok(entry) = Entry::read(&mut reader) {
+    for entry in Entries::new(bytes).flatten() {
         text.push_str(&format!(" {:?} {}", entry.kind(), entry.zxid()));
     }
     text

@@ -7,7 +7,7 @@ use crate::base::error::ErrorCode;
 use crate::base::id::{CoreId, Generation, SessionId, Zxid};
 use crate::base::limits::{FORWARDS_WAITING_MAX, RECORD_BYTES_MAX};
 use crate::base::met::Limit;
-use crate::base::time::{Instant, Now};
+use crate::base::time::Instant;
 use crate::mail::{Outcome, Ticket, Writer};
 use crate::peer::message::{Forward, PeerMessage, WriteAsk};
 use crate::replica::{Deed, Replica};
@@ -107,13 +107,7 @@ impl Replica {
     }
 
     /// Gives a question to the leader, or puts it behind those that wait for one.
-    pub(super) fn send_asked(
-        &mut self,
-        now: Now,
-        core: CoreId,
-        ticket: Ticket,
-        deeds: &mut Vec<Deed>,
-    ) {
+    pub(super) fn send_asked(&mut self, core: CoreId, ticket: Ticket, deeds: &mut Vec<Deed>) {
         let origin = self.origin(core, ticket);
         let leads = self.reign.is_some();
         let Some(leader) = self.served else {
@@ -157,7 +151,7 @@ impl Replica {
                     ask: ask.clone(),
                 };
                 if leads {
-                    self.lead(now, forward, deeds);
+                    self.lead(forward);
                 } else {
                     self.send(leader, PeerMessage::Forward(forward), deeds);
                 }

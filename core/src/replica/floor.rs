@@ -11,7 +11,6 @@ use alloc::vec::Vec;
 use crate::auth::Identities;
 use crate::base::id::{Generation, SessionId, ShardId, Zxid};
 use crate::base::limits::TOMBSTONES_BEFORE_FLOOR;
-use crate::base::time::Now;
 use crate::mail::{Ask, Mail, Ticket, What, Writer};
 use crate::peer::message::WriteAsk;
 use crate::replica::asking::Asked;
@@ -51,7 +50,6 @@ impl Replica {
     /// The home's part is known; what this shard adds is which of the living it has opened.
     pub(super) fn on_raise_floor(
         &mut self,
-        now: Now,
         home: ShardId,
         until: Zxid,
         living: &[(SessionId, Zxid)],
@@ -77,6 +75,6 @@ impl Replica {
         let ticket = Ticket::of_replica(self.shard(), self.next_question);
         let core = self.config.core;
         self.asked.insert((core, ticket), Asked::write(asker, ask));
-        self.send_asked(now, core, ticket, deeds);
+        self.send_asked(core, ticket, deeds);
     }
 }

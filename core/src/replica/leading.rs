@@ -22,8 +22,9 @@ use crate::state::expiry::ExpiryQueue;
 use crate::state::overlay::Overlay;
 use crate::state::prep::{Context, Refusal};
 use crate::state::session_prep::SessionRequest;
+use crate::state::tree::PATHS_AT_ONCE;
 use crate::txn::{Operation, Origin, Txn};
-use crate::wire::request::{RequestError, parse_request};
+use crate::wire::request::{RequestError, parse_request, path_of_write};
 
 /// What exists only while this replica leads; dropped with the role.
 pub(super) struct Reign {
@@ -160,33 +161,49 @@ impl Replica {
         }
     }
 
-    /// A write has come to its leader.
-    pub(super) fn lead(&mut self, now: Now, forward: Forward, deeds: &mut Vec<Deed>) {
+    /// A write has come to its leader. Nothing is proposed before the turn ends, so that there is
+    /// time to see what else comes.
+    pub(super) fn lead(&mut self, forward: Forward) {
         let reign = self.reign.as_mut().expect("only a leader is given writes");
-        if reign.is_full() || !reign.backlog.is_empty() || self.zab.holds_proposals() {
-            reign.backlog.push_back(forward);
+        if reign.is_full() || self.zab.holds_proposals() {
             self.met.note(Limit::ProposalsOutstanding);
-            return;
         }
-        self.prepare(now, forward, deeds);
+        reign.backlog.push_back(forward);
+    }
+
+    /// Whether there is something to propose, and nothing that it would have to wait for.
+    pub(super) fn can_propose(&self) -> bool {
+        let reign = self.reign.as_ref();
+        let is_possible = reign.is_some_and(|reign| !reign.backlog.is_empty() && !reign.is_full());
+        is_possible && !self.zab.holds_proposals()
     }
 
     pub(super) fn propose_backlog(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        let mut ahead = 0;
+        while self.can_propose() {
+            let reign = self.reign.as_mut().expect("only a leader can propose");
+            if ahead == 0 {
+                ahead = PATHS_AT_ONCE;
+                let next = reign.backlog.iter().take(ahead);
+                self.state.tree().look_ahead(next.filter_map(|forward| match &forward.ask {
+                    WriteAsk::Client { op_code, body } => path_of_write(*op_code, body),
+                    _ => None,
+                }));
+            }
+            ahead -= 1;
+            let forward = reign.backlog.pop_front().expect("there is something to propose");
+            self.prepare(now, forward, deeds);
+        }
+    }
+
+    /// Asks for the read indexes that were held back while the leader was about to go.
+    pub(super) fn begin_held_reads(&mut self) {
         if self.zab.holds_proposals() {
             return;
         }
         let held_reads = self.reign.as_mut().map(|reign| core::mem::take(&mut reign.held_reads));
         for (asker, origin) in held_reads.into_iter().flatten() {
             self.begin_read_index(asker, origin);
-        }
-        while let Some(reign) = self.reign.as_mut() {
-            if reign.is_full() {
-                return;
-            }
-            let Some(forward) = reign.backlog.pop_front() else {
-                return;
-            };
-            self.prepare(now, forward, deeds);
         }
     }
 

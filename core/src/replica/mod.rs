@@ -197,7 +197,7 @@ impl Replica {
         deeds: &mut Vec<Deed>,
     ) {
         match message {
-            PeerMessage::Forward(forward) => self.on_forward(now, from, forward, deeds),
+            PeerMessage::Forward(forward) => self.on_forward(from, forward, deeds),
             PeerMessage::Refused(refused) => self.on_refused(&refused, deeds),
             PeerMessage::NotProposed { origin } => self.on_not_proposed(origin),
             PeerMessage::ReadIndex { origin } => self.on_read_index(from, origin, deeds),
@@ -255,6 +255,7 @@ impl Replica {
 
     /// Proposals, commits and quorum rounds of this turn leave now.
     pub fn on_turn_end(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        self.propose_backlog(now, deeds);
         self.zab.on_turn_end(&mut self.actions);
         if self.reign.as_ref().is_some_and(Reign::is_settled)
             && let Some(why) = self.zab.reason_to_leave()
@@ -290,11 +291,11 @@ impl Replica {
                     return;
                 }
                 self.asked.insert((core, ticket), Asked::write(asker, ask));
-                self.send_asked(now, core, ticket, deeds);
+                self.send_asked(core, ticket, deeds);
             }
             What::Barrier => {
                 self.asked.insert((core, ticket), Asked::barrier());
-                self.send_asked(now, core, ticket, deeds);
+                self.send_asked(core, ticket, deeds);
             }
             What::Read { reader, op_code, body } => {
                 let read = Read { core, ticket, reader, op_code, body };
@@ -318,17 +319,17 @@ impl Replica {
             What::Recall { session, generation, counter } => {
                 let asked = Asked::recall(session, generation, counter);
                 self.asked.insert((core, ticket), asked);
-                self.send_asked(now, core, ticket, deeds);
+                self.send_asked(core, ticket, deeds);
             }
             What::RaiseFloor { home, until, living } => {
-                self.on_raise_floor(now, home, until, &living, deeds)
+                self.on_raise_floor(home, until, &living, deeds)
             }
         }
         self.settle(now, deeds);
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        if self.state.applied() < self.zab.applicable() {
+        if self.state.applied() < self.zab.applicable() || self.can_propose() {
             return Some(Instant(0));
         }
         let expiry = self.reign.as_ref().and_then(Reign::deadline);
@@ -385,7 +386,7 @@ impl Replica {
             self.applies_left = self.applies_left.saturating_sub(applied);
             self.notice_role(now, deeds);
             self.answer_confirmed(deeds);
-            self.propose_backlog(now, deeds);
+            self.begin_held_reads();
             self.propose_due_point();
             self.propose_due_admissions();
             if self.actions.is_empty() {
@@ -439,7 +440,7 @@ impl Replica {
         }
         if serving.is_some() {
             for (core, ticket) in core::mem::take(&mut self.unsent) {
-                self.send_asked(now, core, ticket, deeds);
+                self.send_asked(core, ticket, deeds);
             }
         }
     }
@@ -488,12 +489,12 @@ impl Replica {
         self.config.map.home_of(session) == self.shard()
     }
 
-    fn on_forward(&mut self, now: Now, from: ServerId, forward: Forward, deeds: &mut Vec<Deed>) {
+    fn on_forward(&mut self, from: ServerId, forward: Forward, deeds: &mut Vec<Deed>) {
         if self.reign.is_none() || Epoch(forward.epoch) != self.zab.log().current_epoch() {
             let origin = forward.origin;
             self.send(from, PeerMessage::NotProposed { origin }, deeds);
             return;
         }
-        self.lead(now, forward, deeds);
+        self.lead(forward);
     }
 }

@@ -66,6 +66,16 @@ pub fn parse_header(frame: &[u8]) -> Result<(RequestHeader, &[u8]), JuteError> {
     Ok((header, reader.rest()))
 }
 
+/// The znode that a write is about, if it is about one. Nothing is checked.
+pub fn path_of_write(op_code: i32, body: &[u8]) -> Option<&str> {
+    match OpCode::from_wire(op_code)? {
+        OpCode::Create | OpCode::Create2 | OpCode::Delete | OpCode::SetData | OpCode::SetAcl => {
+            Reader::new(body).text().ok()
+        }
+        _ => None,
+    }
+}
+
 /// Parses the record of a request.
 ///
 /// - An unknown operation, one of ZooKeeper's own (createSession, deleteContainer, error), and a

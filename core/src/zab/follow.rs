@@ -3,10 +3,9 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::base::bytes::Reader;
 use crate::base::id::{Epoch, ServerId, Zxid};
 use crate::base::time::Instant;
-use crate::entry::Entry;
+use crate::entry::Entries;
 use crate::peer::message::PeerMessage;
 use crate::txn;
 use crate::zab::log::Mark;
@@ -165,9 +164,9 @@ impl Zab {
             return Err("a proposal before the state that it follows");
         }
         let is_in_step = !matches!(stage, Stage::Synchronizing { .. });
-        let mut reader = Reader::new(entries);
-        while !reader.is_empty() {
-            let entry = Entry::read(&mut reader).map_err(|_| "a proposal that is no entry")?;
+        let mut entries = Entries::new(entries);
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(|_| "a proposal that is no entry")?;
             txn::check(&entry).map_err(|_| "a proposal whose payload is malformed")?;
             let zxid = entry.zxid();
             if is_in_step && zxid.epoch() != epoch {
@@ -176,7 +175,7 @@ impl Zab {
             let (sequence, record) =
                 self.log.append(entry).map_err(|_| "a proposal that does not continue the log")?;
             let mut riders = Vec::new();
-            if reader.is_empty() {
+            if entries.is_empty() {
                 riders = vec![(leader, PeerMessage::Ack { epoch: epoch.0, zxid: zxid.0 })];
             }
             out.push(Action::Append { sequence, record, riders });
