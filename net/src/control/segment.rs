@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pigeonhole_core::base::limits::SEGMENT_BYTES_READY;
+use pigeonhole_core::base::limits::{LOG_BLOCK_BYTES, SEGMENT_BYTES_READY};
 use pigeonhole_storage::disk::SegmentId;
+use tokio_uring::buf::BoundedBuf as _;
 
 use super::pace::Pace;
 use super::{LogDirectory, News, Sender, is_no_room};
@@ -77,8 +78,8 @@ pub(super) fn retire(sender: &Sender, directory: &LogDirectory, segment: Segment
 pub(super) async fn create(job: Preparation, workshop: Workshop) -> bool {
     let path = job.directory.path_of(job.segment);
     let ready = SEGMENT_BYTES_READY.min(job.bytes);
-    let file = match begin(&path, job.bytes, ready).await {
-        Ok(file) => file,
+    let mut zeroes = match begin(&path, &job, ready).await {
+        Ok(zeroes) => zeroes,
         Err((_, error)) if is_no_room(&error) => {
             let removed = fs::remove_file(&path);
             removed.unwrap_or_else(|error| disk_failed("unlink", &path, &error));
@@ -110,7 +111,7 @@ pub(super) async fn create(job: Preparation, workshop: Workshop) -> bool {
             break;
         }
         let upto = (done + ZERO_CHUNK_BYTES as u64).min(job.bytes);
-        match zero(&file, done, upto).await {
+        match zeroes.write(done, upto).await {
             Ok(()) => {}
             // The log writes over what is left as it is.
             Err((_, error)) if is_no_room(&error) => break,
@@ -136,30 +137,47 @@ async fn wait_for_turn(workshop: &Workshop) {
 type Failed = (&'static str, io::Error);
 
 /// Creates the file with all its room, and zeroes its beginning.
-async fn begin(path: &Path, bytes: u64, ready: u64) -> Result<tokio_uring::fs::File, Failed> {
-    // Cached writes, because zeroes need no alignment of ours; each chunk is synced before anybody
-    // else may write there. A file of this name is what a full disk has left of an attempt.
+async fn begin(path: &Path, job: &Preparation, ready: u64) -> Result<Zeroes, Failed> {
+    // A file of this name is what a full disk has left of an attempt.
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(path);
     let file = file.map_err(|error| ("create", error))?;
-    os::allocate(&file, bytes).map_err(|error| ("fallocate", error))?;
-    let file = tokio_uring::fs::File::from_std(file);
-    zero(&file, 0, ready).await?;
-    file.sync_all().await.map_err(|error| ("fsync", error))?;
-    Ok(file)
+    os::allocate(&file, job.bytes).map_err(|error| ("fallocate", error))?;
+    let mut zeroes = Zeroes::new(job.directory.open_for_writes(path));
+    zeroes.write(0, ready).await?;
+    zeroes.file.sync_all().await.map_err(|error| ("fsync", error))?;
+    Ok(zeroes)
 }
 
-/// Zeroes a part of the file for good.
-async fn zero(file: &tokio_uring::fs::File, from: u64, upto: u64) -> Result<(), Failed> {
-    let mut at = from;
-    while at < upto {
-        let rest = usize::try_from(upto - at).unwrap_or(usize::MAX);
-        let length = rest.min(ZERO_CHUNK_BYTES);
-        let (written, _) = file.write_all_at(vec![0; length], at).await;
-        written.map_err(|error| ("write", error))?;
-        file.sync_data().await.map_err(|error| ("fdatasync", error))?;
-        at += length as u64;
+/// A file that is being filled with zeroes, past the page cache if the log is: to copy a chunk into
+/// it, page by page, would keep a processor from the log for longer than all the rest.
+struct Zeroes {
+    file: tokio_uring::fs::File,
+    /// Used again and again, from the first address that direct writes allow.
+    piece: Vec<u8>,
+    start: usize,
+}
+
+impl Zeroes {
+    fn new(file: File) -> Self {
+        let piece = vec![0; ZERO_PIECE_BYTES + LOG_BLOCK_BYTES];
+        let start = piece.as_ptr().align_offset(LOG_BLOCK_BYTES);
+        Self { file: tokio_uring::fs::File::from_std(file), piece, start }
     }
-    Ok(())
+
+    /// Zeroes a part of the file for good.
+    async fn write(&mut self, from: u64, upto: u64) -> Result<(), Failed> {
+        let mut at = from;
+        while at < upto {
+            let rest = usize::try_from(upto - at).unwrap_or(usize::MAX);
+            let length = rest.min(ZERO_PIECE_BYTES);
+            let piece = std::mem::take(&mut self.piece).slice(self.start..self.start + length);
+            let (written, piece) = self.file.write_all_at(piece, at).await;
+            self.piece = piece.into_inner();
+            written.map_err(|error| ("write", error))?;
+            at += length as u64;
+        }
+        self.file.sync_data().await.map_err(|error| ("fdatasync", error))
+    }
 }
 
 impl LogDirectory {
@@ -185,4 +203,7 @@ impl LogDirectory {
 
 /// How far zeroing stays ahead of a log, at whatever pace.
 const ZERO_AHEAD_BYTES: u64 = 8 << 20;
+/// What is zeroed between two pauses, and synced as one before anybody else may write there.
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
+/// What is written at a time: a write of the log gets in between.
+const ZERO_PIECE_BYTES: usize = 128 << 10;
