@@ -155,6 +155,19 @@ fn an_unprivileged_server_makes_do_with_little_lockable_memory() {
 }
 
 #[test]
+fn a_running_server_takes_no_huge_pages() {
+    let mut servers = PROGRAM.standalone("huge", "");
+    servers.start(1);
+    let path = format!("/proc/{}/status", servers.process_id(1));
+    let status = fs::read_to_string(path).unwrap();
+    let Some(enabled) = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")) else {
+        eprintln!("SKIPPED: this kernel does not say whether a process may take huge pages");
+        return;
+    };
+    assert_eq!(enabled, "\t0");
+}
+
+#[test]
 fn words_are_answered_and_those_not_allowed_are_refused() {
     let mut servers = PROGRAM.standalone("words", "4lw.commands.whitelist=ruok, srvr, mntr\n");
     servers.start(1);
