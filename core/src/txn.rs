@@ -191,6 +191,19 @@ impl Admissions {
     }
 }
 
+impl ArchivedOperation {
+    /// The znode that a client's operation changes.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::Create { path, .. }
+            | Self::Delete { path }
+            | Self::SetData { path, .. }
+            | Self::SetAcl { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+}
+
 impl ArchivedOrigin {
     pub fn to_native(&self) -> Origin {
         Origin {

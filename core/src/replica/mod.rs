@@ -6,6 +6,7 @@
 
 mod admission;
 mod answer;
+mod applying;
 mod asking;
 mod floor;
 mod leading;
@@ -23,7 +24,7 @@ use crate::base::id::{CoreId, Epoch, Generation, ServerId, SessionId, ShardId, Z
 use crate::base::met::LimitsMet;
 use crate::base::time::{Duration, Instant, Now, Periods};
 use crate::durable::{Durable, LogMark};
-use crate::entry::EntryKind;
+use crate::entry::Entry;
 use crate::mail::{Ask, Mail, Outcome, Ticket, What};
 use crate::op::WatcherType;
 use crate::peer::message::{Forward, PeerMessage, PeerState};
@@ -38,7 +39,7 @@ use crate::shard::ShardMap;
 use crate::state::State;
 use crate::state::apply::Applied;
 use crate::state::watch::{Firing, WatchTable};
-use crate::txn::{Origin, Txn};
+use crate::txn::Origin;
 use crate::zab::log::{LogLimits, Mark, Restored};
 use crate::zab::{Action, Membership, Zab};
 
@@ -125,6 +126,8 @@ pub struct Replica {
     carries: BTreeMap<u64, Carry>,
     next_carry: u64,
     applied: Applied,
+    /// Entries about to be applied. Empty in between: it keeps its memory.
+    group: Vec<Entry>,
     actions: Vec<Action>,
     firings: Vec<Firing>,
     met: LimitsMet,
@@ -177,6 +180,7 @@ impl Replica {
             carries: BTreeMap::new(),
             next_carry: 0,
             applied: Applied::new(),
+            group: Vec::new(),
             actions,
             firings: Vec::new(),
             met: LimitsMet::default(),
@@ -247,14 +251,6 @@ impl Replica {
             self.give_up_sent(deeds);
         }
         self.settle(now, deeds);
-    }
-
-    /// Grants what may be applied until the next turn ends. In proportion to what there is, so that
-    /// it becomes less however much a turn brings in.
-    pub fn grant_applies(&mut self) {
-        let (applied, until) = (self.state.applied(), self.zab.applicable());
-        let waiting = until.0.saturating_sub(applied.0);
-        self.applies_left = self.config.log.applied_per_turn.max(waiting / 4);
     }
 
     /// Proposals, commits and quorum rounds of this turn leave now.
@@ -452,56 +448,6 @@ impl Replica {
     /// that. When the epoch is established that entry can be applied, and is before anything else.
     fn has_inherited(&self) -> bool {
         self.state.applied().epoch() == self.zab.next_zxid().epoch()
-    }
-
-    /// Applies at most so many entries; says how many.
-    fn apply_committed(&mut self, now: Now, most: u64, deeds: &mut Vec<Deed>) -> u64 {
-        let until = self.zab.applicable();
-        let mut count = 0;
-        while self.state.applied() < until && count < most {
-            count += 1;
-            let entry = self.zab.log().next_after(self.state.applied());
-            let entry = entry.expect("what is committed is in the log").clone();
-            self.entries_since_point += 1;
-            match entry.kind() {
-                EntryKind::Txn => self.apply_txn(now, &entry, deeds),
-                EntryKind::SnapshotPoint => {
-                    self.state.pass(entry.zxid());
-                    let at = Mark { zxid: entry.zxid(), hash: entry.hash() };
-                    self.on_snapshot_point(at, entry.payload(), deeds);
-                }
-                EntryKind::Admission => self.on_admission(now, &entry),
-                EntryKind::EpochStart | EntryKind::Format => {
-                    self.state.pass(entry.zxid());
-                }
-            }
-            let zxid = self.state.applied();
-            if let Some(reign) = &mut self.reign {
-                reign.on_applied(zxid);
-            }
-            self.answer_applied(zxid, deeds);
-        }
-        self.zab.trim(self.state.applied(), &mut self.actions);
-        count
-    }
-
-    fn apply_txn(&mut self, now: Now, entry: &crate::entry::Entry, deeds: &mut Vec<Deed>) {
-        let txn = Txn::view(entry.payload()).expect("a hash-checked entry holds a transaction");
-        let zxid = entry.zxid();
-        let mut applied = core::mem::take(&mut self.applied);
-        self.state.apply(zxid, txn, &mut applied);
-        // Events come before the reply of the change that causes them, as in ZooKeeper: a client
-        // that has seen the reply's zxid is never told of older changes when it comes back.
-        for change in applied.changes() {
-            self.watches.fire(&change, &mut self.firings);
-        }
-        self.send_firings(zxid, deeds);
-        self.answer_origin(zxid, txn.origin.to_native(), &applied, deeds);
-        for &change in applied.sessions() {
-            self.forget_given_up(change);
-            self.on_session_change(now, change, deeds);
-        }
-        self.applied = applied;
     }
 
     fn origin(&self, core: CoreId, ticket: Ticket) -> Origin {

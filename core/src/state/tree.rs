@@ -4,6 +4,7 @@
 //! leads to them (`index`). No path is stored: a hit is verified by comparing names up the parents.
 
 mod acl_table;
+mod ahead;
 mod children;
 mod index;
 mod page;
@@ -17,6 +18,7 @@ use core::ops::Deref;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::acl_table::{AclTable, OPEN};
+pub(crate) use self::ahead::PATHS_AT_ONCE;
 use self::index::Index;
 use self::page::Paged;
 pub(crate) use self::znode::Fields;

@@ -265,16 +265,19 @@ impl Log {
     /// Drops entries that nobody needs any more: those up to `until`, which are applied, beyond the
     /// window.
     pub fn trim(&mut self, until: Zxid) {
-        while self.exceeds_window() {
-            let Some(oldest) = self.entries.front() else {
-                break;
-            };
-            if oldest.zxid() > until.min(self.applicable()) {
+        let until = until.min(self.applicable());
+        // They are looked at before any is dropped: memory that is in no cache any more comes for
+        // all of them at once.
+        let mut dropped = 0;
+        for oldest in &self.entries {
+            if !self.exceeds_window(dropped) || oldest.zxid() > until {
                 break;
             }
-            let oldest = self.entries.pop_front().expect("it was just looked at");
             self.entry_bytes -= oldest.bytes().len();
-            self.base = Mark { zxid: oldest.zxid(), hash: oldest.hash() };
+            dropped += 1;
+        }
+        if let Some(newest) = self.entries.drain(..dropped).next_back() {
+            self.base = Mark { zxid: newest.zxid(), hash: newest.hash() };
         }
     }
 
@@ -304,7 +307,7 @@ impl Log {
     /// Whether more is kept in memory than is good for this server, and more than it would keep for
     /// itself.
     pub fn is_overfull(&self) -> bool {
-        self.exceeds_window() && self.entry_bytes > self.limits.pinned_bytes_max
+        self.exceeds_window(0) && self.entry_bytes > self.limits.pinned_bytes_max
     }
 
     /// Whether this server may have forgotten something that it promised.
@@ -374,11 +377,6 @@ impl Log {
         self.entries.iter().skip(self.place_after(zxid))
     }
 
-    /// The first entry after `zxid`, for applying one by one.
-    pub fn next_after(&self, zxid: Zxid) -> Option<&Entry> {
-        self.entries.get(self.place_after(zxid))
-    }
-
     /// Where the entries after `zxid` begin.
     fn place_after(&self, zxid: Zxid) -> usize {
         // Counters of an epoch have no gaps, so that most places are known without a search through
@@ -401,9 +399,10 @@ impl Log {
         self.epoch_ends.iter().rev().find(|end| end.zxid.epoch() <= epoch).copied()
     }
 
-    fn exceeds_window(&self) -> bool {
+    /// Whether it does, without that many entries whose bytes are no longer counted.
+    fn exceeds_window(&self, dropped: usize) -> bool {
         let LogLimits { window_entries, window_bytes, .. } = self.limits;
-        self.entries.len() > window_entries || self.entry_bytes > window_bytes
+        self.entries.len() - dropped > window_entries || self.entry_bytes > window_bytes
     }
 
     fn index_of(&self, zxid: Zxid) -> Option<usize> {

@@ -44,6 +44,13 @@ impl Index {
         self.segment(self.segment_of(tag)).find(tag, is_wanted)
     }
 
+    /// What stands where the search for `hash` begins.
+    pub(super) fn home_of(&self, hash: u64) -> u32 {
+        let tag = tag_of(hash);
+        let segment = self.segment(self.segment_of(tag));
+        segment.entries[segment.home(tag)].slot
+    }
+
     /// Adds a slot that is not there yet. Returns how many entries had to move for it, a number
     /// with a fixed bound for evenly spread hashes.
     pub(super) fn insert(&mut self, hash: u64, slot: u32) -> usize {

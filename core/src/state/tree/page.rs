@@ -70,6 +70,13 @@ impl<T: Clone + Default, const N: usize> Paged<T, N> {
         &page[at.slot]
     }
 
+    /// How often the item's page and leaf are shared, which a write looks at first.
+    pub(super) fn counts(&self, index: usize) -> usize {
+        let at = Place::of::<N>(index);
+        let leaf = &self.spine[at.leaf];
+        Arc::strong_count(leaf) + leaf.pages[at.page].as_ref().map_or(0, Arc::strong_count)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }

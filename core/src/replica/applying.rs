@@ -1,0 +1,99 @@
+//! Committed entries become state, and whoever waits for them hears of it.
+
+use alloc::vec::Vec;
+
+use crate::base::id::Zxid;
+use crate::base::time::Now;
+use crate::entry::{Entry, EntryKind};
+use crate::replica::{Deed, Replica};
+use crate::state::tree::PATHS_AT_ONCE;
+use crate::txn::{ArchivedOperation, ArchivedTxn, Txn};
+use crate::zab::log::Mark;
+
+impl Replica {
+    /// Grants what may be applied until the next turn ends. In proportion to what there is, so that
+    /// it becomes less however much a turn brings in.
+    pub fn grant_applies(&mut self) {
+        let (applied, until) = (self.state.applied(), self.zab.applicable());
+        let waiting = until.0.saturating_sub(applied.0);
+        self.applies_left = self.config.log.applied_per_turn.max(waiting / 4);
+    }
+
+    /// Applies at most so many entries; says how many.
+    pub(super) fn apply_committed(&mut self, now: Now, most: u64, deeds: &mut Vec<Deed>) -> u64 {
+        let mut group = core::mem::take(&mut self.group);
+        let mut count = 0;
+        loop {
+            self.next_to_apply(most - count, &mut group);
+            if group.is_empty() {
+                break;
+            }
+            let mut txns = [None; PATHS_AT_ONCE];
+            for (txn, entry) in txns.iter_mut().zip(&group) {
+                *txn = (entry.kind() == EntryKind::Txn).then(|| {
+                    Txn::view(entry.payload()).expect("a hash-checked entry holds a transaction")
+                });
+            }
+            let operations = txns.iter().flatten().flat_map(|txn| txn.operations.iter());
+            self.state.tree().look_ahead(operations.filter_map(ArchivedOperation::path));
+            for (entry, txn) in group.iter().zip(txns) {
+                self.apply(now, entry, txn, deeds);
+                count += 1;
+            }
+        }
+        self.group = group;
+        self.zab.trim(self.state.applied(), &mut self.actions);
+        count
+    }
+
+    /// Replaces the content of `group` by some entries that may be applied.
+    fn next_to_apply(&self, most: u64, group: &mut Vec<Entry>) {
+        group.clear();
+        let (applied, until) = (self.state.applied(), self.zab.applicable());
+        if applied < until {
+            let most = usize::try_from(most).unwrap_or(PATHS_AT_ONCE).min(PATHS_AT_ONCE);
+            let entries = self.zab.log().entries_after(applied).take(most);
+            group.extend(entries.take_while(|entry| entry.zxid() <= until).cloned());
+        }
+    }
+
+    fn apply(&mut self, now: Now, entry: &Entry, txn: Option<&ArchivedTxn>, deeds: &mut Vec<Deed>) {
+        self.entries_since_point += 1;
+        let zxid = entry.zxid();
+        match entry.kind() {
+            EntryKind::Txn => {
+                let txn = txn.expect("it has been looked at before");
+                self.apply_txn(now, zxid, txn, deeds);
+            }
+            EntryKind::SnapshotPoint => {
+                self.state.pass(zxid);
+                let at = Mark { zxid, hash: entry.hash() };
+                self.on_snapshot_point(at, entry.payload(), deeds);
+            }
+            EntryKind::Admission => self.on_admission(now, entry),
+            EntryKind::EpochStart | EntryKind::Format => self.state.pass(zxid),
+        }
+        assert_eq!(self.state.applied(), zxid, "entries are applied in order");
+        if let Some(reign) = &mut self.reign {
+            reign.on_applied(zxid);
+        }
+        self.answer_applied(zxid, deeds);
+    }
+
+    fn apply_txn(&mut self, now: Now, zxid: Zxid, txn: &ArchivedTxn, deeds: &mut Vec<Deed>) {
+        let mut applied = core::mem::take(&mut self.applied);
+        self.state.apply(zxid, txn, &mut applied);
+        // Events come before the reply of the change that causes them, as in ZooKeeper: a client
+        // that has seen the reply's zxid is never told of older changes when it comes back.
+        for change in applied.changes() {
+            self.watches.fire(&change, &mut self.firings);
+        }
+        self.send_firings(zxid, deeds);
+        self.answer_origin(zxid, txn.origin.to_native(), &applied, deeds);
+        for &change in applied.sessions() {
+            self.forget_given_up(change);
+            self.on_session_change(now, change, deeds);
+        }
+        self.applied = applied;
+    }
+}
