@@ -7,9 +7,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pigeonhole_core::auth::AuthSettings;
-use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, Epoch, Sequence, ServerId, Zxid};
+use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, ServerId};
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::time::{Instant, Now, Periods};
+use pigeonhole_core::control::Checkpoint;
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Effect, Effects, Input};
 use pigeonhole_core::gateway::ClientLimits;
@@ -18,7 +19,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::wire::client;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
-use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
+use pigeonhole_core::zab::log::{LogLimits, Restored};
 
 const CONNECTION: ConnectionId = ConnectionId { core: CoreId(0), slot: 0, generation: 1 };
 const DEPTH: u64 = 16;
@@ -36,17 +37,8 @@ impl Alone {
         let restored = map
             .shards()
             .map(|shard| {
-                let restored = Restored {
-                    shard,
-                    next_sequence: Sequence(1),
-                    accepted_epoch: Epoch(0),
-                    current_epoch: Epoch(0),
-                    committed: Zxid::ZERO,
-                    base: Mark::default(),
-                    entries: Vec::new(),
-                    snapshot: Zxid::ZERO,
-                    is_unknown: false,
-                };
+                let nothing = Checkpoint::empty(shard);
+                let restored = Restored::new(&nothing, &nothing.snapshot, vec![]);
                 (State::new(shard, map), restored)
             })
             .collect();

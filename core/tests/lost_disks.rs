@@ -15,11 +15,49 @@ const LONG_MS: u64 = 30_000;
 fn written(options: Options) -> Cluster {
     let mut cluster = Cluster::new(options);
     cluster.converge();
-    let leader = cluster.await_leader();
-    let connection = cluster.client(leader);
-    cluster.write_many(leader, connection, "a", 12);
+    write(&mut cluster, "a", 12);
     cluster.converge();
     cluster
+}
+
+/// A cluster of three founders, the third of which was never there, so that nobody is admitted; and
+/// the leader.
+fn founded_by_two() -> (Cluster, usize) {
+    let mut cluster = Cluster::new(Options::default());
+    for at in 0..3 {
+        cluster.crash(at);
+        cluster.replace_disk(at);
+        cluster.nodes[at].disk.identity.is_founder = true;
+    }
+    cluster.start(0);
+    cluster.start(1);
+    let leader = write(&mut cluster, "b", 12);
+    cluster.converge();
+    (cluster, leader)
+}
+
+/// Writes through whoever leads: who that is.
+fn write(cluster: &mut Cluster, prefix: &str, count: usize) -> usize {
+    let leader = cluster.await_leader();
+    let connection = cluster.client(leader);
+    cluster.write_many(leader, connection, prefix, count);
+    leader
+}
+
+/// Whoever leads has the znode.
+fn find(cluster: &mut Cluster, path: &str) {
+    let leader = cluster.await_leader();
+    let connection = cluster.client(leader);
+    let look = Request::GetData { path, watch: false };
+    assert_eq!(cluster.ask(leader, connection, &look).unwrap().0, 0);
+}
+
+/// Waits until every server counts the disk that this one has now.
+fn await_admission(cluster: &mut Cluster, lost: usize) {
+    let disk = cluster.nodes[lost].disk.identity.disk.0;
+    cluster.until("it is admitted", |cluster| {
+        (0..3).all(|at| admitted(cluster, at).contains(&(server(lost).0, disk)))
+    });
 }
 
 fn admitted(cluster: &Cluster, at: usize) -> Vec<(u8, u128)> {
@@ -50,25 +88,12 @@ fn a_new_cluster_admits_every_disk_in_one_entry() {
 
 #[test]
 fn a_cluster_that_is_not_complete_works_and_admits_nobody() {
-    let mut cluster = Cluster::new(Options::default());
-    for at in 0..3 {
-        cluster.crash(at);
-        cluster.replace_disk(at);
-        cluster.nodes[at].disk.identity.is_founder = true;
-    }
-    cluster.start(0);
-    cluster.start(1);
-    let leader = cluster.await_leader();
-    let connection = cluster.client(leader);
-    cluster.write_many(leader, connection, "b", 12);
-    cluster.converge();
+    let (mut cluster, leader) = founded_by_two();
     assert!(admitted(&cluster, leader).is_empty());
     // The leader fails before everybody was there at once: the third one is a founder as well.
     cluster.crash(leader);
     cluster.start(2);
-    let leader = cluster.await_leader();
-    let connection = cluster.client(leader);
-    cluster.write_many(leader, connection, "c", 12);
+    write(&mut cluster, "c", 12);
 }
 
 #[test]
@@ -82,16 +107,11 @@ fn one_lost_disk_is_filled_and_admitted_again() {
         cluster.replace_disk(lost);
         cluster.start(lost);
         cluster.converge();
-        let disk = cluster.nodes[lost].disk.identity.disk.0;
-        cluster.until("it is admitted", |cluster| {
-            (0..3).all(|at| admitted(cluster, at).contains(&(server(lost).0, disk)))
-        });
+        await_admission(&mut cluster, lost);
         cluster.converge();
         // From now on it is as good as any other.
         cluster.crash(third);
-        let leader = cluster.await_leader();
-        let connection = cluster.client(leader);
-        cluster.write_many(leader, connection, "b", 3);
+        write(&mut cluster, "b", 3);
         // And its own log says so.
         cluster.crash(lost);
         cluster.start(lost);
@@ -112,10 +132,7 @@ fn a_lost_disk_is_no_part_of_a_quorum_before_it_is_admitted() {
     never_leads(&mut cluster);
     cluster.start(down);
     cluster.converge();
-    let leader = cluster.await_leader();
-    let connection = cluster.client(leader);
-    let look = Request::GetData { path: "/a11", watch: false };
-    assert_eq!(cluster.ask(leader, connection, &look).unwrap().0, 0);
+    find(&mut cluster, "/a11");
 }
 
 #[test]
@@ -159,9 +176,7 @@ fn two_of_five_lost_disks_are_admitted_by_the_other_three() {
     });
     cluster.crash(0);
     cluster.crash(2);
-    let leader = cluster.await_leader();
-    let connection = cluster.client(leader);
-    cluster.write_many(leader, connection, "b", 3);
+    write(&mut cluster, "b", 3);
 }
 
 #[test]
@@ -173,10 +188,7 @@ fn a_disk_that_was_replaced_does_not_count_when_it_is_found_again() {
     cluster.crash(lost);
     let found = cluster.replace_disk(lost);
     cluster.start(lost);
-    let disk = cluster.nodes[lost].disk.identity.disk.0;
-    cluster.until("it is admitted", |cluster| {
-        (0..3).all(|at| admitted(cluster, at).contains(&(server(lost).0, disk)))
-    });
+    await_admission(&mut cluster, lost);
     cluster.crash(lost);
     cluster.crash(third);
     cluster.nodes[lost].disk = found;
@@ -188,18 +200,7 @@ fn a_disk_that_was_replaced_does_not_count_when_it_is_found_again() {
 
 #[test]
 fn a_disk_lost_before_anybody_was_admitted_does_not_count_either() {
-    let mut cluster = Cluster::new(Options::default());
-    for at in 0..3 {
-        cluster.crash(at);
-        cluster.replace_disk(at);
-        cluster.nodes[at].disk.identity.is_founder = true;
-    }
-    cluster.start(0);
-    cluster.start(1);
-    let leader = cluster.await_leader();
-    let connection = cluster.client(leader);
-    cluster.write_many(leader, connection, "b", 12);
-    cluster.converge();
+    let (mut cluster, _) = founded_by_two();
     cluster.crash(0);
     cluster.crash(1);
     cluster.replace_disk(1);
@@ -209,10 +210,7 @@ fn a_disk_lost_before_anybody_was_admitted_does_not_count_either() {
     never_leads(&mut cluster);
     cluster.start(0);
     cluster.converge();
-    let leader = cluster.await_leader();
-    let connection = cluster.client(leader);
-    let look = Request::GetData { path: "/b11", watch: false };
-    assert_eq!(cluster.ask(leader, connection, &look).unwrap().0, 0);
+    find(&mut cluster, "/b11");
     cluster.until("everybody present is admitted", |cluster| {
         (0..3).all(|at| admitted(cluster, at).len() == 3)
     });
@@ -225,9 +223,7 @@ fn a_damaged_log_is_not_taken_for_a_short_one() {
     let damaged = (intact + 1) % 3;
     let behind = 3 - intact - damaged;
     cluster.crash(behind);
-    let leader = cluster.await_leader();
-    let connection = cluster.client(leader);
-    cluster.write_many(leader, connection, "b", 5);
+    write(&mut cluster, "b", 5);
     cluster.converge();
     cluster.crash(damaged);
     cluster.crash(intact);
@@ -238,17 +234,12 @@ fn a_damaged_log_is_not_taken_for_a_short_one() {
     never_leads(&mut cluster);
     cluster.start(intact);
     cluster.converge();
-    let look = Request::GetData { path: "/b4", watch: false };
-    let leader = cluster.await_leader();
-    let connection = cluster.client(leader);
-    assert_eq!(cluster.ask(leader, connection, &look).unwrap().0, 0);
+    find(&mut cluster, "/b4");
     // Settled, it counts again, and remembers that over a restart.
     cluster.crash(behind);
     cluster.crash(damaged);
     cluster.start(damaged);
-    let leader = cluster.await_leader();
-    let connection = cluster.client(leader);
-    cluster.write_many(leader, connection, "c", 3);
+    write(&mut cluster, "c", 3);
 }
 
 #[test]

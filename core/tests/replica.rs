@@ -3,10 +3,11 @@
 use pigeonhole_core::auth::Identities;
 use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{
-    ConnectionId, CoreId, DiskId, Epoch, Generation, Sequence, ServerId, SessionId, ShardId, Zxid,
+    ConnectionId, CoreId, DiskId, Epoch, Generation, ServerId, SessionId, ShardId,
 };
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, RECORD_BYTES_MAX};
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
+use pigeonhole_core::control::Checkpoint;
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::mail::{Ask, Mail, Outcome, Reader, Ticket, What, Writer};
 use pigeonhole_core::op::OpCode;
@@ -16,7 +17,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::txn::Origin;
 use pigeonhole_core::zab::admission::Identity;
-use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
+use pigeonhole_core::zab::log::{LogLimits, Restored};
 use pigeonhole_core::zab::{Action, Membership};
 
 const SHARD: ShardId = ShardId(0);
@@ -49,17 +50,8 @@ impl One {
             counter_handover,
             seed: 1,
         };
-        let restored = Restored {
-            shard: SHARD,
-            next_sequence: Sequence(1),
-            accepted_epoch: Epoch(0),
-            current_epoch: Epoch(0),
-            committed: Zxid::ZERO,
-            base: Mark::default(),
-            entries: vec![],
-            snapshot: Zxid::ZERO,
-            is_unknown: false,
-        };
+        let nothing = Checkpoint::empty(SHARD);
+        let restored = Restored::new(&nothing, &nothing.snapshot, vec![]);
         let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
         let mut deeds = vec![];
         let replica = Replica::new(config, State::new(SHARD, map), restored, now, &mut deeds);

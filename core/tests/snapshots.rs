@@ -41,6 +41,22 @@ fn leave_one_behind(mut cluster: Cluster, bytes: usize) -> (Cluster, usize, Conn
     (cluster, leader, connection, behind)
 }
 
+/// A cluster whose leader does not know yet that it is alone, and has writes that will be lost; and
+/// that leader.
+fn with_a_leader_alone() -> (Cluster, usize) {
+    let mut cluster = few();
+    let old = cluster.await_leader();
+    let connection = cluster.connect(old).unwrap();
+    cluster.write_many(old, connection, "a", 10);
+    cluster.converge();
+    cluster.mute(old, (0..3).filter(|&it| it != old));
+    for number in 0..4 {
+        let name = format!("/lost{number}");
+        cluster.send(old, connection, &create(&name, b""));
+    }
+    (cluster, old)
+}
+
 fn was_sent_the_state(cluster: &Cluster, leader: usize) -> bool {
     cluster.has_event(leader, |event| matches!(event, Event::Plan { plan: Plan::Snapshot, .. }))
 }
@@ -364,18 +380,8 @@ fn a_damaged_snapshot_is_replaced_by_the_older_one_and_made_anew() {
 
 #[test]
 fn a_point_that_is_truncated_leaves_no_snapshot() {
-    let mut cluster = few();
-    let old = cluster.await_leader();
-    let connection = cluster.connect(old).unwrap();
-    cluster.write_many(old, connection, "a", 10);
-    cluster.converge();
-    cluster.mute(old, (0..3).filter(|&it| it != old));
-    // It does not know yet that it is alone.
+    let (mut cluster, old) = with_a_leader_alone();
     let before = cluster.nodes[old].frozen.clone();
-    for number in 0..4 {
-        let name = format!("/lost{number}");
-        cluster.send(old, connection, &create(&name, b""));
-    }
     cluster.input(old, Input::SnapshotWanted { shard: SHARD });
     cluster.run(5000);
     let new = cluster.await_leader();
@@ -391,16 +397,7 @@ fn a_point_that_is_truncated_leaves_no_snapshot() {
 
 #[test]
 fn a_diverged_learner_whose_last_common_entry_is_forgotten_gets_the_state() {
-    let mut cluster = few();
-    let old = cluster.await_leader();
-    let connection = cluster.connect(old).unwrap();
-    cluster.write_many(old, connection, "a", 10);
-    cluster.converge();
-    cluster.mute(old, (0..3).filter(|&it| it != old));
-    for number in 0..4 {
-        let name = format!("/lost{number}");
-        cluster.send(old, connection, &create(&name, b""));
-    }
+    let (mut cluster, old) = with_a_leader_alone();
     cluster.run(5000);
     let new = cluster.await_leader();
     let writer = cluster.connect(new).unwrap();

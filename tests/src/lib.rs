@@ -13,7 +13,7 @@
 //! - [`sometimes`]: what must happen now and then
 //! - [`say`]: messages and answers in a few words
 //! - [`script`]: stories with golden transcripts
-//! - [`ports`], [`caller`]: ports on loopback for real servers, and a client of them
+//! - [`servers`], [`ports`], [`caller`]: real servers, their ports on loopback, a client of them
 //! - [`trace`]: what happened, as text and as a hash
 
 pub mod caller;
@@ -33,6 +33,7 @@ pub mod queue;
 pub mod say;
 pub mod script;
 pub mod seeds;
+pub mod servers;
 pub mod sometimes;
 pub mod speech;
 pub mod swarm;

@@ -16,7 +16,7 @@ use pigeonhole_core::base::id::{
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::base::time::{Instant, Now, Periods};
-use pigeonhole_core::control::Control;
+use pigeonhole_core::control::{Checkpoint, Control};
 use pigeonhole_core::durable::{Append, Durable, LogMark, Record};
 use pigeonhole_core::effect::{Effect, Effects, Input};
 use pigeonhole_core::entry::Entry;
@@ -25,7 +25,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::Event;
-use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
+use pigeonhole_core::zab::log::{LogLimits, Restored};
 
 pub(crate) const WALL_MS: i64 = 1_700_000_000_000;
 
@@ -448,17 +448,8 @@ fn wall(now: Instant) -> Now {
 
 /// What recovery would make of the log.
 fn restore(shard: ShardId, items: &[Item]) -> Restored {
-    let mut restored = Restored {
-        shard,
-        next_sequence: Sequence(1),
-        accepted_epoch: Epoch(0),
-        current_epoch: Epoch(0),
-        committed: Zxid::ZERO,
-        base: Mark::default(),
-        entries: vec![],
-        snapshot: Zxid::ZERO,
-        is_unknown: false,
-    };
+    let nothing = Checkpoint::empty(shard);
+    let mut restored = Restored::new(&nothing, &nothing.snapshot, vec![]);
     let mut entries: Vec<Entry> = vec![];
     for item in items {
         match item {

@@ -7,11 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
-    ConnectionId, CoreId, DiskId, Epoch, LinkId, Sequence, ServerId, SessionId, ShardId, Zxid,
+    ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId, Zxid,
 };
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
+use pigeonhole_core::control::Checkpoint;
 use pigeonhole_core::durable::{Durable, LogMark, Rider};
 use pigeonhole_core::effect::{Effect, Effects, Input};
 use pigeonhole_core::gateway::ClientLimits;
@@ -23,7 +24,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::wire::client;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
-use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
+use pigeonhole_core::zab::log::{LogLimits, Restored};
 
 /// One core of one node.
 type Place = (usize, u8);
@@ -130,17 +131,8 @@ impl Ensemble {
         };
         let here = self.map.shards().filter(|&shard| core_of(shard, self.cores) == CoreId(core));
         let restored = here.map(|shard| {
-            let restored = Restored {
-                shard,
-                next_sequence: Sequence(1),
-                accepted_epoch: Epoch(0),
-                current_epoch: Epoch(0),
-                committed: Zxid::ZERO,
-                base: Mark::default(),
-                entries: vec![],
-                snapshot: Zxid::ZERO,
-                is_unknown: false,
-            };
+            let nothing = Checkpoint::empty(shard);
+            let restored = Restored::new(&nothing, &nothing.snapshot, vec![]);
             (State::new(shard, self.map), restored)
         });
         Worker::new(config, restored.collect(), self.now, &mut self.effects)

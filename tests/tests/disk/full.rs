@@ -7,21 +7,21 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
-use crate::server::Servers;
+use crate::PROGRAM;
 
 #[test]
 fn a_full_disk_refuses_writes_until_there_is_room() {
-    let mut servers = Servers::new("full", 1, "");
+    let mut servers = PROGRAM.standalone("full", "");
     let data = servers.data(1);
+    fs::create_dir_all(&data).unwrap();
     if let Err(error) = try_mount(&data) {
         eprintln!("SKIPPED: cannot mount a small file system here: {error}");
         return;
     }
-    servers.start_as(1, |command| {
-        let mount = own_mount(&data);
-        // SAFETY: system calls only, on memory that was made before the fork.
-        unsafe { command.pre_exec(move || mount.make()) };
-    });
+    let (mut command, mount) = (servers.serve(1), own_mount(&data));
+    // SAFETY: system calls only, on memory that was made before the fork.
+    unsafe { command.pre_exec(move || mount.make()) };
+    servers.start_as(1, command);
     let mut client = servers.client(1);
     let path = |number: usize| format!("/node-{}", number % 10);
     client.create_all((0..10).map(path), b"before");

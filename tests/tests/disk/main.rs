@@ -3,15 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 mod full;
-mod server;
 
 use std::fs;
 
-use server::Servers;
+use pigeonhole_tests::servers::{Program, Servers};
 
 #[test]
 fn a_server_restarts_from_a_snapshot_and_its_log_stays_bounded() {
-    let mut servers = Servers::new("bounded", 1, "snapCount=1000\n");
+    let mut servers = PROGRAM.standalone("bounded", "snapCount=1000\n");
     servers.start(1);
     let mut client = servers.client(1);
     let path = |number: usize| format!("/node-{}", number % 200);
@@ -40,7 +39,7 @@ fn a_server_restarts_from_a_snapshot_and_its_log_stays_bounded() {
 
 #[test]
 fn a_kill_in_the_middle_of_a_snapshot_leaves_the_one_before() {
-    let mut servers = Servers::new("middle", 1, "snapCount=1000\n");
+    let mut servers = PROGRAM.standalone("middle", "snapCount=1000\n");
     servers.start(1);
     let mut client = servers.client(1);
     let names = |prefix: &'static str| (0..1000).map(move |number| format!("/{prefix}-{number}"));
@@ -65,7 +64,7 @@ fn a_kill_in_the_middle_of_a_snapshot_leaves_the_one_before() {
 
 #[test]
 fn a_damaged_snapshot_is_named_and_the_older_one_used() {
-    let mut servers = Servers::new("damaged", 1, "snapCount=1000\n");
+    let mut servers = PROGRAM.standalone("damaged", "snapCount=1000\n");
     servers.start(1);
     let names = |prefix: &'static str| (0..1100).map(move |number| format!("/{prefix}-{number}"));
     for prefix in ["first", "second"] {
@@ -101,10 +100,8 @@ fn a_damaged_snapshot_is_named_and_the_older_one_used() {
 
 #[test]
 fn a_server_that_fell_far_behind_is_sent_the_state() {
-    let mut servers = Servers::new("behind", 3, "snapCount=5000\n");
-    for server in 1..=3 {
-        servers.start(server);
-    }
+    let mut servers = PROGRAM.ensemble("behind", 3, "snapCount=5000\n");
+    servers.start_all();
     servers.client(1).create_all(["/before".to_owned()], b"");
     servers.kill(1);
     let mut client = servers.client(2);
@@ -131,7 +128,7 @@ fn a_server_that_fell_far_behind_is_sent_the_state() {
 #[test]
 fn another_number_of_cores_reads_the_same_directory() {
     let settings = "snapCount=300\npigeonhole.shards=8\npigeonhole.pin=off\n";
-    let mut servers = Servers::new("cores", 1, settings);
+    let mut servers = PROGRAM.standalone("cores", settings);
     let mut written = 0;
     let mut before: Option<Vec<String>> = None;
     for cores in [1, 3, 2, 1] {
@@ -157,15 +154,11 @@ fn another_number_of_cores_reads_the_same_directory() {
 
 #[test]
 fn a_lost_disk_is_replaced_and_counts_again() {
-    let mut servers = Servers::new("lost", 3, "snapCount=1000\n");
-    for server in 1..=3 {
-        servers.start(server);
-    }
+    let mut servers = PROGRAM.ensemble("lost", 3, "snapCount=1000\n");
+    servers.start_all();
     let mut client = servers.client(3);
     client.create_all((0..3000).map(|number| format!("/node-{number}")), b"data");
-    servers.kill(1);
-    fs::remove_dir_all(servers.data(1)).unwrap();
-    servers.write_id(1);
+    servers.lose_data(1);
     servers.start(1);
     let mut late = servers.client(1);
     late.sync();
@@ -183,3 +176,6 @@ fn a_lost_disk_is_replaced_and_counts_again() {
     assert!(client.exists("/with-the-new-disk"));
     client.create_all(["/without-the-third".to_owned()], b"");
 }
+
+const PROGRAM: Program =
+    Program { path: env!("CARGO_BIN_EXE_server"), directory: env!("CARGO_TARGET_TMPDIR") };
