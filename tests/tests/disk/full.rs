@@ -29,7 +29,7 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     let inside = format!("/proc/{}/root{}", servers.process_id(1), data.display());
     let filler = Path::new(&inside).join("filler");
     fill(&filler);
-    servers.wait_until(|it| it.said(1).contains("are kept in reserve"));
+    servers.wait_until(|it| it.said(1).contains("writes are refused until there is"));
     let refused = client.set_all((0..10).map(path), b"refused");
     assert_eq!(refused, (0, Some(SYSTEM_ERROR)));
     assert!(client.exists("/node-9"), "reads go on");

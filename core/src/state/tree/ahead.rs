@@ -1,8 +1,9 @@
 //! Reading ahead: what a group of lookups will need from memory, all of it at once.
 //!
-//! A znode of a large tree is in no cache. To find it is to wait for memory four or five times, each
-//! time for an address that only the last one told. Other znodes have nothing to do with that: when
-//! one step is made for many of them before the next, a processor waits for all of them together.
+//! A znode of a large tree is in no cache. To find it is to wait for memory four or five times,
+//! each time for an address that only the last one told. Other znodes have nothing to do with that:
+//! when one step is made for many of them before the next, a processor waits for all of them
+//! together.
 
 use core::hint::black_box;
 
