@@ -152,7 +152,7 @@ impl Worker {
             Input::Time => self.on_time(now, effects),
             Input::TurnEnd => {
                 self.gateway.on_turn_end(instant);
-                self.shards.each(|replica, _| replica.grant_applies());
+                self.shards.each(|replica, _| replica.grant_share());
                 self.end_turn(now, effects);
             }
         }

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, ServerId, SessionId, ShardId};
-use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, COUNTER_HANDOVER, FRAME_BYTES_MAX};
+use pigeonhole_core::base::limits::{
+    CONNECT_TIME_MS_MAX, COUNTER_HANDOVER, FRAME_BYTES_MAX, PROPOSALS_PER_TURN,
+};
 use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::control::Checkpoint;
@@ -117,6 +119,12 @@ impl Alone {
         self.now.instant = end;
     }
 
+    /// Whether the next turn is to come at once: something is long overdue.
+    fn is_in_haste(&self) -> bool {
+        let now = self.now.instant;
+        self.worker.deadline(now).is_some_and(|at| at < now)
+    }
+
     fn open(&mut self, connection: ConnectionId) {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let opened = Input::ClientOpened { connection, address, entropy: [7; 16] };
@@ -193,6 +201,29 @@ fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
 }
 
 #[test]
+fn what_arrives_at_once_is_proposed_over_several_turns() {
+    let mut alone = Alone::new(1);
+    alone.connect();
+    let mut bytes = vec![];
+    for xid in 1..=200 {
+        let path = format!("/node-{xid}");
+        bytes.extend(request(xid, &create(&path, b"", CreateMode::Persistent)));
+    }
+    let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
+    alone.worker.step(alone.now, input, &mut alone.effects);
+    let mut proposed = vec![];
+    for _ in 0..3 {
+        alone.worker.step(alone.now, Input::TurnEnd, &mut alone.effects);
+        let is_in_haste = alone.is_in_haste();
+        let effects = alone.effects.drain();
+        let appends = effects.filter(|effect| matches!(effect, Effect::Append(_))).count();
+        proposed.push((appends, is_in_haste));
+    }
+    let rest = 200 - PROPOSALS_PER_TURN;
+    assert_eq!(proposed, [(PROPOSALS_PER_TURN, true), (rest, false), (0, false)]);
+}
+
+#[test]
 fn what_is_committed_at_once_is_applied_over_several_turns() {
     let mut alone = Alone::with_log(1, LogLimits { applied_per_turn: 60, ..LogLimits::default() });
     alone.connect();
@@ -215,10 +246,10 @@ fn what_is_committed_at_once_is_applied_over_several_turns() {
     let durable = Input::Durable(Durable::attest(last));
     alone.worker.step(alone.now, durable, &mut alone.effects);
     assert_eq!(znodes(&alone) - before, 60, "its share");
-    let now = alone.now.instant;
-    assert!(alone.worker.deadline(now).is_some_and(|at| at <= now), "the rest waits for nothing");
+    assert!(alone.is_in_haste(), "the rest waits for nothing");
     alone.worker.step(alone.now, Input::TurnEnd, &mut alone.effects);
     assert_eq!(znodes(&alone) - before, 100);
+    assert!(!alone.is_in_haste());
     alone.settle();
     assert_eq!(alone.frames().len(), 100, "and every write is answered");
 }

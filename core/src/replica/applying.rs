@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::base::id::Zxid;
+use crate::base::limits::PROPOSALS_PER_TURN;
 use crate::base::time::Now;
 use crate::entry::{Entry, EntryKind};
 use crate::replica::{Deed, Replica};
@@ -11,12 +12,13 @@ use crate::txn::{ArchivedOperation, ArchivedTxn, Txn};
 use crate::zab::log::Mark;
 
 impl Replica {
-    /// Grants what may be applied until the next turn ends. In proportion to what there is, so that
-    /// it becomes less however much a turn brings in.
-    pub fn grant_applies(&mut self) {
+    /// Grants what may be proposed and applied until the next turn ends. The latter in proportion to
+    /// what there is, so that it becomes less however much a turn brings in.
+    pub fn grant_share(&mut self) {
         let (applied, until) = (self.state.applied(), self.zab.applicable());
         let waiting = until.0.saturating_sub(applied.0);
-        self.applies_left = self.config.log.applied_per_turn.max(waiting / 4);
+        self.applies_left = self.config.log.applied_per_turn.max(waiting / 16);
+        self.proposals_left = PROPOSALS_PER_TURN;
     }
 
     /// Applies at most so many entries; says how many.

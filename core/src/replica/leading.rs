@@ -178,9 +178,10 @@ impl Replica {
         is_possible && !self.zab.holds_proposals()
     }
 
+    /// Proposes what has come, as much of it as one turn should.
     pub(super) fn propose_backlog(&mut self, now: Now, deeds: &mut Vec<Deed>) {
         let mut ahead = 0;
-        while self.can_propose() {
+        while self.proposals_left > 0 && self.can_propose() {
             let reign = self.reign.as_mut().expect("only a leader can propose");
             if ahead == 0 {
                 ahead = PATHS_AT_ONCE;
@@ -191,6 +192,7 @@ impl Replica {
                 }));
             }
             ahead -= 1;
+            self.proposals_left -= 1;
             let forward = reign.backlog.pop_front().expect("there is something to propose");
             self.prepare(now, forward, deeds);
         }

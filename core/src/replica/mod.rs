@@ -97,8 +97,9 @@ pub struct Replica {
     given_up: BTreeMap<SessionId, Generation>,
     /// Answers that wait until this replica has applied a zxid.
     after_apply: BTreeMap<Zxid, Vec<(CoreId, Ticket, Outcome)>>,
-    /// How many entries this turn may still apply.
+    /// How many entries may still be applied, and how many requests proposed, in this turn.
     applies_left: u64,
+    proposals_left: usize,
     /// What belongs to leading; empty otherwise.
     reign: Option<Reign>,
     /// The leader that this replica served under when it last looked.
@@ -164,6 +165,7 @@ impl Replica {
             given_up: BTreeMap::new(),
             after_apply: BTreeMap::new(),
             applies_left: 0,
+            proposals_left: 0,
             reign: None,
             served: None,
             leaderless_since: Some(now.instant),
