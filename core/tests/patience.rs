@@ -97,3 +97,33 @@ fn a_ping_outlives_the_leader_that_was_asked_about_it() {
     assert!(!is_closed, "the session is as good as before");
     assert_eq!(frames.len(), 1);
 }
+
+#[test]
+fn a_busy_client_is_not_kept_when_nobody_knows_any_more_that_it_lives() {
+    let (mut cluster, leader) = started(3);
+    let node = (leader + 1) % 3;
+    cluster.open_client(node, CONNECTION, [7; 16]);
+    send(&mut cluster, node, &connect());
+    cluster.run(1000);
+    assert_eq!(received(&mut cluster).0.len(), 1);
+    cluster.crash(leader);
+    cluster.crash((leader + 2) % 3);
+    // It reads all the time, and sends no pings. Another leader, if there were one, would end the
+    // session after four seconds.
+    let (mut replies, mut elapsed_ms) = (0, 0);
+    loop {
+        let mut bytes = vec![];
+        let exists = Request::Exists { path: "/", watch: false };
+        client::put_request(&mut bytes, elapsed_ms, &exists);
+        send(&mut cluster, node, &bytes);
+        cluster.run(50);
+        elapsed_ms += 50;
+        let (frames, is_closed) = received(&mut cluster);
+        replies += frames.len();
+        if is_closed {
+            break;
+        }
+        assert!(elapsed_ms < 3000, "it goes on reading, {replies} times by now");
+    }
+    assert!(replies > 20, "{replies}");
+}

@@ -29,6 +29,7 @@ impl Failure {
             ErrorKind::PermissionDenied
             | ErrorKind::ReadOnlyFilesystem
             | ErrorKind::NotADirectory
+            | ErrorKind::NotFound
             | ErrorKind::AlreadyExists => Self::environment(format_args!(
                 "{}; let this user write there, or choose another directory with dataDir (of a \
                  local cluster: --data)",

@@ -83,9 +83,9 @@ pub(super) struct Session {
     pub(super) confirmed: Instant,
     pub(super) touched: Instant,
     pub(super) is_touch_queued: bool,
-    /// Pings that wait for the home leader's word, and since when.
+    /// Since when the home leader's word has been waited for, and pings that wait for it.
+    pub(super) unconfirmed_since: Option<Instant>,
     pub(super) pings: u32,
-    pub(super) pings_since: Instant,
 }
 
 /// One request and what has become of it.
@@ -388,8 +388,8 @@ impl Session {
             confirmed: now,
             touched: now,
             is_touch_queued: false,
+            unconfirmed_since: None,
             pings: 0,
-            pings_since: now,
         }
     }
 }

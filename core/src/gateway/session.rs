@@ -157,7 +157,8 @@ impl Gateway {
         self.ask(home, What::Touch { sessions });
     }
 
-    /// Something came from the client. Its home hears of it, though not of every packet.
+    /// Something came from the client. Its home hears of it, though not of every packet; and says
+    /// so in time. A busy client sends no pings, and would not notice that its session is over.
     pub(super) fn hear(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.find(id) else {
             return;
@@ -168,9 +169,8 @@ impl Gateway {
         let session = &mut connection.session;
         session.heard = now;
         let is_due = now.since(session.touched).0 >= session.timeout.0 / TOUCHES_PER_TIMEOUT;
-        if is_due && !session.is_touch_queued {
-            session.is_touch_queued = true;
-            self.touch_queue.push(id);
+        if is_due && session.unconfirmed_since.is_none() {
+            self.await_word(now, id);
         }
     }
 
@@ -186,21 +186,19 @@ impl Gateway {
             reply::header_only(&mut connection.output, reply::XID_PING, zxid, ErrorCode::Ok);
             return;
         }
-        if session.pings == 0 {
-            session.pings_since = now;
-        }
         session.pings += 1;
-        self.touch_again(now, id);
+        self.await_word(now, id);
     }
 
-    /// Asks for the home leader's word that a ping waits for. A leader may have fallen, and taken
-    /// the last such question along: some more are asked within the patience.
-    fn touch_again(&mut self, now: Instant, id: ConnectionId) {
+    /// Asks for the home leader's word. A leader may have fallen, and taken the last such question
+    /// along: some more are asked within the patience.
+    fn await_word(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.find(id) else {
             return;
         };
         let session = &mut connection.session;
-        let again = Duration(session.timeout.0 / 3 / TOUCHES_PER_PING);
+        session.unconfirmed_since.get_or_insert(now);
+        let again = Duration(session.timeout.0 / 3 / QUESTIONS_MAX);
         if !session.is_touch_queued {
             session.is_touch_queued = true;
             self.touch_queue.push(id);
@@ -274,8 +272,10 @@ impl Gateway {
                 self.close(id);
                 continue;
             }
-            connection.session.confirmed = connection.session.confirmed.max(asked_at);
-            let pings = core::mem::take(&mut connection.session.pings);
+            let session = &mut connection.session;
+            session.confirmed = session.confirmed.max(asked_at);
+            session.unconfirmed_since.take_if(|since| *since <= asked_at);
+            let pings = core::mem::take(&mut session.pings);
             let zxid = connection.zxid_sent;
             for _ in 0..pings {
                 reply::header_only(&mut connection.output, reply::XID_PING, zxid, ErrorCode::Ok);
@@ -311,10 +311,10 @@ impl Gateway {
             Stage::Attached => {
                 let session = &connection.session;
                 let patience = session.timeout.0 / 3;
-                let owes_ping = session.pings > 0;
-                let is_late = owes_ping && now.since(session.pings_since).0 >= patience;
-                if owes_ping && !is_late {
-                    self.touch_again(now, id);
+                let waits = session.unconfirmed_since.map(|since| now.since(since).0);
+                let is_late = waits.is_some_and(|waits| waits >= patience);
+                if waits.is_some() && !is_late {
+                    self.await_word(now, id);
                 }
                 is_late || !self.is_answered_in_time(now, id)
             }
@@ -507,8 +507,8 @@ impl super::connection::Session {
 /// How many times within its timeout a busy session is reported to its home.
 const TOUCHES_PER_TIMEOUT: u64 = 6;
 
-/// How often the home leader is asked for its word before a ping has waited too long.
-const TOUCHES_PER_PING: u64 = 4;
+/// How often the home leader is asked for its word before it has been waited for too long.
+const QUESTIONS_MAX: u64 = 4;
 
 fn system_writer() -> Writer {
     Writer {

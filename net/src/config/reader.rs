@@ -114,9 +114,15 @@ impl Reader {
         self.parse_number(number, &setting)
     }
 
-    /// Takes a bound for which zero means that there is none.
+    /// Takes a bound for which zero means that there is none, or, as ZooKeeper reads it, less.
     pub(super) fn limit(&mut self, number: &Number<u32>, default: Option<u32>) -> Option<u32> {
-        match self.optional_number(number) {
+        let Some(setting) = self.take(number.key) else {
+            return default;
+        };
+        if whole_number(&setting.value).is_some_and(|value| value < 0) {
+            return None;
+        }
+        match self.parse_number(number, &setting) {
             Some(0) => None,
             Some(limit) => Some(limit),
             None => default,
@@ -303,7 +309,8 @@ impl Reader {
         }
     }
 
-    fn parse_number<T>(&mut self, number: &Number<T>, setting: &Setting) -> Option<T>
+    /// Reads a number that was taken; says what is wrong with it.
+    pub(super) fn parse_number<T>(&mut self, number: &Number<T>, setting: &Setting) -> Option<T>
     where
         T: Copy + PartialOrd + TryFrom<i64> + fmt::Display,
     {

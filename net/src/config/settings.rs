@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+
 use super::ensemble::{self, ANY_ADDRESS, Role, Server};
 use super::error::ConfigError;
 use super::reader::{Number, Reader, Setting};
@@ -102,7 +104,7 @@ impl ServerConfig {
         self.quorum_listen_on_all_ips = reader.switch("quorumListenOnAllIPs", TRUE_FALSE, false);
         self.outstanding_requests_max =
             reader.number(&OUTSTANDING_LIMIT, self.outstanding_requests_max);
-        self.request_bytes_max = reader.number(&MAX_BUFFER, self.request_bytes_max);
+        self.request_bytes_max = take_request_bytes(reader).unwrap_or(self.request_bytes_max);
         self.snapshot_transactions = reader.number(&SNAP_COUNT, self.snapshot_transactions);
     }
 
@@ -295,6 +297,18 @@ fn check_peer_type(reader: &mut Reader, own: Option<&Server>) {
     }
 }
 
+/// Who has raised it has larger requests, and should know before the first of them is refused.
+fn take_request_bytes(reader: &mut Reader) -> Option<u32> {
+    let setting = reader.take(MAX_BUFFER.key)?;
+    let bytes = reader.parse_number(&MAX_BUFFER, &setting)?;
+    let most = u32::try_from(FRAME_BYTES_MAX).expect("about a megabyte");
+    if bytes > most {
+        let text = format!("longer requests than {most} bytes are refused all the same");
+        reader.warn(setting.place, MAX_BUFFER.key, text);
+    }
+    Some(bytes.min(most))
+}
+
 fn take_whitelist(reader: &mut Reader) -> Whitelist {
     let key = "4lw.commands.whitelist";
     let mut words = vec!["srvr".to_owned()];
@@ -397,7 +411,7 @@ const PURGE_INTERVAL: Number<u32> =
     number("autopurge.purgeInterval", "hours", [0, i32::MAX as u32], 1);
 const SNAP_RETAIN_COUNT: Number<u32> =
     number("autopurge.snapRetainCount", "snapshots", [0, i32::MAX as u32], 3);
-/// A transaction has to fit into a segment of the log, with room for what else a batch carries.
+/// As far as anybody has set it for ZooKeeper.
 const MAX_BUFFER: Number<u32> = number("jute.maxbuffer", "bytes", [1 << 10, 32 << 20], 0xf_ffff);
 pub(super) const SHARDS: Number<u16> = number("pigeonhole.shards", "shards", [1, 1024], 8);
 const CORES_MAX: u16 = 64;

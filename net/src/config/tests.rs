@@ -139,7 +139,7 @@ fn every_setting_arrives() {
             connections_per_address_max: None,
             connections_max: Some(500),
             outstanding_requests_max: 2000,
-            request_bytes_max: 4 << 20,
+            request_bytes_max: 512 << 10,
             snapshot_transactions: 500,
             four_letter_words: Whitelist::Only(
                 ["srvr", "mntr", "ruok"].map(str::to_owned).to_vec()
@@ -548,9 +548,11 @@ const WRONG_VALUES: &[(&str, &[&str])] = &[
          clientPortAddress=127.0.0.1"],
     ),
     (
-        "maxClientCnxns=-1",
-        &["maxClientCnxns: -1 is not from 0 to 10000000 connections (0 for no limit); write for \
-         example maxClientCnxns=60"],
+        "maxClientCnxns=10000001",
+        &[
+            "maxClientCnxns: 10000001 is not from 0 to 10000000 connections (0 for no limit); write for \
+         example maxClientCnxns=60",
+        ],
     ),
     (
         "jute.maxbuffer=1G",
@@ -788,6 +790,10 @@ const WARNINGS: &[(&str, &[&str])] = &[
         &["server.4: only the first address, zk4:2888, is used"],
     ),
     (
+        "jute.maxbuffer=4194304",
+        &["jute.maxbuffer: longer requests than 1048575 bytes are refused all the same"],
+    ),
+    (
         "dataLogDir=log",
         &["dataLogDir: is relative to the directory in which the server is started"],
     ),
@@ -804,10 +810,10 @@ const EVERY_SETTING: &str = "tickTime=2000\n\
     syncLimit=2\n\
     minSessionTimeout=1000\n\
     maxSessionTimeout=90000\n\
-    maxClientCnxns=0\n\
+    maxClientCnxns=-1\n\
     maxCnxns=500\n\
     globalOutstandingLimit=2000\n\
-    jute.maxbuffer=0x400000\n\
+    jute.maxbuffer=0x80000\n\
     snapCount=500\n\
     preAllocSize=65536\n\
     autopurge.purgeInterval=1\n\
