@@ -127,3 +127,21 @@ fn a_busy_client_is_not_kept_when_nobody_knows_any_more_that_it_lives() {
     }
     assert!(replies > 20, "{replies}");
 }
+
+#[test]
+fn a_server_that_stood_still_answers_nobody_whose_session_may_be_over() {
+    let (mut cluster, leader) = started(3);
+    let node = (leader + 1) % 3;
+    cluster.open_client(node, CONNECTION, [7; 16]);
+    send(&mut cluster, node, &connect());
+    cluster.run(1000);
+    assert_eq!(received(&mut cluster).0.len(), 1);
+    // What the client has sent meanwhile is the first that the server finds.
+    cluster.advance(5_000_000);
+    let mut bytes = vec![];
+    client::put_request(&mut bytes, 1, &Request::Exists { path: "/", watch: false });
+    send(&mut cluster, node, &bytes);
+    cluster.step(node, Input::TurnEnd);
+    let (frames, is_closed) = received(&mut cluster);
+    assert!(is_closed && frames.is_empty(), "{frames:?}");
+}

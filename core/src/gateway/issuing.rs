@@ -37,6 +37,10 @@ impl Gateway {
         if connection.stage == Stage::Closing {
             return;
         }
+        if connection.stage == Stage::Attached && connection.session.may_be_over(now) {
+            self.close(id);
+            return;
+        }
         if !bytes.is_empty() {
             connection.session.heard = now;
         }

@@ -490,6 +490,12 @@ impl super::connection::Session {
         self.ready.insert(home);
     }
 
+    /// Whether the home leader may have ended the session without anybody here having heard of it: it
+    /// has not known for so long that its client lives. So it is with a server that stood still.
+    pub(super) fn may_be_over(&self, now: Instant) -> bool {
+        now.since(self.confirmed) >= self.timeout
+    }
+
     /// The shards to be made ready before an operation on `shards`: for a read those, for a write
     /// every shard that the session is attached to as well.
     fn unready(&self, shards: &[ShardId], writes: bool) -> Vec<ShardId> {
