@@ -59,7 +59,7 @@ impl Alone {
 
     fn settle(&mut self) {
         loop {
-            self.worker.step(self.now, Input::TurnEnd, &mut self.effects);
+            self.worker.step(self.now, Input::TurnEnd { share: usize::MAX }, &mut self.effects);
             if self.effects.is_empty() {
                 return;
             }

@@ -150,10 +150,11 @@ impl Worker {
             }
             Input::Mail { from: _, mail } => self.inbox.push_back(mail),
             Input::Time => self.on_time(now, effects),
-            Input::TurnEnd => {
+            Input::TurnEnd { share } => {
                 self.gateway.on_turn_end(instant);
-                self.shards.each(|replica, _| replica.grant_share());
+                self.shards.each(|replica, _| replica.grant(share));
                 self.end_turn(now, effects);
+                self.shards.each(|replica, _| replica.grant(0));
             }
         }
         self.route(now, effects);

@@ -90,7 +90,7 @@ fn a_ping_outlives_the_leader_that_was_asked_about_it() {
     let mut ping = vec![];
     client::put_request(&mut ping, -2, &Request::Ping);
     send(&mut cluster, node, &ping);
-    cluster.step(node, Input::TurnEnd);
+    cluster.step(node, Input::TurnEnd { share: usize::MAX });
     cluster.crash(leader);
     cluster.run(1500);
     let (frames, is_closed) = received(&mut cluster);
@@ -141,7 +141,7 @@ fn a_server_that_stood_still_answers_nobody_whose_session_may_be_over() {
     let mut bytes = vec![];
     client::put_request(&mut bytes, 1, &Request::Exists { path: "/", watch: false });
     send(&mut cluster, node, &bytes);
-    cluster.step(node, Input::TurnEnd);
+    cluster.step(node, Input::TurnEnd { share: usize::MAX });
     let (frames, is_closed) = received(&mut cluster);
     assert!(is_closed && frames.is_empty(), "{frames:?}");
 }

@@ -126,7 +126,7 @@ impl Storm {
                     let (node, from) = ready[self.pick(ready.len())];
                     self.cluster.deliver(node, from);
                     if self.prng.chance(1, 2) {
-                        self.cluster.step(node, Input::TurnEnd);
+                        self.cluster.step(node, Input::TurnEnd { share: usize::MAX });
                     }
                 }
             }
@@ -141,7 +141,7 @@ impl Storm {
             70..84 => {
                 let node = self.pick(nodes);
                 if self.cluster.nodes[node].is_dirty {
-                    self.cluster.step(node, Input::TurnEnd);
+                    self.cluster.step(node, Input::TurnEnd { share: usize::MAX });
                 }
             }
             _ => {

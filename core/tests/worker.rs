@@ -4,9 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, ServerId, SessionId, ShardId};
-use pigeonhole_core::base::limits::{
-    CONNECT_TIME_MS_MAX, COUNTER_HANDOVER, FRAME_BYTES_MAX, PROPOSALS_PER_TURN,
-};
+use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::control::Checkpoint;
@@ -33,10 +31,6 @@ struct Alone {
 
 impl Alone {
     fn new(shards: u16) -> Self {
-        Self::with_log(shards, LogLimits::default())
-    }
-
-    fn with_log(shards: u16, log: LogLimits) -> Self {
         let map = ShardMap::new(shards);
         let config = WorkerConfig {
             server: ServerId(1),
@@ -56,7 +50,7 @@ impl Alone {
                 connections_max: 100,
             },
             auth: AuthSettings::default(),
-            log,
+            log: LogLimits::default(),
             counter_handover: COUNTER_HANDOVER,
             seed: 1,
         };
@@ -78,7 +72,7 @@ impl Alone {
 
     fn settle(&mut self) {
         loop {
-            self.worker.step(self.now, Input::TurnEnd, &mut self.effects);
+            self.worker.step(self.now, Input::TurnEnd { share: usize::MAX }, &mut self.effects);
             let effects: Vec<Effect> = self.effects.drain().collect();
             if effects.is_empty() {
                 return;
@@ -201,31 +195,8 @@ fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
 }
 
 #[test]
-fn what_arrives_at_once_is_proposed_over_several_turns() {
+fn what_arrives_at_once_is_proposed_and_applied_over_several_turns() {
     let mut alone = Alone::new(1);
-    alone.connect();
-    let mut bytes = vec![];
-    for xid in 1..=200 {
-        let path = format!("/node-{xid}");
-        bytes.extend(request(xid, &create(&path, b"", CreateMode::Persistent)));
-    }
-    let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
-    alone.worker.step(alone.now, input, &mut alone.effects);
-    let mut proposed = vec![];
-    for _ in 0..3 {
-        alone.worker.step(alone.now, Input::TurnEnd, &mut alone.effects);
-        let is_in_haste = alone.is_in_haste();
-        let effects = alone.effects.drain();
-        let appends = effects.filter(|effect| matches!(effect, Effect::Append(_))).count();
-        proposed.push((appends, is_in_haste));
-    }
-    let rest = 200 - PROPOSALS_PER_TURN;
-    assert_eq!(proposed, [(PROPOSALS_PER_TURN, true), (rest, false), (0, false)]);
-}
-
-#[test]
-fn what_is_committed_at_once_is_applied_over_several_turns() {
-    let mut alone = Alone::with_log(1, LogLimits { applied_per_turn: 60, ..LogLimits::default() });
     alone.connect();
     let mut bytes = vec![];
     for xid in 1..=100 {
@@ -234,22 +205,31 @@ fn what_is_committed_at_once_is_applied_over_several_turns() {
     }
     let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
     alone.worker.step(alone.now, input, &mut alone.effects);
-    alone.worker.step(alone.now, Input::TurnEnd, &mut alone.effects);
-    let appended = alone.effects.drain().filter_map(|effect| match effect {
-        Effect::Append(append) => Some(LogMark { shard: append.shard, sequence: append.sequence }),
-        _ => None,
-    });
-    let last = appended.last().expect("the writes are logged");
+    let mut proposed = vec![];
+    let mut last = None;
+    for _ in 0..2 {
+        alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
+        let is_in_haste = alone.is_in_haste();
+        let marks = alone.effects.drain().filter_map(|effect| match effect {
+            Effect::Append(it) => Some(LogMark { shard: it.shard, sequence: it.sequence }),
+            _ => None,
+        });
+        let marks: Vec<_> = marks.collect();
+        proposed.push((marks.len(), is_in_haste));
+        last = marks.last().copied();
+    }
+    assert_eq!(proposed, [(60, true), (40, false)], "the rest waits for nothing");
+
     let znodes = |alone: &Alone| alone.worker.report().shards[0].znodes;
     let before = znodes(&alone);
-
-    let durable = Input::Durable(Durable::attest(last));
+    let durable = Input::Durable(Durable::attest(last.expect("all are logged")));
     alone.worker.step(alone.now, durable, &mut alone.effects);
-    assert_eq!(znodes(&alone) - before, 60, "its share");
-    assert!(alone.is_in_haste(), "the rest waits for nothing");
-    alone.worker.step(alone.now, Input::TurnEnd, &mut alone.effects);
-    assert_eq!(znodes(&alone) - before, 100);
-    assert!(!alone.is_in_haste());
+    let mut applied = vec![];
+    for _ in 0..2 {
+        alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
+        applied.push((znodes(&alone) - before, alone.is_in_haste()));
+    }
+    assert_eq!(applied, [(60, true), (100, false)]);
     alone.settle();
     assert_eq!(alone.frames().len(), 100, "and every write is answered");
 }

@@ -57,6 +57,8 @@ pub struct LogOptions {
     pub bytes_max: u64,
     /// How long a step of making a snapshot's file takes, on average.
     pub snapshot_step_us: u64,
+    /// What each shard may propose and apply in one turn.
+    pub turn_share: usize,
 }
 
 pub struct Node {

@@ -218,7 +218,8 @@ impl Process {
             let heard = self.core(id).inbox.pop_front().expect("they were counted");
             self.hear(id, heard, now, around);
         }
-        self.step(id, now, Input::TurnEnd, around);
+        let share = self.config.cluster.log.turn_share;
+        self.step(id, now, Input::TurnEnd { share }, around);
         self.core(id).wal.turn_end(now.instant);
         self.flush(id, disk, around);
         self.end_turn(id, clock, around);

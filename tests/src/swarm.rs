@@ -159,7 +159,7 @@ impl Options {
             low_bytes: LOW_SEGMENTS * options.segment_bytes,
         };
         let (limits, bytes_max) = (LogLimits::default(), u64::MAX);
-        options.log = LogOptions { limits, bytes_max, snapshot_step_us: 0 };
+        options.log = LogOptions { limits, bytes_max, snapshot_step_us: 0, turn_share: usize::MAX };
         options.faults = Faults::default();
         options.drift_ppm = 0;
         options.turn_delay_us = 1;
@@ -217,7 +217,6 @@ fn draw_log(segment_bytes: u64, draw: &mut Draw) -> LogOptions {
     if draw.chance(3, 4) {
         limits.window_entries = usize::try_from(draw.log_uniform(2, 200)).expect("it fits");
     }
-    limits.applied_per_turn = draw.log_uniform(1, 300);
     if draw.chance(1, 4) {
         let bytes = draw.log_uniform(20_000, 1_000_000);
         limits.pinned_bytes_max = usize::try_from(bytes).expect("it fits");
@@ -226,6 +225,7 @@ fn draw_log(segment_bytes: u64, draw: &mut Draw) -> LogOptions {
         limits,
         bytes_max: segment_bytes * draw.log_uniform(3, 64),
         snapshot_step_us: draw.log_uniform(100, 100_000),
+        turn_share: usize::try_from(draw.log_uniform(1, 300)).expect("it fits"),
     }
 }
 

@@ -68,12 +68,14 @@ pub const CATCH_UP_BYTES: usize = 8 << 20;
 /// A turn of a core takes in what has arrived for so long, then logs and sends what has come of it:
 /// less than anybody notices who waits, and many times what a turn costs in any case.
 pub const TURN_TAKING_MS_MAX: u64 = 2;
-/// Requests to one leader that become proposals in one turn: twice as many as usually come in it.
-pub const PROPOSALS_PER_TURN: usize = 128;
-/// Entries of one shard that are applied in one turn, or a sixteenth of those that could be, if that
-/// is more: thousands may be committed at once, and in a large tree that nobody has touched for a
-/// while each costs ten microseconds and more.
-pub const APPLIED_PER_TURN: u64 = 64;
+/// What is proposed and applied at the end of a turn should take no longer; half as much is tried
+/// next if it has.
+pub const TURN_ENDING_MS_GOAL: u64 = 2;
+/// Requests that a leader proposes, and entries that a replica applies, in one turn: in a tree that
+/// nobody has touched for a while each costs tens of microseconds, and usually two.
+pub const TURN_SHARE_MAX: usize = 256;
+/// Fewer would not be worth a turn.
+pub const TURN_SHARE_MIN: usize = 8;
 /// How long a leader that hands its shard over holds back what is new, until the rest is settled.
 pub const HAND_OVER_MS_MAX: u64 = 1000;
 /// A shard goes back to the server that should lead it, at most one of a core in so long: each

@@ -3,7 +3,6 @@
 use alloc::vec::Vec;
 
 use crate::base::id::Zxid;
-use crate::base::limits::PROPOSALS_PER_TURN;
 use crate::base::time::Now;
 use crate::entry::{Entry, EntryKind};
 use crate::replica::{Deed, Replica};
@@ -12,17 +11,18 @@ use crate::txn::{ArchivedOperation, ArchivedTxn, Txn};
 use crate::zab::log::Mark;
 
 impl Replica {
-    /// Grants what may be proposed and applied until the next turn ends. The latter in proportion to
-    /// what there is, so that it becomes less however much a turn brings in.
-    pub fn grant_share(&mut self) {
-        let (applied, until) = (self.state.applied(), self.zab.applicable());
-        let waiting = until.0.saturating_sub(applied.0);
-        self.applies_left = self.config.log.applied_per_turn.max(waiting / 16);
-        self.proposals_left = PROPOSALS_PER_TURN;
+    /// From now on so many requests may be proposed, and so many entries applied.
+    pub fn grant(&mut self, share: usize) {
+        (self.proposals_left, self.applies_left) = (share, share);
     }
 
     /// Applies at most so many entries; says how many.
-    pub(super) fn apply_committed(&mut self, now: Now, most: u64, deeds: &mut Vec<Deed>) -> u64 {
+    pub(super) fn apply_committed(
+        &mut self,
+        now: Now,
+        most: usize,
+        deeds: &mut Vec<Deed>,
+    ) -> usize {
         let mut group = core::mem::take(&mut self.group);
         let mut count = 0;
         loop {
@@ -49,11 +49,11 @@ impl Replica {
     }
 
     /// Replaces the content of `group` by some entries that may be applied.
-    fn next_to_apply(&self, most: u64, group: &mut Vec<Entry>) {
+    fn next_to_apply(&self, most: usize, group: &mut Vec<Entry>) {
         group.clear();
         let (applied, until) = (self.state.applied(), self.zab.applicable());
         if applied < until {
-            let most = usize::try_from(most).unwrap_or(PATHS_AT_ONCE).min(PATHS_AT_ONCE);
+            let most = most.min(PATHS_AT_ONCE);
             let entries = self.zab.log().entries_after(applied).take(most);
             group.extend(entries.take_while(|entry| entry.zxid() <= until).cloned());
         }

@@ -98,7 +98,7 @@ pub struct Replica {
     /// Answers that wait until this replica has applied a zxid.
     after_apply: BTreeMap<Zxid, Vec<(CoreId, Ticket, Outcome)>>,
     /// How many entries may still be applied, and how many requests proposed, in this turn.
-    applies_left: u64,
+    applies_left: usize,
     proposals_left: usize,
     /// What belongs to leading; empty otherwise.
     reign: Option<Reign>,
@@ -383,7 +383,7 @@ impl Replica {
             self.drop_stale_transfers();
             self.carry_out(now, deeds);
             // Who serves nobody, or is about to, has nothing that would have to wait meanwhile.
-            let most = if self.served.is_some() { self.applies_left } else { u64::MAX };
+            let most = if self.served.is_some() { self.applies_left } else { usize::MAX };
             let applied = self.apply_committed(now, most, deeds);
             self.applies_left = self.applies_left.saturating_sub(applied);
             self.notice_role(now, deeds);
@@ -434,7 +434,7 @@ impl Replica {
         if serving.is_some() {
             // What the old leader logged may be settled by now, and what it did not it has given
             // back, if it still could. Of the rest, nobody here knows.
-            self.apply_committed(now, u64::MAX, deeds);
+            self.apply_committed(now, usize::MAX, deeds);
             self.give_up_sent(deeds);
         }
         if leads && self.reign.is_none() {

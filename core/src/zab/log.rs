@@ -8,9 +8,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::base::id::{ChainHash, Epoch, Sequence, ShardId, Zxid};
-use crate::base::limits::{
-    APPLIED_PER_TURN, HISTORY_BYTES, HISTORY_ENTRIES, PINNED_BYTES_MAX, SNAPSHOT_ENTRIES,
-};
+use crate::base::limits::{HISTORY_BYTES, HISTORY_ENTRIES, PINNED_BYTES_MAX, SNAPSHOT_ENTRIES};
 use crate::control::{Checkpoint, Control, SnapshotReference};
 use crate::durable::{Durable, LogMark, Record};
 use crate::entry::Entry;
@@ -70,8 +68,6 @@ pub struct LogLimits {
     pub window_bytes: usize,
     /// Bytes kept while learners are sent a snapshot, because they need what comes after it.
     pub pinned_bytes_max: usize,
-    /// Entries applied in one turn, while a leader serves.
-    pub applied_per_turn: u64,
 }
 
 /// Why an entry does not continue this log. The peer that sent it has broken the protocol.
@@ -131,7 +127,6 @@ impl Default for LogLimits {
             window_entries: HISTORY_ENTRIES,
             window_bytes: HISTORY_BYTES,
             pinned_bytes_max: PINNED_BYTES_MAX,
-            applied_per_turn: APPLIED_PER_TURN,
         }
     }
 }

@@ -417,7 +417,7 @@ impl Cluster {
         let node = &mut self.nodes[at];
         let worker = node.worker.as_mut().expect("it runs");
         node.is_stirred = false;
-        worker.step(self.now, Input::TurnEnd, &mut node.effects);
+        worker.step(self.now, Input::TurnEnd { share: usize::MAX }, &mut node.effects);
         let mut sent = Vec::new();
         node.carry_out(self.now, &mut sent);
         for (link, frame) in sent {

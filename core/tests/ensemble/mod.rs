@@ -293,7 +293,7 @@ impl Cluster {
         let Some(worker) = it.worker.as_mut() else {
             return;
         };
-        it.is_dirty = !matches!(input, Input::TurnEnd);
+        it.is_dirty = !matches!(input, Input::TurnEnd { .. });
         worker.step(wall(self.now), input, &mut it.effects);
         self.settle(node);
     }
@@ -305,7 +305,7 @@ impl Cluster {
             let due = self.nodes[node].worker.as_ref().and_then(|worker| worker.deadline(self.now));
             if due.is_some_and(|at| at <= self.now) {
                 self.step(node, Input::Time);
-                self.step(node, Input::TurnEnd);
+                self.step(node, Input::TurnEnd { share: usize::MAX });
             }
         }
     }
@@ -431,11 +431,11 @@ impl Cluster {
                 if !self.is_up(node) {
                     continue;
                 }
-                self.step(node, Input::TurnEnd);
+                self.step(node, Input::TurnEnd { share: usize::MAX });
                 let pending = self.pending(node);
                 if pending > 0 {
                     self.sync(node, pending);
-                    self.step(node, Input::TurnEnd);
+                    self.step(node, Input::TurnEnd { share: usize::MAX });
                 }
             }
         }

@@ -143,7 +143,7 @@ impl Ensemble {
             return;
         };
         worker.step(self.now, input, &mut self.effects);
-        worker.step(self.now, Input::TurnEnd, &mut self.effects);
+        worker.step(self.now, Input::TurnEnd { share: usize::MAX }, &mut self.effects);
         self.perform(place);
     }
 

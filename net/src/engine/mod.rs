@@ -216,7 +216,7 @@ impl Engine {
             registered,
             started: false,
             told_changes: 0,
-            pulse: Pulse::default(),
+            pulse: Pulse::new(),
             was_writing: false,
             stop_at: None,
             failed: None,

@@ -5,7 +5,7 @@
 //! happens or a deadline comes. It never spins: a busy thread would even delay its own log, whose
 //! completion a kernel thread of the same processor has to work on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pigeonhole_core::base::time;
 use pigeonhole_core::effect::Input;
@@ -58,8 +58,7 @@ impl Engine {
         // along.
         hands.settle_log();
         hands.perform();
-        hands.step(Input::TurnEnd);
-        hands.perform();
+        hands.end_turn();
         hands.wal.turn_end(hands.now.instant);
         hands.begin_log_operations(ring);
         hands.settle_sockets(ring);
@@ -104,6 +103,13 @@ impl Hands {
     /// Hands one input to the worker; what it asks for is carried out by [`Self::perform`].
     pub(super) fn step(&mut self, input: Input<'_>) {
         self.worker.step(self.now, input, &mut self.effects);
+    }
+
+    fn end_turn(&mut self) {
+        let begun = Instant::now();
+        self.step(Input::TurnEnd { share: self.pulse.share() });
+        self.perform();
+        self.pulse.share_took(begun.elapsed());
     }
 
     fn on_time(&mut self, ring: &mut Ring) {
