@@ -73,7 +73,7 @@ pub const TURN_TAKING_MS_MAX: u64 = 2;
 pub const TURN_ENDING_MS_GOAL: u64 = 2;
 /// Requests that a leader proposes, and entries that a replica applies, in one turn: in a tree that
 /// nobody has touched for a while each costs tens of microseconds, and usually two.
-pub const TURN_SHARE_MAX: usize = 256;
+pub const TURN_SHARE_MAX: usize = 64;
 /// Fewer would not be worth a turn.
 pub const TURN_SHARE_MIN: usize = 8;
 /// How long a leader that hands its shard over holds back what is new, until the rest is settled.
