@@ -151,11 +151,12 @@ impl World {
         self.look();
         self.finished = true;
         let (agreement, sometimes) = (&self.checks.agreement, &mut self.checks.sometimes);
+        let map = ShardMap::new(self.options.shards);
+        check::session::check(&self.history, agreement, map);
         if self.options.shards == 1 {
             check::client::check(&self.history, agreement, sometimes);
             check::watch::check(&self.history, agreement);
         } else {
-            let map = ShardMap::new(self.options.shards);
             check::sharded::check(&self.history, agreement, map, sometimes);
         }
     }

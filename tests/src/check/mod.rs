@@ -3,6 +3,7 @@
 pub mod agreement;
 pub mod client;
 pub mod durability;
+pub mod session;
 pub mod sharded;
 pub mod state;
 pub mod txn;
