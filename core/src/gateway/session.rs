@@ -490,8 +490,8 @@ impl super::connection::Session {
         self.ready.insert(home);
     }
 
-    /// Whether the home leader may have ended the session without anybody here having heard of it: it
-    /// has not known for so long that its client lives. So it is with a server that stood still.
+    /// Whether the home leader may have ended the session without anybody here having heard of it:
+    /// it has not known for so long that its client lives. A server may have stood still.
     pub(super) fn may_be_over(&self, now: Instant) -> bool {
         now.since(self.confirmed) >= self.timeout
     }
