@@ -549,10 +549,8 @@ const WRONG_VALUES: &[(&str, &[&str])] = &[
     ),
     (
         "maxClientCnxns=10000001",
-        &[
-            "maxClientCnxns: 10000001 is not from 0 to 10000000 connections (0 for no limit); write for \
-         example maxClientCnxns=60",
-        ],
+        &["maxClientCnxns: 10000001 is not from 0 to 10000000 connections (0 for no limit); \
+         write for example maxClientCnxns=60"],
     ),
     (
         "jute.maxbuffer=1G",
