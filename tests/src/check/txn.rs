@@ -70,14 +70,15 @@ fn is_same_part(ask: &Ask, operation: &ArchivedOperation) -> bool {
     match (ask, operation) {
         (
             Ask::Create { path, data, mode },
-            ArchivedOperation::Create { path: made, data: held, .. },
+            ArchivedOperation::Create { path: made, data: held, ephemeral_owner, .. },
         ) => {
             let named = if mode.is_sequential() {
                 made.starts_with(path.as_str())
             } else {
                 made.as_str() == path
             };
-            named && held.as_deref() == data.as_deref()
+            let is_ephemeral = ephemeral_owner.to_native() != 0;
+            named && held.as_deref() == data.as_deref() && is_ephemeral == mode.is_ephemeral()
         }
         (Ask::Set { path, data, .. }, ArchivedOperation::SetData { path: set, data: held, .. }) => {
             set.as_str() == path && held.as_deref() == data.as_deref()
