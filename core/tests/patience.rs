@@ -57,6 +57,18 @@ fn started(count: usize) -> (Cluster, usize) {
     (cluster, leader.expect("somebody leads by now"))
 }
 
+/// A client has a session, for four seconds of silence, at a server that follows: the leader, and
+/// that server.
+fn with_a_session() -> (Cluster, usize, usize) {
+    let (mut cluster, leader) = started(3);
+    let node = (leader + 1) % 3;
+    cluster.open_client(node, CONNECTION, [7; 16]);
+    send(&mut cluster, node, &connect());
+    cluster.run(1000);
+    assert_eq!(received(&mut cluster).0.len(), 1);
+    (cluster, leader, node)
+}
+
 #[test]
 fn what_is_sent_ahead_of_the_session_is_answered_behind_it() {
     let (mut cluster, leader) = started(3);
@@ -81,12 +93,7 @@ fn what_is_sent_ahead_of_the_session_is_answered_behind_it() {
 
 #[test]
 fn a_ping_outlives_the_leader_that_was_asked_about_it() {
-    let (mut cluster, leader) = started(3);
-    let node = (leader + 1) % 3;
-    cluster.open_client(node, CONNECTION, [7; 16]);
-    send(&mut cluster, node, &connect());
-    cluster.run(1000);
-    assert_eq!(received(&mut cluster).0.len(), 1);
+    let (mut cluster, leader, node) = with_a_session();
     let mut ping = vec![];
     client::put_request(&mut ping, -2, &Request::Ping);
     send(&mut cluster, node, &ping);
@@ -100,12 +107,7 @@ fn a_ping_outlives_the_leader_that_was_asked_about_it() {
 
 #[test]
 fn a_busy_client_is_not_kept_when_nobody_knows_any_more_that_it_lives() {
-    let (mut cluster, leader) = started(3);
-    let node = (leader + 1) % 3;
-    cluster.open_client(node, CONNECTION, [7; 16]);
-    send(&mut cluster, node, &connect());
-    cluster.run(1000);
-    assert_eq!(received(&mut cluster).0.len(), 1);
+    let (mut cluster, leader, node) = with_a_session();
     cluster.crash(leader);
     cluster.crash((leader + 2) % 3);
     // It reads all the time, and sends no pings. Another leader, if there were one, would end the
@@ -130,12 +132,7 @@ fn a_busy_client_is_not_kept_when_nobody_knows_any_more_that_it_lives() {
 
 #[test]
 fn a_server_that_stood_still_answers_nobody_whose_session_may_be_over() {
-    let (mut cluster, leader) = started(3);
-    let node = (leader + 1) % 3;
-    cluster.open_client(node, CONNECTION, [7; 16]);
-    send(&mut cluster, node, &connect());
-    cluster.run(1000);
-    assert_eq!(received(&mut cluster).0.len(), 1);
+    let (mut cluster, _, node) = with_a_session();
     // What the client has sent meanwhile is the first that the server finds.
     cluster.advance(5_000_000);
     let mut bytes = vec![];
