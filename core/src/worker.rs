@@ -168,6 +168,11 @@ impl Worker {
         deadlines.into_iter().flatten().min()
     }
 
+    /// After a turn: whether the next one is due at once, as the share has left something over.
+    pub fn is_in_haste(&self) -> bool {
+        self.shards.replicas.values().any(Replica::is_in_haste)
+    }
+
     /// What is ready to be sent to a client. The driver takes it when it sends.
     pub fn client_output(&mut self, connection: ConnectionId) -> Option<&mut Vec<u8>> {
         self.gateway.output(connection)

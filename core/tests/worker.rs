@@ -113,12 +113,6 @@ impl Alone {
         self.now.instant = end;
     }
 
-    /// Whether the next turn is to come at once: something is long overdue.
-    fn is_in_haste(&self) -> bool {
-        let now = self.now.instant;
-        self.worker.deadline(now).is_some_and(|at| at < now)
-    }
-
     fn open(&mut self, connection: ConnectionId) {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let opened = Input::ClientOpened { connection, address, entropy: [7; 16] };
@@ -209,7 +203,7 @@ fn what_arrives_at_once_is_proposed_and_applied_over_several_turns() {
     let mut last = None;
     for _ in 0..2 {
         alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
-        let is_in_haste = alone.is_in_haste();
+        let is_in_haste = alone.worker.is_in_haste();
         let marks = alone.effects.drain().filter_map(|effect| match effect {
             Effect::Append(it) => Some(LogMark { shard: it.shard, sequence: it.sequence }),
             _ => None,
@@ -227,7 +221,7 @@ fn what_arrives_at_once_is_proposed_and_applied_over_several_turns() {
     let mut applied = vec![];
     for _ in 0..2 {
         alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
-        applied.push((znodes(&alone) - before, alone.is_in_haste()));
+        applied.push((znodes(&alone) - before, alone.worker.is_in_haste()));
     }
     assert_eq!(applied, [(60, true), (100, false)]);
     alone.settle();

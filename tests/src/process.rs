@@ -468,7 +468,7 @@ impl Process {
                 around.queue.push(at, Event::Timer { process: name, core: id });
             }
         }
-        if !core.inbox.is_empty() {
+        if !core.inbox.is_empty() || core.worker.is_in_haste() {
             self.wake(id, around);
         }
     }

@@ -115,8 +115,13 @@ impl Servers {
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.servers[index(server)].process = Some(command.spawn().unwrap());
         // It listens when it has its directory and its ports.
-        let port = self.port(server);
-        self.wait_until(|_| TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", self.port(server))).is_err() {
+            let process = self.servers[index(server)].process.as_mut().unwrap();
+            assert_eq!(process.try_wait().unwrap(), None, "server {server} has ended at once");
+            assert!(Instant::now() < deadline, "server {server} does not listen");
+            std::thread::yield_now();
+        }
     }
 
     pub fn kill(&mut self, server: u8) -> ExitStatus {

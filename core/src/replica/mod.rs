@@ -330,10 +330,12 @@ impl Replica {
         self.settle(now, deeds);
     }
 
+    /// Whether the last turn's share has left something over.
+    pub fn is_in_haste(&self) -> bool {
+        self.state.applied() < self.zab.applicable() || self.can_propose()
+    }
+
     pub fn deadline(&self) -> Option<Instant> {
-        if self.state.applied() < self.zab.applicable() || self.can_propose() {
-            return Some(Instant(0));
-        }
         let expiry = self.reign.as_ref().and_then(Reign::deadline);
         let deadlines =
             [self.zab.deadline(), expiry, self.sending_deadline(), self.give_up_deadline()];

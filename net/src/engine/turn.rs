@@ -124,7 +124,9 @@ impl Hands {
 
     /// How long this core may sleep; `None` for as long as nothing happens.
     fn timeout(&self) -> Option<Duration> {
-        if !self.closed.is_empty() || !self.due.is_empty() || !self.link_news.is_empty() {
+        let has_work =
+            !self.closed.is_empty() || !self.due.is_empty() || !self.link_news.is_empty();
+        if has_work || self.worker.is_in_haste() {
             return Some(Duration::ZERO);
         }
         let now = self.now.instant;
