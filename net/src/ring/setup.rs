@@ -47,8 +47,6 @@ pub struct RingReport {
     /// One receive buffer takes many receives.
     pub incremental_buffers: bool,
     pub no_submission_array: bool,
-    /// Waiting for several completions at once is possible.
-    pub batched_wait: bool,
     /// Waiting is not accounted as waiting for a disk.
     pub idle_wait: bool,
     pub lockable_memory: ResourceLimit,
@@ -89,7 +87,6 @@ impl fmt::Display for RingReport {
         for (name, obtained) in [
             ("incremental", self.incremental_buffers),
             ("no-sqarray", self.no_submission_array),
-            ("min-wait", self.batched_wait),
             ("no-iowait", self.idle_wait),
         ] {
             write!(formatter, ", {}{name}", if obtained { "" } else { "without " })?;
@@ -189,7 +186,6 @@ pub(super) fn open(config: &RingConfig) -> Result<Parts, RingError> {
         receive_buffers: pool.shape(),
         incremental_buffers: pool.is_incremental(),
         no_submission_array,
-        batched_wait: io.params().is_feature_min_timeout(),
         idle_wait: io.params().is_feature_no_iowait(),
         lockable_memory: os::lockable_memory().map_err(other("getrlimit"))?,
     };

@@ -28,8 +28,6 @@ pub(super) enum Submission {
 struct Wait {
     completions: u32,
     timeout: Option<Duration>,
-    /// After this time one completion suffices.
-    gather: Option<Duration>,
 }
 
 impl Ring {
@@ -41,33 +39,13 @@ impl Ring {
         let sends = mem::take(&mut self.sends_queued);
         if timeout == Some(Duration::ZERO) || sends == 0 {
             let completions = u32::from(timeout != Some(Duration::ZERO));
-            return self.submit_and_wait_for(Wait { completions, timeout, gather: None });
+            return self.submit_and_wait_for(Wait { completions, timeout });
         }
         // A send is complete as soon as the kernel has it, unless its socket is full: to wake up
         // for that alone would double the turns. What has not completed so is waited for only a
         // little, because its completion would take the place of one that counts.
         let bound = timeout.map_or(SEND_TIME_MAX, |timeout| timeout.min(SEND_TIME_MAX));
-        self.submit_and_wait_for(Wait {
-            completions: sends + 1,
-            timeout: Some(bound),
-            gather: None,
-        })
-    }
-
-    /// Like [`Self::submit_and_wait`], but hopes for `completions` within `gather` before it is
-    /// content with one. Worth it under load, where it saves wake-ups; a lone completion is
-    /// delayed by up to `gather`. Where the kernel cannot do it, it waits for one.
-    pub fn submit_and_gather(
-        &mut self,
-        timeout: Option<Duration>,
-        completions: u32,
-        gather: Duration,
-    ) -> io::Result<()> {
-        if timeout == Some(Duration::ZERO) || !self.report.batched_wait {
-            return self.submit_and_wait(timeout);
-        }
-        let completions = completions.max(1);
-        self.submit_and_wait_for(Wait { completions, timeout, gather: Some(gather) })
+        self.submit_and_wait_for(Wait { completions: sends + 1, timeout: Some(bound) })
     }
 
     /// Queues entries, submitting in the middle if the queue is full. Nothing is ever lost.
@@ -139,7 +117,7 @@ impl Ring {
                 continue;
             }
             self.backlog.push_front(submission);
-            if !self.enter(Wait { completions: 0, timeout: None, gather: None }, false)? {
+            if !self.enter(Wait { completions: 0, timeout: None }, false)? {
                 break;
             }
         }
@@ -182,10 +160,6 @@ impl Ring {
         }
         let timespec = wait.timeout.map(Timespec::from);
         let mut arguments = SubmitArgs::new();
-        if let Some(gather) = wait.gather {
-            let micros = u32::try_from(gather.as_micros()).unwrap_or(u32::MAX);
-            arguments = arguments.min_wait_usec(micros);
-        }
         if let Some(timespec) = &timespec {
             arguments = arguments.timespec(timespec);
         }
