@@ -14,7 +14,6 @@
 //! that it covers everything before it as well.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_128;
@@ -82,16 +81,19 @@ impl Entry {
         payload: &[u8],
     ) -> Self {
         assert!(payload.len() + ENTRY_HEADER_BYTES <= RECORD_BYTES_MAX, "an entry is bounded");
-        let mut bytes = Vec::with_capacity(ENTRY_HEADER_BYTES + payload.len());
+        // Made in place, because it is made once for every change.
+        let length = ENTRY_HEADER_BYTES + payload.len();
+        let mut batch: Arc<[u8]> = core::iter::repeat_n(0, length).collect();
+        let mut bytes = Arc::get_mut(&mut batch).expect("nobody else has it yet");
         bytes.put_u8(kind as u8);
         bytes.put_u8(ENTRY_VERSION);
         bytes.put_u16_le(shard.0);
         bytes.put_u32_le(length_u32(payload.len()));
         bytes.put_u64_le(zxid.0);
         bytes.put_u128_le(previous.0);
-        assert_eq!(bytes.len(), ENTRY_HEADER_BYTES);
         bytes.put(payload);
-        Self::at(bytes.into(), 0..ENTRY_HEADER_BYTES + payload.len())
+        assert!(bytes.is_empty(), "all of it has been written");
+        Self::at(batch, 0..length)
     }
 
     fn at(batch: Arc<[u8]>, range: Range<usize>) -> Self {

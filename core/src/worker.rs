@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::auth::AuthSettings;
 use crate::base::id::{ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId};
-use crate::base::limits::BALANCE_PERIOD_MS;
+use crate::base::limits::{BALANCE_PERIOD_MS, PROPOSE_BYTES_TARGET};
 use crate::base::prng::Prng;
 use crate::base::time::{Duration, Instant, Now, Periods};
 use crate::durable::{Append, Rider};
@@ -63,6 +63,8 @@ pub struct Worker {
     links: Links,
     /// Mail to this core itself, in order.
     inbox: VecDeque<Mail>,
+    /// Empty between two messages: room for the next one's frame.
+    frame: Vec<u8>,
     /// When shards may next be handed to the servers that should lead them.
     balance_at: Instant,
 }
@@ -101,8 +103,15 @@ impl Worker {
             shards.collect(shard);
         }
         let balance_at = now.instant + Duration::from_ms(BALANCE_PERIOD_MS);
-        let mut worker =
-            Self { config, gateway, shards, links, inbox: VecDeque::new(), balance_at };
+        let mut worker = Self {
+            config,
+            gateway,
+            shards,
+            links,
+            inbox: VecDeque::new(),
+            frame: Vec::new(),
+            balance_at,
+        };
         worker.route(now, effects);
         worker
     }
@@ -375,16 +384,10 @@ impl Worker {
                 effects.push(Effect::Append(Append { shard, sequence, record, riders }));
             }
             Deed::Zab(Action::Send { to, message }) => {
-                let mut frame = Vec::new();
-                codec::encode_message(shard, &message, &mut frame);
-                self.send(shard, to, &frame, effects);
+                self.send(shard, &[to], &message, effects);
             }
             Deed::Zab(Action::Broadcast { to, message }) => {
-                let mut frame = Vec::new();
-                codec::encode_message(shard, &message, &mut frame);
-                for to in to {
-                    self.send(shard, to, &frame, effects);
-                }
+                self.send(shard, &to, &message, effects);
             }
             Deed::Zab(Action::Disconnect { peer, why }) => {
                 if let Some(link) = self.links.link_for(peer, shard) {
@@ -414,14 +417,27 @@ impl Worker {
         addressed
     }
 
-    fn send(&mut self, shard: ShardId, to: ServerId, frame: &[u8], effects: &mut Effects) {
-        let Some(link) = self.links.link_for(to, shard) else {
-            return;
-        };
-        match self.links.send(link, frame) {
-            Ok(()) => effects.push(Effect::LinkOutput { link }),
-            Err(why) => self.close_link(link, why, effects),
+    fn send(
+        &mut self,
+        shard: ShardId,
+        to: &[ServerId],
+        message: &PeerMessage,
+        effects: &mut Effects,
+    ) {
+        let mut frame = core::mem::take(&mut self.frame);
+        codec::encode_message(shard, message, &mut frame);
+        for &to in to {
+            let Some(link) = self.links.link_for(to, shard) else {
+                continue;
+            };
+            match self.links.send(link, &frame) {
+                Ok(()) => effects.push(Effect::LinkOutput { link }),
+                Err(why) => self.close_link(link, why, effects),
+            }
         }
+        frame.clear();
+        frame.shrink_to(PROPOSE_BYTES_TARGET);
+        self.frame = frame;
     }
 
     fn route_wish(&mut self, wish: Wish, effects: &mut Effects) {

@@ -109,6 +109,15 @@ impl Put for Vec<u8> {
     }
 }
 
+/// Fills the front and keeps the rest. It is a mistake to put more than there is room for.
+impl Put for &mut [u8] {
+    fn put(&mut self, bytes: &[u8]) {
+        let (front, rest) = core::mem::take(self).split_at_mut(bytes.len());
+        front.copy_from_slice(bytes);
+        *self = rest;
+    }
+}
+
 /// A length as the 32 bits in which every format of this system stores it.
 ///
 /// # Panics

@@ -10,6 +10,7 @@
 use alloc::vec::Vec;
 
 use rkyv::rancor;
+use rkyv::ser::{Positional, Writer};
 
 use crate::base::bytes::{Put, length_u32};
 use crate::base::id::ShardId;
@@ -41,10 +42,15 @@ pub enum Frame<'a> {
     Formation(FormationMessage),
 }
 
+/// Puts the frame of a message behind what `out` holds.
 pub fn encode_message(shard: ShardId, message: &PeerMessage, out: &mut Vec<u8>) {
-    let body = rkyv::to_bytes::<rancor::Panic>(message).expect("memory is the only way to fail");
-    put_header(out, body.len(), shard.0, KIND_MESSAGE);
-    out.put(&body);
+    let start = out.len();
+    put_header(out, 0, shard.0, KIND_MESSAGE);
+    let body = Body { start: out.len(), out };
+    let body = rkyv::api::high::to_bytes_in::<_, rancor::Panic>(message, body)
+        .expect("memory is the only way to fail");
+    let length = frame_length(body.pos());
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
 
 pub fn encode_hello(hello: &Hello, out: &mut Vec<u8>) {
@@ -103,9 +109,34 @@ pub fn to_owned(message: &ArchivedPeerMessage) -> Result<PeerMessage, FrameError
     rkyv::deserialize::<PeerMessage, rancor::Failure>(message).map_err(|_| FrameError::Malformed)
 }
 
+/// An archived message in the making, behind its header: its positions count from its own start.
+struct Body<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+}
+
+impl Positional for Body<'_> {
+    fn pos(&self) -> usize {
+        self.out.len() - self.start
+    }
+}
+
+impl<E> Writer<E> for Body<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), E> {
+        self.out.put(bytes);
+        Ok(())
+    }
+}
+
 fn put_header(out: &mut Vec<u8>, body_bytes: usize, shard: u16, kind: u16) {
-    assert!(body_bytes + 4 <= PEER_FRAME_BYTES_MAX, "a peer frame is bounded");
-    out.put_u32_le(length_u32(body_bytes + 4));
+    out.put_u32_le(frame_length(body_bytes));
     out.put_u16_le(shard);
     out.put_u16_le(kind);
+}
+
+/// What a frame says of its length.
+fn frame_length(body_bytes: usize) -> u32 {
+    let bytes = body_bytes + FRAME_HEADER_BYTES - 4;
+    assert!(bytes <= PEER_FRAME_BYTES_MAX, "a peer frame is bounded");
+    length_u32(bytes)
 }

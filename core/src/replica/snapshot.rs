@@ -3,6 +3,7 @@
 //! So all of them make the same bytes, which can be compared and repaired piece by piece. Only
 //! applied state is frozen, which is committed: no snapshot is ever ahead of a truncation.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::base::id::{ChainHash, ShardId, Zxid};
@@ -20,12 +21,13 @@ pub struct SnapshotJob {
     pub zxid: Zxid,
     /// The chain hash of the entry at that point.
     pub hash: ChainHash,
-    frozen: Frozen,
+    /// Apart, because every deed has the size of the largest.
+    frozen: Box<Frozen>,
 }
 
 impl SnapshotJob {
     pub(super) fn new(shard: ShardId, at: Mark, frozen: Frozen) -> Self {
-        Self { shard, zxid: at.zxid, hash: at.hash, frozen }
+        Self { shard, zxid: at.zxid, hash: at.hash, frozen: frozen.into() }
     }
 
     /// The bytes, chunk by chunk. Where there are many sessions this takes a while: it belongs

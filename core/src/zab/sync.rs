@@ -242,15 +242,19 @@ pub(super) fn for_each_frame(
     mut send: impl FnMut(PeerMessage),
 ) {
     let committed_zxid = log.committed().0;
-    let mut entries = Vec::new();
-    for entry in log.after(after).take_while(|it| it.zxid() <= until) {
+    let mut frame = |entries| {
+        send(PeerMessage::Propose { epoch: epoch.0, committed_zxid, entries });
+    };
+    let due = || log.after(after).take_while(|it| it.zxid() <= until);
+    let room = due().map(|it| it.bytes().len()).sum::<usize>().min(PROPOSE_BYTES_TARGET);
+    let mut entries = Vec::with_capacity(room);
+    for entry in due() {
         if !entries.is_empty() && entries.len() + entry.bytes().len() > PROPOSE_BYTES_TARGET {
-            let entries = core::mem::take(&mut entries);
-            send(PeerMessage::Propose { epoch: epoch.0, committed_zxid, entries });
+            frame(core::mem::take(&mut entries));
         }
         entries.extend_from_slice(entry.bytes());
     }
     if !entries.is_empty() {
-        send(PeerMessage::Propose { epoch: epoch.0, committed_zxid, entries });
+        frame(entries);
     }
 }
