@@ -16,7 +16,7 @@
 //! | `client` | ports, connections, figures, four-letter words |
 //! | `peer` | links with other servers |
 //! | `file` | the log's disk operations, carried out |
-//! | `sync_choice` | which way of syncing is the quicker one under load |
+//! | `sync_choice` | which way of syncing is the better one under load |
 //! | `control` | the thread for slow work on files and names |
 //! | `ring` | `io_uring` |
 //! | `os` | the other system calls |
