@@ -29,7 +29,7 @@ use crate::config::{HostPort, ServerConfig};
 use crate::control::{Control, Keeping, LogDirectory, News};
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::House;
-use crate::engine::place;
+use crate::engine::place::{self, Place};
 use crate::engine::{self, Milestone, Seed};
 use crate::exit::{self, Failure};
 use crate::home::{self, Home};
@@ -276,7 +276,7 @@ impl Plan {
         for core in (0..cores).map(CoreId) {
             let seed = Seed {
                 core,
-                processor: self.processor_of(core, process),
+                place: self.place(core, process),
                 clock: process.clock,
                 house: house.clone(),
                 desk: process.control.desk(node, house.clone(), core),
@@ -334,10 +334,18 @@ impl Plan {
         others.map(|server| (ServerId(server.id), server.peer.clone())).collect()
     }
 
-    fn processor_of(&self, core: CoreId, process: &Process) -> Option<usize> {
+    fn place(&self, core: CoreId, process: &Process) -> Place {
         let pinned = self.config.pin && process.nodes == 1;
         let (server, cores) = (ServerId(self.config.id), self.config.cores);
-        pinned.then(|| place::processor_of(server, core, cores, &process.processors)).flatten()
+        let processor =
+            pinned.then(|| place::processor_of(server, core, cores, &process.processors)).flatten();
+        let servers = &self.config.servers;
+        let own = servers.iter().find(|it| it.id == self.config.id);
+        let is_among_peers = own.is_some_and(|own| {
+            let mut others = servers.iter().filter(|it| it.id != own.id);
+            others.any(|it| place::share_a_machine(&own.peer.host, &it.peer.host))
+        });
+        Place { processor, takes_turns: processor.is_none() || is_among_peers }
     }
 
     /// Descriptors are left for the log, the peers and the control thread.

@@ -105,13 +105,10 @@ fn zoo_cfg_text(
             .into_iter()
             .chain(options.zookeeper_option.iter().cloned())
             .collect(),
-        // Servers that share a machine must not all claim its first core.
-        System::Pigeonhole => {
-            [format!("pigeonhole.shards={}", options.shards), "pigeonhole.pin=off".to_owned()]
-                .into_iter()
-                .chain(options.pigeonhole_option.iter().cloned())
-                .collect()
-        }
+        System::Pigeonhole => [format!("pigeonhole.shards={}", options.shards)]
+            .into_iter()
+            .chain(options.pigeonhole_option.iter().cloned())
+            .collect(),
         System::Floor => Vec::new(),
     };
     for line in own {

@@ -42,6 +42,7 @@ use crate::config::HostPort;
 use crate::control::{Desk, LogDirectory};
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::{House, Post};
+use crate::engine::place::Place;
 use crate::engine::pulse::Pulse;
 use crate::engine::subject::Subject;
 use crate::exit::Failure;
@@ -54,7 +55,7 @@ use crate::ring::{LogBuffers, ReceiveEnd, Ring, RingConfig, RingReport, SyncProb
 /// Everything that a core begins with. It is made on another thread than it is used on.
 pub(crate) struct Seed {
     pub(crate) core: CoreId,
-    pub(crate) processor: Option<usize>,
+    pub(crate) place: Place,
     pub(crate) clock: Clock,
     pub(crate) house: Arc<House>,
     pub(crate) desk: Desk,
@@ -156,21 +157,22 @@ pub(crate) fn run(seed: Seed) {
     let _ = milestones.send(milestone);
 }
 
-/// Binds this thread to the core's processor. Without one of its own, it takes turns with others
-/// over more work at a time, instead of interrupting them for every message that it is sent.
-fn take_place(core: CoreId, processor: Option<usize>) {
-    if let Some(processor) = processor {
-        if let Err(error) = os::pin_thread(processor) {
-            tracing::warn!("cannot pin core {} to processor {processor}: {error}", core.0);
-        }
-    } else if let Err(error) = os::schedule_as_batch() {
+fn take_place(core: CoreId, place: Place) {
+    if let Some(processor) = place.processor
+        && let Err(error) = os::pin_thread(processor)
+    {
+        tracing::warn!("cannot pin core {} to processor {processor}: {error}", core.0);
+    }
+    if place.takes_turns
+        && let Err(error) = os::schedule_as_batch()
+    {
         tracing::debug!("core {} is scheduled as any other thread: {error}", core.0);
     }
 }
 
 impl Engine {
     fn open(seed: Seed) -> Result<Self, Failure> {
-        take_place(seed.core, seed.processor);
+        take_place(seed.core, seed.place);
         let (mut ring, ring_report) =
             Ring::new(&RingConfig::default()).map_err(Failure::environment)?;
         let mut wal = seed.wal;

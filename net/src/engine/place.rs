@@ -1,5 +1,7 @@
 //! Which shard lives on which core, and which core on which processor.
 
+use std::net::IpAddr;
+
 use pigeonhole_core::base::id::{CoreId, ServerId, ShardId};
 use pigeonhole_core::shard::ShardMap;
 
@@ -31,12 +33,31 @@ pub(crate) fn processor_of(
     Some(allowed[index])
 }
 
+/// How a core's thread is scheduled.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// The one that it is pinned to.
+    pub(crate) processor: Option<usize>,
+    /// It does not push others off the processor when it is woken: servers that share one do more
+    /// at a time if they do not interrupt each other for every message. Not for a core that has a
+    /// processor to itself but for strangers, because it would wait for those.
+    pub(crate) takes_turns: bool,
+}
+
+/// Whether two servers of an ensemble are on one machine, as far as their addresses tell.
+pub(crate) fn share_a_machine(host: &str, other: &str) -> bool {
+    let is_loopback = |host: &str| {
+        host.parse().map_or_else(|_| host == "localhost", |address: IpAddr| address.is_loopback())
+    };
+    host == other || (is_loopback(host) && is_loopback(other))
+}
+
 #[cfg(test)]
 mod tests {
     use pigeonhole_core::base::id::{CoreId, ServerId, ShardId};
     use pigeonhole_core::shard::ShardMap;
 
-    use super::{core_of, processor_of, shards_of};
+    use super::{core_of, processor_of, shards_of, share_a_machine};
 
     #[test]
     fn every_shard_has_one_core() {
@@ -58,5 +79,13 @@ mod tests {
         assert_eq!([of(1, 0), of(1, 1), of(1, 2)], [Some(2), Some(5), Some(2)]);
         assert_eq!(of(2, 0), Some(5), "the second server begins behind the first");
         assert_eq!(processor_of(ServerId(1), CoreId(0), 1, &[]), None);
+    }
+    #[test]
+    fn servers_share_a_machine_if_their_addresses_say_so() {
+        assert!(share_a_machine("127.0.0.1", "127.0.0.2"));
+        assert!(share_a_machine("::1", "localhost"));
+        assert!(share_a_machine("zoo1", "zoo1"));
+        assert!(!share_a_machine("zoo1", "zoo2"));
+        assert!(!share_a_machine("10.0.0.1", "127.0.0.1"));
     }
 }
