@@ -76,8 +76,8 @@ pub enum Input<'a> {
     },
     /// The deadline has come.
     Time,
-    /// Every input of the turn has been handed over. Now each shard may propose so many requests,
-    /// and apply so many entries; what is left over puts the worker in haste.
+    /// Every input of the turn has been handed over. Now the shards may together propose so many
+    /// requests, and apply so many entries; what is left over puts the worker in haste.
     TurnEnd {
         share: usize,
     },

@@ -20,7 +20,7 @@ use crate::links::{Links, core_of};
 use crate::mail::Mail;
 use crate::peer::codec;
 use crate::peer::message::PeerMessage;
-use crate::replica::{Deed, Recipient, Replica, ReplicaConfig};
+use crate::replica::{Deed, Recipient, Replica, ReplicaConfig, Share};
 use crate::report::{Report, ShardReport};
 use crate::shard::ShardMap;
 use crate::state::State;
@@ -161,9 +161,7 @@ impl Worker {
             Input::Time => self.on_time(now, effects),
             Input::TurnEnd { share } => {
                 self.gateway.on_turn_end(instant);
-                self.shards.each(|replica, _| replica.grant(share));
-                self.end_turn(now, effects);
-                self.shards.each(|replica, _| replica.grant(0));
+                self.end_turn(now, share, effects);
             }
         }
         self.route(now, effects);
@@ -318,10 +316,12 @@ impl Worker {
 
     /// Proposals, commits and quorum rounds leave; so does what their answers let clients go on
     /// with.
-    fn end_turn(&mut self, now: Now, effects: &mut Effects) {
+    fn end_turn(&mut self, now: Now, share: usize, effects: &mut Effects) {
+        let mut share = Share { proposals: share, applies: share };
+        self.shards.rotate();
         loop {
             self.route(now, effects);
-            self.shards.each(|replica, deeds| replica.on_turn_end(now, deeds));
+            self.shards.each(|replica, deeds| replica.on_turn_end(now, &mut share, deeds));
             if self.shards.deeds.is_empty() {
                 return;
             }

@@ -12,7 +12,7 @@ use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::mail::{Ask, Mail, Outcome, Reader, Ticket, What, Writer};
 use pigeonhole_core::op::OpCode;
 use pigeonhole_core::peer::message::{EpochEnd, PeerMessage, PeerState, Vote, WriteAsk};
-use pigeonhole_core::replica::{Deed, Replica, ReplicaConfig};
+use pigeonhole_core::replica::{Deed, Replica, ReplicaConfig, Share};
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::txn::Origin;
@@ -63,9 +63,12 @@ impl One {
     /// A disk that is always done, until nothing is left to do.
     fn settle(&mut self) {
         loop {
-            self.replica.grant(usize::MAX);
-            self.replica.on_turn_end(self.now, &mut self.deeds);
+            let mut share = Share { proposals: usize::MAX, applies: usize::MAX };
+            self.replica.on_turn_end(self.now, &mut share, &mut self.deeds);
             let deeds = std::mem::take(&mut self.deeds);
+            if deeds.is_empty() {
+                return;
+            }
             let mut sequence = None;
             for deed in deeds {
                 match deed {
@@ -77,10 +80,10 @@ impl One {
                     _ => {}
                 }
             }
-            let Some(sequence) = sequence else { return };
-            let mark = LogMark { shard: SHARD, sequence };
-            let mark = Durable::attest(mark);
-            self.replica.on_durable(self.now, mark, &mut self.deeds);
+            if let Some(sequence) = sequence {
+                let mark = Durable::attest(LogMark { shard: SHARD, sequence });
+                self.replica.on_durable(self.now, mark, &mut self.deeds);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use core::fmt;
 pub struct ServerId(pub u8);
 
 /// A shard: a set of top-level subtrees with a leader of its own, numbered from 0.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ShardId(pub u16);
 
 /// The reign of one leader over one shard; the upper half of a zxid.

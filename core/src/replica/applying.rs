@@ -10,12 +10,14 @@ use crate::state::tree::PATHS_AT_ONCE;
 use crate::txn::{ArchivedOperation, ArchivedTxn, Txn};
 use crate::zab::log::Mark;
 
-impl Replica {
-    /// From now on so many requests may be proposed, and so many entries applied.
-    pub fn grant(&mut self, share: usize) {
-        (self.proposals_left, self.applies_left) = (share, share);
-    }
+/// What may still be done in this turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Share {
+    pub proposals: usize,
+    pub applies: usize,
+}
 
+impl Replica {
     /// Applies at most so many entries; says how many.
     pub(super) fn apply_committed(
         &mut self,

@@ -181,7 +181,7 @@ impl Replica {
     /// Proposes what has come, as much of it as one turn should.
     pub(super) fn propose_backlog(&mut self, now: Now, deeds: &mut Vec<Deed>) {
         let mut ahead = 0;
-        while self.proposals_left > 0 && self.can_propose() {
+        while self.share.proposals > 0 && self.can_propose() {
             let reign = self.reign.as_mut().expect("only a leader can propose");
             if ahead == 0 {
                 ahead = PATHS_AT_ONCE;
@@ -192,7 +192,7 @@ impl Replica {
                 }));
             }
             ahead -= 1;
-            self.proposals_left -= 1;
+            self.share.proposals -= 1;
             let forward = reign.backlog.pop_front().expect("there is something to propose");
             self.prepare(now, forward, deeds);
         }

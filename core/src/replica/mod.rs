@@ -17,6 +17,8 @@ pub mod snapshot;
 mod touching;
 mod transfer;
 
+pub use applying::Share;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
@@ -97,9 +99,8 @@ pub struct Replica {
     given_up: BTreeMap<SessionId, Generation>,
     /// Answers that wait until this replica has applied a zxid.
     after_apply: BTreeMap<Zxid, Vec<(CoreId, Ticket, Outcome)>>,
-    /// How many entries may still be applied, and how many requests proposed, in this turn.
-    applies_left: usize,
-    proposals_left: usize,
+    /// Nothing but while the turn ends.
+    share: Share,
     /// What belongs to leading; empty otherwise.
     reign: Option<Reign>,
     /// The leader that this replica served under when it last looked.
@@ -164,8 +165,7 @@ impl Replica {
             unsent: VecDeque::new(),
             given_up: BTreeMap::new(),
             after_apply: BTreeMap::new(),
-            applies_left: 0,
-            proposals_left: 0,
+            share: Share::default(),
             reign: None,
             served: None,
             leaderless_since: Some(now.instant),
@@ -255,8 +255,10 @@ impl Replica {
         self.settle(now, deeds);
     }
 
-    /// Proposals, commits and quorum rounds of this turn leave now.
-    pub fn on_turn_end(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+    /// Proposals, commits and quorum rounds of this turn leave now. What is proposed and applied
+    /// for them is taken off the share.
+    pub fn on_turn_end(&mut self, now: Now, share: &mut Share, deeds: &mut Vec<Deed>) {
+        self.share = *share;
         self.propose_backlog(now, deeds);
         self.zab.on_turn_end(&mut self.actions);
         if self.reign.as_ref().is_some_and(Reign::is_settled)
@@ -269,6 +271,7 @@ impl Replica {
             self.zab.step_down(now.instant, why, &mut self.actions);
         }
         self.settle(now, deeds);
+        *share = core::mem::take(&mut self.share);
     }
 
     /// The process is about to end.
@@ -385,9 +388,9 @@ impl Replica {
             self.drop_stale_transfers();
             self.carry_out(now, deeds);
             // Who serves nobody, or is about to, has nothing that would have to wait meanwhile.
-            let most = if self.served.is_some() { self.applies_left } else { usize::MAX };
+            let most = if self.served.is_some() { self.share.applies } else { usize::MAX };
             let applied = self.apply_committed(now, most, deeds);
-            self.applies_left = self.applies_left.saturating_sub(applied);
+            self.share.applies = self.share.applies.saturating_sub(applied);
             self.notice_role(now, deeds);
             self.answer_confirmed(deeds);
             self.begin_held_reads();

@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use crate::base::error::ErrorCode;
 use crate::base::id::{ShardId, Zxid};
@@ -15,6 +16,8 @@ use crate::replica::{Deed, Replica};
 #[derive(Default)]
 pub(super) struct Shards {
     pub(super) replicas: BTreeMap<ShardId, Replica>,
+    /// Whose turn it is to go first.
+    first: ShardId,
     pub(super) deeds: Vec<(ShardId, Deed)>,
     pub(super) scratch: Vec<Deed>,
 }
@@ -35,9 +38,20 @@ impl Shards {
     }
 
     pub(super) fn each(&mut self, mut act: impl FnMut(&mut Replica, &mut Vec<Deed>)) {
-        for (&shard, replica) in &mut self.replicas {
+        let mut act = |(&shard, replica): (&ShardId, &mut Replica)| {
             act(replica, &mut self.scratch);
             self.deeds.extend(self.scratch.drain(..).map(|deed| (shard, deed)));
+        };
+        self.replicas.range_mut(self.first..).for_each(&mut act);
+        self.replicas.range_mut(..self.first).for_each(&mut act);
+    }
+
+    /// From now on another shard comes first, and is the last to find its share used up.
+    pub(super) fn rotate(&mut self) {
+        let after = (Bound::Excluded(self.first), Bound::Unbounded);
+        let next = self.replicas.range(after).chain(&self.replicas).next();
+        if let Some((&shard, _)) = next {
+            self.first = shard;
         }
     }
 
