@@ -6,7 +6,7 @@ use core::net::IpAddr;
 use crate::base::id::{ChainHash, ConnectionId, CoreId, LinkId, ShardId, Zxid};
 use crate::durable::{Append, Durable, LogMark};
 use crate::mail::Mail;
-pub use crate::replica::snapshot::SnapshotJob;
+pub use crate::replica::snapshot::{Discarded, SnapshotJob};
 use crate::zab;
 
 /// Everything that can happen to a worker.
@@ -94,6 +94,8 @@ pub enum Effect {
     },
     /// Make a file of this, beside everything else, and feed [`Input::SnapshotTaken`].
     Snapshot(SnapshotJob),
+    /// Drop this where nobody waits.
+    Discard(Discarded),
     Mail {
         to: CoreId,
         mail: Mail,

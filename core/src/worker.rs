@@ -396,6 +396,7 @@ impl Worker {
             }
             Deed::Zab(Action::Image { .. }) => unreachable!("replicas make images themselves"),
             Deed::Snapshot(job) => effects.push(Effect::Snapshot(job)),
+            Deed::Discard(state) => effects.push(Effect::Discard(state)),
             Deed::Zab(Action::Event(event)) => effects.push(Effect::Event { shard, event }),
             Deed::Committed(zxid) => effects.push(Effect::Committed { shard, zxid }),
             Deed::Mail { to, mail } => self.post(to, mail, effects),

@@ -161,6 +161,7 @@ fn a_learner_beyond_the_window_gets_the_state() {
     cluster.converge();
     assert!(was_sent_the_state(&cluster, leader));
     assert!(has_installed(&cluster, behind));
+    assert_eq!(cluster.nodes[behind].discarded, 1, "its own is dropped where nobody waits");
     assert!(cluster.chunks >= 5, "{} chunks", cluster.chunks);
     cluster.write_many(leader, connection, "after", 5);
     cluster.converge();

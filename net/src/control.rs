@@ -28,7 +28,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use pigeonhole_core::base::id::{ChainHash, CoreId, ServerId, ShardId, Zxid};
-use pigeonhole_core::effect::SnapshotJob;
+use pigeonhole_core::effect::{Discarded, SnapshotJob};
 use pigeonhole_storage::disk::SegmentId;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -142,6 +142,8 @@ enum Task {
     Keep(Box<Keeping>),
     Holdings(CoreHoldings),
     Snapshot(Box<SnapshotJob>),
+    /// To be dropped.
+    Discard(Discarded),
     Prepare {
         directory: LogDirectory,
         segment: SegmentId,
@@ -232,6 +234,10 @@ impl Desk {
         self.send(Task::Snapshot(Box::new(job)));
     }
 
+    pub(crate) fn discard(&self, state: Discarded) {
+        self.send(Task::Discard(state));
+    }
+
     pub(crate) fn resolve(&self, peer: ServerId, address: &HostPort) {
         self.send(Task::Resolve { peer, address: address.clone() });
     }
@@ -312,6 +318,7 @@ impl Office {
                 self.with_keeper(&sender, |keeper| keeper.on_holdings(core, holdings));
             }
             Task::Snapshot(job) => self.snapshot(sender, *job),
+            Task::Discard(state) => drop(state),
             Task::Prepare { directory, segment, bytes, recycle } => {
                 let job = Preparation { sender: sender.clone(), directory, segment, bytes };
                 match recycle {

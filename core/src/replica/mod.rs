@@ -35,7 +35,7 @@ use crate::replica::leading::Reign;
 use crate::replica::points::Carry;
 use crate::replica::reading::Read;
 use crate::replica::session::ShardQuestion;
-use crate::replica::snapshot::SnapshotJob;
+use crate::replica::snapshot::{Discarded, SnapshotJob};
 use crate::replica::transfer::{Chunk, Incoming, Outgoing};
 use crate::shard::ShardMap;
 use crate::state::State;
@@ -52,6 +52,7 @@ pub enum Deed {
     /// The commit watermark has moved.
     Committed(Zxid),
     Snapshot(SnapshotJob),
+    Discard(Discarded),
     /// To a gateway, or to another shard's replica, of this node.
     Mail {
         to: Recipient,

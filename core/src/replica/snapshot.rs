@@ -11,6 +11,7 @@ use crate::base::time::Now;
 use crate::entry::EntryKind;
 use crate::peer::message::{Forward, PeerMessage, WriteAsk};
 use crate::replica::{Deed, Replica};
+use crate::state::State;
 use crate::state::image::{self, Frozen, ImageWriter};
 use crate::zab::log::Mark;
 
@@ -34,6 +35,16 @@ impl SnapshotJob {
     /// where the chunks are made, not into a turn.
     pub fn into_image(self) -> ImageWriter {
         self.frozen.into_image()
+    }
+}
+
+/// A state that another has replaced, to be dropped beside everything else: a large one takes tens
+/// of milliseconds.
+pub struct Discarded(pub(super) Box<State>);
+
+impl core::fmt::Debug for Discarded {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Discarded({})", self.0.applied())
     }
 }
 

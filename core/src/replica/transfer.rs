@@ -13,7 +13,7 @@ use crate::base::limits::SNAPSHOT_CHUNKS_IN_FLIGHT;
 use crate::base::time::{Instant, Now};
 use crate::mail::Mail;
 use crate::peer::message::PeerMessage;
-use crate::replica::snapshot::SnapshotJob;
+use crate::replica::snapshot::{Discarded, SnapshotJob};
 use crate::replica::{Deed, Recipient, Replica};
 use crate::state::State;
 use crate::state::image::{ImageReader, ImageWriter};
@@ -183,6 +183,7 @@ impl Replica {
         self.tell_of_sessions_since(&before, deeds);
         self.close_watching(deeds);
         self.answer_applied(self.state.applied(), deeds);
+        deeds.push(Deed::Discard(Discarded(before.into())));
     }
 
     /// Drops what belongs to links and roles that are over.

@@ -75,6 +75,8 @@ pub(crate) struct Node {
     pub(crate) events: Vec<(ShardId, Event)>,
     /// The snapshot points at which this server has frozen its state, and what it was sent.
     pub(crate) frozen: Vec<Zxid>,
+    /// Replaced states that it was asked to drop.
+    pub(crate) discarded: usize,
     effects: Effects,
     unflushed: Vec<Append>,
     clients: BTreeMap<ConnectionId, Client>,
@@ -512,6 +514,7 @@ impl Node {
             jobs: VecDeque::new(),
             events: vec![],
             frozen: vec![],
+            discarded: 0,
             effects: Effects::new(),
             unflushed: vec![],
             clients: BTreeMap::new(),
@@ -533,6 +536,7 @@ impl Node {
             match effect {
                 Effect::Append(append) => self.unflushed.push(append),
                 Effect::Committed { shard, zxid } => self.disk.note_committed(shard, zxid),
+                Effect::Discard(_) => self.discarded += 1,
                 Effect::Snapshot(job) => {
                     self.frozen.push(job.zxid);
                     self.jobs.push_back(job);

@@ -363,7 +363,7 @@ impl Cluster {
                 }
                 self.events.push((node, shard, event));
             }
-            Effect::Snapshot(_) => panic!("nobody writes so much"),
+            Effect::Snapshot(_) | Effect::Discard(_) => panic!("nobody writes so much"),
             Effect::Mail { .. } | Effect::ClientPause { .. } | Effect::Admin { .. } => {}
         }
     }

@@ -162,6 +162,7 @@ impl Hands {
                 tracing::debug!("shard {} is frozen at {}", job.shard, job.zxid);
                 self.desk.snapshot(job);
             }
+            Effect::Discard(state) => self.desk.discard(state),
             Effect::Mail { to, mail } => self.post.send(to, Letter::Mail(mail)),
             Effect::ClientOutput { connection } => self.clients.stir(connection),
             Effect::ClientPause { connection, paused } => self.clients.pause(connection, paused),

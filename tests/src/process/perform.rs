@@ -26,6 +26,7 @@ impl Process {
                 self.core(id).wal.note_committed(shard, zxid);
             }
             Effect::Snapshot(job) => self.make_snapshot(job, around),
+            Effect::Discard(state) => drop(state),
             Effect::Mail { to, mail } => {
                 self.hand_over(to, Heard::Mail { from: id, mail }, around);
             }
