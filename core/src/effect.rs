@@ -77,7 +77,8 @@ pub enum Input<'a> {
     /// The deadline has come.
     Time,
     /// Every input of the turn has been handed over. Now the shards may together propose so many
-    /// requests, and apply so many entries; what is left over puts the worker in haste.
+    /// requests, and apply so many entries; what is left over puts the worker in haste. A driver
+    /// that has time for it ends the turn once more.
     TurnEnd {
         share: usize,
     },

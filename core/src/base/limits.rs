@@ -68,14 +68,11 @@ pub const CATCH_UP_BYTES: usize = 8 << 20;
 /// A turn of a core takes in what has arrived for so long, then logs and sends what has come of it:
 /// less than anybody notices who waits, and many times what a turn costs in any case.
 pub const TURN_TAKING_MS_MAX: u64 = 2;
-/// What is proposed and applied at the end of a turn should take no longer; half as much is tried
-/// next if it has.
-pub const TURN_ENDING_MS_GOAL: u64 = 2;
-/// Requests that the leaders of a core propose, and entries that its replicas apply, in one turn:
-/// in a tree that nobody has touched for a while each costs tens of microseconds, usually two.
-pub const TURN_SHARE_MAX: usize = 256;
-/// Fewer would not be worth a turn.
-pub const TURN_SHARE_MIN: usize = 32;
+/// What is proposed and applied at the end of a turn goes on for so long, one share after the other.
+pub const TURN_ENDING_MS_MAX: u64 = 2;
+/// Requests that the leaders of a core propose, and entries that its replicas apply, without a look
+/// at the clock: in a tree that nobody has touched for a while each costs tens of microseconds.
+pub const TURN_SHARE: usize = 64;
 /// How long a leader that hands its shard over holds back what is new, until the rest is settled.
 pub const HAND_OVER_MS_MAX: u64 = 1000;
 /// A shard goes back to the server that should lead it, at most one of a core in so long: each

@@ -2,17 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use pigeonhole_core::base::limits::{
-    TURN_ENDING_MS_GOAL, TURN_SHARE_MAX, TURN_SHARE_MIN, TURN_TAKING_MS_MAX,
-};
+use pigeonhole_core::base::limits::TURN_TAKING_MS_MAX;
 
 use crate::os::{self, Usage};
 
 /// Watches the turns of one core.
 pub(super) struct Pulse {
     begun: Option<Begun>,
-    /// What each shard may propose and apply at the end of a turn.
-    share: usize,
     /// What the turn had to do.
     pub(super) completions: u32,
     pub(super) appends: u32,
@@ -27,28 +23,7 @@ struct Begun {
 
 impl Pulse {
     pub(super) fn new() -> Self {
-        Self {
-            begun: None,
-            share: TURN_SHARE_MIN,
-            completions: 0,
-            appends: 0,
-            longest: Duration::ZERO,
-        }
-    }
-
-    pub(super) fn share(&self) -> usize {
-        self.share
-    }
-
-    /// What was proposed and applied took so long. It is as much next time as seems to fit, because
-    /// nobody can tell what it costs here and now.
-    pub(super) fn share_took(&mut self, time: Duration) {
-        let goal = Duration::from_millis(TURN_ENDING_MS_GOAL);
-        if time > goal {
-            self.share = (self.share / 2).max(TURN_SHARE_MIN);
-        } else if time < goal / 4 {
-            self.share = (self.share * 2).min(TURN_SHARE_MAX);
-        }
+        Self { begun: None, completions: 0, appends: 0, longest: Duration::ZERO }
     }
 
     pub(super) fn turn_begins(&mut self) {
@@ -99,23 +74,3 @@ fn usage() -> Usage {
 
 /// Longer turns are worth a line.
 const SLOW: Duration = Duration::from_millis(10);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_share_follows_what_it_costs() {
-        let mut pulse = Pulse::new();
-        for _ in 0..10 {
-            pulse.share_took(Duration::from_micros(50));
-        }
-        assert_eq!(pulse.share(), TURN_SHARE_MAX);
-        pulse.share_took(Duration::from_millis(1));
-        assert_eq!(pulse.share(), TURN_SHARE_MAX, "it fits");
-        for _ in 0..10 {
-            pulse.share_took(Duration::from_millis(5));
-        }
-        assert_eq!(pulse.share(), TURN_SHARE_MIN);
-    }
-}

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use pigeonhole_core::base::limits::{TURN_ENDING_MS_MAX, TURN_SHARE};
 use pigeonhole_core::base::time;
 use pigeonhole_core::effect::Input;
 
@@ -105,11 +106,16 @@ impl Hands {
         self.worker.step(self.now, input, &mut self.effects);
     }
 
+    /// What the clock leaves over is the next turn's, which comes at once.
     fn end_turn(&mut self) {
-        let begun = Instant::now();
-        self.step(Input::TurnEnd { share: self.pulse.share() });
-        self.perform();
-        self.pulse.share_took(begun.elapsed());
+        let end = Instant::now() + Duration::from_millis(TURN_ENDING_MS_MAX);
+        loop {
+            self.step(Input::TurnEnd { share: TURN_SHARE });
+            self.perform();
+            if !self.worker.is_in_haste() || Instant::now() >= end {
+                return;
+            }
+        }
     }
 
     fn on_time(&mut self, ring: &mut Ring) {
