@@ -68,7 +68,7 @@ pub const CATCH_UP_BYTES: usize = 8 << 20;
 /// A turn of a core takes in what has arrived for so long, then logs and sends what has come of it:
 /// less than anybody notices who waits, and many times what a turn costs in any case.
 pub const TURN_TAKING_MS_MAX: u64 = 2;
-/// What is proposed and applied at the end of a turn goes on for so long, one share after the other.
+/// What is proposed and applied when a turn ends goes on for so long, one share after the other.
 pub const TURN_ENDING_MS_MAX: u64 = 2;
 /// Requests that the leaders of a core propose, and entries that its replicas apply, without a look
 /// at the clock: in a tree that nobody has touched for a while each costs tens of microseconds.
