@@ -218,7 +218,8 @@ pub(crate) fn lock(directory: &Path) -> Result<File, Failure> {
         Ok(true) => Some(Ok(())),
         Ok(false) if !last => None,
         Ok(false) => {
-            let who = format!("another server uses {}", directory.display());
+            let directory = directory.display();
+            let who = format!("another server uses {directory}; stop it, or use another directory");
             Some(Err(Failure::environment(who)))
         }
         Err(error) => Some(Err(Failure::disk("lock", &path, &error))),

@@ -58,6 +58,7 @@ fn a_second_server_on_the_same_port_or_directory_is_refused() {
     let (status, said) = servers.refusal(1);
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(said.contains("another server uses"), "{said}");
+    assert!(said.contains("stop it"), "it says what to do: {said}");
 
     let port = format!("clientPort={}\n", servers.port(1));
     let (status, said) = PROGRAM.standalone("twice-port", &port).refusal(1);
