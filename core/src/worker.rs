@@ -437,7 +437,8 @@ impl Worker {
             }
         }
         frame.clear();
-        frame.shrink_to(PROPOSE_BYTES_TARGET);
+        // Twice, so that a full proposal with its header does not grow it every time.
+        frame.shrink_to(2 * PROPOSE_BYTES_TARGET);
         self.frame = frame;
     }
 

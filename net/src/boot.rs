@@ -339,13 +339,11 @@ impl Plan {
         let (server, cores) = (ServerId(self.config.id), self.config.cores);
         let processor =
             pinned.then(|| place::processor_of(server, core, cores, &process.processors)).flatten();
-        let servers = &self.config.servers;
-        let own = servers.iter().find(|it| it.id == self.config.id);
-        let is_among_peers = own.is_some_and(|own| {
-            let mut others = servers.iter().filter(|it| it.id != own.id);
-            others.any(|it| place::share_a_machine(&own.peer.host, &it.peer.host))
+        let own = self.config.servers.iter().find(|it| it.id == self.config.id);
+        let is_beside_a_peer = own.is_some_and(|own| {
+            self.peers().iter().any(|(_, it)| place::share_a_machine(&own.peer.host, &it.host))
         });
-        Place { processor, takes_turns: processor.is_none() || is_among_peers }
+        Place { processor, takes_turns: processor.is_none() || is_beside_a_peer }
     }
 
     /// Descriptors are left for the log, the peers and the control thread.

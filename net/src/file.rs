@@ -60,7 +60,7 @@ impl LogFiles {
         Self {
             directory,
             desk,
-            sync: SyncChoice::new(probe.chosen),
+            sync: SyncChoice::new(probe),
             segments: Vec::new(),
             held: None,
             flight: None,

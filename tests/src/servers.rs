@@ -115,13 +115,12 @@ impl Servers {
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.servers[index(server)].process = Some(command.spawn().unwrap());
         // It listens when it has its directory and its ports.
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port(server))).is_err() {
-            let process = self.servers[index(server)].process.as_mut().unwrap();
+        let address = ("127.0.0.1", self.port(server));
+        let process = self.servers[index(server)].process.as_mut().unwrap();
+        patiently(|| {
             assert_eq!(process.try_wait().unwrap(), None, "server {server} has ended at once");
-            assert!(Instant::now() < deadline, "server {server} does not listen");
-            std::thread::yield_now();
-        }
+            TcpStream::connect(address).ok()
+        });
     }
 
     pub fn kill(&mut self, server: u8) -> ExitStatus {
@@ -218,14 +217,7 @@ impl Servers {
 
     /// Waits until there is an answer.
     pub fn wait_for<T>(&self, answer: impl Fn(&Self) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(answer) = answer(self) {
-                return answer;
-            }
-            assert!(Instant::now() < deadline, "it does not come about");
-            std::thread::yield_now();
-        }
+        patiently(|| answer(self))
     }
 
     /// The files of a kind in a server's directory, by their names.
@@ -290,6 +282,18 @@ pub fn run(mut command: Command) -> (ExitStatus, String) {
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8(text).unwrap())
+}
+
+/// Asks until there is an answer; it must come within [`PATIENCE`].
+fn patiently<T>(mut answer: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "it does not come about");
+        std::thread::yield_now();
+    }
 }
 
 fn index(server: u8) -> usize {

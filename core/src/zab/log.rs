@@ -202,6 +202,7 @@ impl Log {
             self.epoch_ends.retain(|end| end.zxid.epoch() != to.zxid.epoch());
             self.epoch_ends.push(to);
         }
+        assert_eq!(self.tail(), to);
         let control = Control::Truncate { zxid: to.zxid.0, hash: to.hash.0 };
         let sequence = self.take_sequence();
         let end = self.cut.map_or(to.zxid, |(_, end)| end.min(to.zxid));

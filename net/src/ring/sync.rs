@@ -1,4 +1,4 @@
-//! How a log write becomes durable, and which way is the quicker one on this disk.
+//! How a log write becomes durable, and what the ways to it cost on this disk.
 
 use std::fmt;
 use std::io;
@@ -16,11 +16,9 @@ pub enum SyncPrimitive {
     WriteThenSync,
 }
 
-/// What both ways cost on one file, and the cheaper of them.
+/// What both ways cost on one file: medians.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SyncProbe {
-    pub chosen: SyncPrimitive,
-    /// Medians.
     pub data_sync_write_micros: u64,
     pub write_then_sync_micros: u64,
 }
@@ -71,13 +69,9 @@ impl std::error::Error for LogFailure {}
 
 impl fmt::Display for SyncProbe {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.chosen {
-            SyncPrimitive::DataSyncWrite => "data-sync write",
-            SyncPrimitive::WriteThenSync => "write then fdatasync",
-        };
         write!(
             formatter,
-            "{name} (data-sync write {} us, write then fdatasync {} us)",
+            "data-sync write {} us, write then fdatasync {} us",
             self.data_sync_write_micros, self.write_then_sync_micros
         )
     }
@@ -114,17 +108,9 @@ impl Ring {
                 }
             }
         }
-        let data_sync_write = median_micros(&mut data_sync_writes);
-        let write_then_sync = median_micros(&mut writes_then_sync);
-        let chosen = if data_sync_write <= write_then_sync {
-            SyncPrimitive::DataSyncWrite
-        } else {
-            SyncPrimitive::WriteThenSync
-        };
         let probe = SyncProbe {
-            chosen,
-            data_sync_write_micros: data_sync_write,
-            write_then_sync_micros: write_then_sync,
+            data_sync_write_micros: median_micros(&mut data_sync_writes),
+            write_then_sync_micros: median_micros(&mut writes_then_sync),
         };
         Ok((buffer, probe))
     }
