@@ -12,7 +12,7 @@ use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::time::{Instant, Now, Periods};
 use pigeonhole_core::control::Checkpoint;
 use pigeonhole_core::durable::{Durable, LogMark};
-use pigeonhole_core::effect::{Effect, Effects, Input};
+use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
 use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request, permission};
 use pigeonhole_core::shard::ShardMap;
@@ -48,7 +48,12 @@ impl Alone {
         let mut alone = Self { worker, effects, now };
         alone.settle();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let opened = Input::ClientOpened { connection: CONNECTION, address, entropy: [7; 16] };
+        let opened = Input::ClientOpened {
+            connection: CONNECTION,
+            address,
+            crowd: Crowd::default(),
+            entropy: [7; 16],
+        };
         alone.worker.step(now, opened, &mut alone.effects);
         let mut bytes = Vec::new();
         let connect = ConnectRequest::for_new_session(30_000);

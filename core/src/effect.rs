@@ -9,6 +9,14 @@ use crate::mail::Mail;
 pub use crate::replica::snapshot::{Discarded, SnapshotJob};
 use crate::zab;
 
+/// How many clients a server has on all its cores when one more comes, that one included. No core
+/// knows that by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Crowd {
+    pub from_its_address: u32,
+    pub in_all: usize,
+}
+
 /// Everything that can happen to a worker.
 #[derive(Debug)]
 pub enum Input<'a> {
@@ -17,6 +25,7 @@ pub enum Input<'a> {
     ClientOpened {
         connection: ConnectionId,
         address: IpAddr,
+        crowd: Crowd,
         entropy: [u8; 16],
     },
     ClientBytes {

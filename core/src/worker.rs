@@ -119,8 +119,8 @@ impl Worker {
     pub fn step(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) {
         let instant = now.instant;
         match input {
-            Input::ClientOpened { connection, address, entropy } => {
-                self.gateway.on_opened(instant, connection, address, entropy);
+            Input::ClientOpened { connection, address, crowd, entropy } => {
+                self.gateway.on_opened(instant, connection, address, crowd, entropy);
             }
             Input::ClientBytes { connection, bytes } => {
                 self.gateway.receive(instant, connection, bytes, &mut self.shards);

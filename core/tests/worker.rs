@@ -9,7 +9,7 @@ use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::control::Checkpoint;
 use pigeonhole_core::durable::{Durable, LogMark};
-use pigeonhole_core::effect::{Effect, Effects, Input};
+use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
 use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::op::Acl;
 use pigeonhole_core::op::{ConnectRequest, CreateMode, Request, permission};
@@ -113,9 +113,9 @@ impl Alone {
         self.now.instant = end;
     }
 
-    fn open(&mut self, connection: ConnectionId) {
+    fn open(&mut self, connection: ConnectionId, crowd: Crowd) {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let opened = Input::ClientOpened { connection, address, entropy: [7; 16] };
+        let opened = Input::ClientOpened { connection, address, crowd, entropy: [7; 16] };
         self.worker.step(self.now, opened, &mut self.effects);
         self.is_closed = false;
     }
@@ -140,7 +140,7 @@ impl Alone {
     }
 
     fn connect(&mut self) -> SessionId {
-        self.open(CONNECTION);
+        self.open(CONNECTION, Crowd::default());
         let request = ConnectRequest::for_new_session(10_000);
         let mut bytes = vec![];
         client::put_connect(&mut bytes, &request);
@@ -271,11 +271,16 @@ fn who_meets_a_limit_is_counted() {
     let mut alone = Alone::new(1);
     let met = |alone: &Alone, limit| alone.worker.report().limits_met.count(limit);
     for slot in 1..=61 {
-        alone.open(ConnectionId { slot, ..CONNECTION });
+        let crowd = Crowd { from_its_address: slot, in_all: 0 };
+        alone.open(ConnectionId { slot, ..CONNECTION }, crowd);
         alone.settle();
         assert_eq!(alone.is_closed, slot > 60);
     }
     assert_eq!(met(&alone, Limit::ConnectionsPerAddress), 1);
+    alone.open(ConnectionId { slot: 62, ..CONNECTION }, Crowd { from_its_address: 1, in_all: 101 });
+    alone.settle();
+    assert!(alone.is_closed);
+    assert_eq!(met(&alone, Limit::Connections), 1);
     alone.advance(CONNECT_TIME_MS_MAX);
     assert_eq!(met(&alone, Limit::ConnectTime), 60, "none of them ever said a word");
 

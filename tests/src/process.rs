@@ -17,7 +17,7 @@ use pigeonhole_core::base::id::{
     ChainHash, ConnectionId, CoreId, DiskId, LinkId, ServerId, ShardId, Zxid,
 };
 use pigeonhole_core::base::time::Now;
-use pigeonhole_core::effect::{Effects, Input};
+use pigeonhole_core::effect::{Crowd, Effects, Input};
 use pigeonhole_core::mail::Mail;
 use pigeonhole_core::report::Report;
 use pigeonhole_core::state::State as ShardState;
@@ -362,7 +362,9 @@ impl Process {
     fn hear(&mut self, id: CoreId, heard: Heard, now: Now, around: &mut Around<'_>) {
         match heard {
             Heard::ClientOpened { connection, address, entropy } => {
-                self.step(id, now, Input::ClientOpened { connection, address, entropy }, around);
+                let crowd = Crowd { from_its_address: 1, in_all: self.clients.len() };
+                let opened = Input::ClientOpened { connection, address, crowd, entropy };
+                self.step(id, now, opened, around);
             }
             Heard::ClientBytes { connection, bytes } => {
                 self.step(id, now, Input::ClientBytes { connection, bytes: &bytes }, around);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use pigeonhole_core::op::Request;
 use pigeonhole_core::wire::client;
-use pigeonhole_tests::caller::PATIENCE;
+use pigeonhole_tests::caller::{Caller, PATIENCE};
 use pigeonhole_tests::servers::{Program, run};
 
 #[test]
@@ -222,6 +222,24 @@ fn clients_that_misbehave_disturb_nobody() {
     let outcome = (0..10_000).try_for_each(|_| stuck.write_all(&burst));
     assert!(outcome.is_err(), "the server reads on without end");
     assert_eq!(steady.data("/steady"), b"data");
+}
+
+#[test]
+fn an_address_has_as_many_connections_as_it_may_have_on_all_cores_together() {
+    let settings = "maxClientCnxns=4\npigeonhole.shards=2\npigeonhole.cores=2\n";
+    let mut servers = PROGRAM.standalone("crowd", settings);
+    servers.start(1);
+    let mut clients: Vec<_> = (0..4).map(|_| servers.client(1)).collect();
+    assert!(Caller::connect(servers.port(1)).is_err(), "a fifth one is served");
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.create(&format!("/node-{number}"), b"");
+    }
+    clients.pop();
+    clients.push(servers.client(1));
+    assert!(Caller::connect(servers.port(1)).is_err(), "a fifth one is served, after one has left");
+    clients.clear();
+    servers.wait_until(|servers| servers.serves(1));
+    servers.client(1).create("/afterwards", b"");
 }
 
 #[test]

@@ -24,6 +24,7 @@ use crate::base::limits::{
 };
 use crate::base::met::{Limit, LimitsMet};
 use crate::base::time::{Duration, Instant, Periods};
+use crate::effect::Crowd;
 use crate::gateway::connection::{Connection, Stage};
 use crate::mail::{Ask, Mail, Reader, Ticket, What};
 use crate::op::Request;
@@ -51,7 +52,18 @@ pub struct ClientLimits {
     pub frame_bytes_max: usize,
     /// `maxClientCnxns`; 0 for no limit.
     pub connections_per_address_max: u32,
+    /// `maxCnxns`.
     pub connections_max: usize,
+}
+
+impl ClientLimits {
+    fn exceeded_by(&self, crowd: Crowd) -> Option<Limit> {
+        let of_address = self.connections_per_address_max;
+        if of_address != 0 && crowd.from_its_address > of_address {
+            return Some(Limit::ConnectionsPerAddress);
+        }
+        (crowd.in_all > self.connections_max).then_some(Limit::Connections)
+    }
 }
 
 /// What a gateway asks for.
@@ -83,8 +95,6 @@ pub trait Replicas {
 pub struct Gateway {
     config: GatewayConfig,
     connections: Vec<Option<Connection>>,
-    connections_count: usize,
-    by_address: BTreeMap<IpAddr, u32>,
     /// The connection of each session that is attached on this core.
     by_session: BTreeMap<SessionId, ConnectionId>,
     /// What the answer to each open question is for.
@@ -130,8 +140,6 @@ impl Gateway {
         Self {
             config,
             connections: Vec::new(),
-            connections_count: 0,
-            by_address: BTreeMap::new(),
             by_session: BTreeMap::new(),
             questions: BTreeMap::new(),
             next_ticket: 1,
@@ -151,6 +159,7 @@ impl Gateway {
         now: Instant,
         id: ConnectionId,
         address: IpAddr,
+        crowd: Crowd,
         entropy: [u8; 16],
     ) {
         let slot = usize::try_from(id.slot).expect("a slot is an index");
@@ -161,18 +170,8 @@ impl Gateway {
         let frame_bytes_max = self.config.client.frame_bytes_max;
         let connection = Connection::new(id, address, entropy, frame_bytes_max, now);
         self.connections[slot] = Some(connection);
-        self.connections_count += 1;
-        let of_address = self.by_address.entry(address).or_insert(0);
-        *of_address += 1;
-        let limit = self.config.client.connections_per_address_max;
-        let too_many = limit != 0 && *of_address > limit;
-        if too_many {
-            self.met.note(Limit::ConnectionsPerAddress);
-            self.close(id);
-            return;
-        }
-        if self.connections_count > self.config.client.connections_max {
-            self.met.note(Limit::Connections);
+        if let Some(limit) = self.config.client.exceeded_by(crowd) {
+            self.met.note(limit);
             self.close(id);
             return;
         }
@@ -185,12 +184,6 @@ impl Gateway {
             return;
         };
         let connection = slot.take().expect("the slot was checked");
-        self.connections_count -= 1;
-        let of_address = self.by_address.entry(connection.address).or_insert(1);
-        *of_address -= 1;
-        if *of_address == 0 {
-            self.by_address.remove(&connection.address);
-        }
         if self.by_session.get(&connection.session.id) == Some(&id) {
             self.by_session.remove(&connection.session.id);
         }
@@ -265,10 +258,6 @@ impl Gateway {
     /// How often clients met their limits.
     pub fn limits_met(&self) -> &LimitsMet {
         &self.met
-    }
-
-    pub fn connections_count(&self) -> usize {
-        self.connections_count
     }
 
     /// Client requests that have been read and not replied to.

@@ -16,7 +16,7 @@ use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, LinkId, ServerId, 
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::durable::{Append, Durable, LogMark};
-use pigeonhole_core::effect::{Effect, Effects, Input, SnapshotJob};
+use pigeonhole_core::effect::{Crowd, Effect, Effects, Input, SnapshotJob};
 use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request, permission};
 use pigeonhole_core::peer::codec::{self, Frame};
@@ -310,7 +310,8 @@ impl Cluster {
         };
         node.clients.insert(connection, Client::default());
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let opened = Input::ClientOpened { connection, address, entropy: [7; 16] };
+        let opened =
+            Input::ClientOpened { connection, address, crowd: Crowd::default(), entropy: [7; 16] };
         self.input(at, opened);
         let request = ConnectRequest::for_new_session(40_000);
         let mut bytes = vec![];

@@ -18,7 +18,7 @@ use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::base::time::{Instant, Now, Periods};
 use pigeonhole_core::control::{Checkpoint, Control};
 use pigeonhole_core::durable::{Append, Durable, LogMark, Record};
-use pigeonhole_core::effect::{Effect, Effects, Input};
+use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
 use pigeonhole_core::entry::Entry;
 use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::shard::ShardMap;
@@ -416,7 +416,10 @@ impl Cluster {
 
     pub(crate) fn open_client(&mut self, node: usize, connection: ConnectionId, entropy: [u8; 16]) {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        self.step(node, Input::ClientOpened { connection, address, entropy });
+        self.step(
+            node,
+            Input::ClientOpened { connection, address, crowd: Crowd::default(), entropy },
+        );
     }
 
     /// Runs without faults and in a fair order for so long.

@@ -14,7 +14,7 @@ use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::control::Checkpoint;
 use pigeonhole_core::durable::{Durable, LogMark, Rider};
-use pigeonhole_core::effect::{Effect, Effects, Input};
+use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
 use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::links::core_of;
 use pigeonhole_core::mail::Mail;
@@ -272,8 +272,8 @@ impl Ensemble {
         self.next_slot += 1;
         let mut entropy = [7; 16];
         entropy[..4].copy_from_slice(&connection.slot.to_le_bytes());
-        let opened =
-            Input::ClientOpened { connection, address: IpAddr::V4(Ipv4Addr::LOCALHOST), entropy };
+        let (address, crowd) = (IpAddr::V4(Ipv4Addr::LOCALHOST), Crowd::default());
+        let opened = Input::ClientOpened { connection, address, crowd, entropy };
         self.step((node, core), opened);
         Handle { node, connection, session: SessionId(0), password: [0; 16] }
     }

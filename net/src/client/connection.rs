@@ -13,6 +13,7 @@ use pigeonhole_core::base::id::{ConnectionId, CoreId};
 use pigeonhole_core::base::time::{Duration, Instant};
 use pigeonhole_core::worker::Worker;
 
+use crate::client::crowd::Seat;
 use crate::client::traffic::{ConnectionFigures, CoreTraffic, Traffic};
 use crate::engine::subject::Subject;
 use crate::ring::{Operation, ReceiveEnd, Ring, Token};
@@ -39,6 +40,7 @@ struct Slot {
 struct Connection {
     stream: OwnedFd,
     address: SocketAddr,
+    _seat: Seat,
     since_wall_ms: i64,
     phase: Phase,
     paused: bool,
@@ -96,6 +98,7 @@ impl Clients {
         &mut self,
         stream: OwnedFd,
         address: SocketAddr,
+        seat: Seat,
         wall_ms: i64,
     ) -> ConnectionId {
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -108,6 +111,7 @@ impl Clients {
         place.connection = Some(Connection {
             stream,
             address,
+            _seat: seat,
             since_wall_ms: wall_ms,
             phase: Phase::Open,
             paused: false,

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod connection;
+pub(crate) mod crowd;
 pub(crate) mod java;
 pub(crate) mod listener;
 pub(crate) mod traffic;

@@ -6,7 +6,6 @@
 //! way round. So no letter is left lying, and no core is woken that is awake anyway.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -18,6 +17,7 @@ use pigeonhole_core::mail::Mail;
 use pigeonhole_core::peer::hello::Hello;
 
 use crate::client::admin::Figures;
+use crate::client::crowd::{Census, Guest};
 use crate::control::News;
 use crate::ring::{Ring, WakeTarget, Waker};
 
@@ -25,10 +25,7 @@ use crate::ring::{Ring, WakeTarget, Waker};
 pub(crate) enum Letter {
     Mail(Mail),
     /// A client that the sender has accepted and the receiver serves.
-    Client {
-        stream: OwnedFd,
-        address: SocketAddr,
-    },
+    Client(Guest),
     /// A link whose peer has said whom it wants, and what it said after that.
     Link {
         stream: OwnedFd,
@@ -53,6 +50,7 @@ pub(crate) enum Letter {
 /// All doors of one node, shared by its cores and by the threads that serve them.
 pub(crate) struct House {
     doors: Vec<Door>,
+    census: Arc<Census>,
 }
 
 /// Where one core is reached.
@@ -93,7 +91,8 @@ impl House {
             bells: OnceLock::new(),
             connections: AtomicUsize::new(0),
         };
-        Arc::new(Self { doors: (0..count).map(|_| door()).collect() })
+        let doors = (0..count).map(|_| door()).collect();
+        Arc::new(Self { doors, census: Arc::default() })
     }
 
     pub(crate) fn cores(&self) -> u8 {
@@ -117,8 +116,8 @@ impl House {
     }
 
     /// The clients of all cores.
-    pub(crate) fn connections(&self) -> usize {
-        self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed)).sum()
+    pub(crate) fn census(&self) -> &Arc<Census> {
+        &self.census
     }
 
     /// The core with the fewest clients: where the next one goes.

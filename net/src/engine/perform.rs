@@ -2,7 +2,6 @@
 
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use pigeonhole_core::entry::EntryKind;
 
 use super::{Due, Hands};
 use crate::client::admin::{Figures, LogFigures, Reply};
+use crate::client::crowd::Guest;
 use crate::client::traffic::{CoreTraffic, Sizes};
 use crate::engine::mailbox::Letter;
 use crate::engine::subject::Subject;
@@ -131,7 +131,7 @@ impl Hands {
         while let Some((from, letter)) = self.post.next_letter() {
             match letter {
                 Letter::Mail(mail) => self.step(Input::Mail { from, mail }),
-                Letter::Client { stream, address } => self.open_client(stream, address),
+                Letter::Client(guest) => self.open_client(guest),
                 Letter::Link { stream, hello, rest } => {
                     let (links, news) = (&mut self.links, &mut self.link_news);
                     links.on_handed_over(stream, &hello, rest, self.now.instant, news);
@@ -212,7 +212,8 @@ impl Hands {
             return;
         };
         let house = self.post.house();
-        if house.connections() >= self.connections_max {
+        let (seat, crowd) = house.census().enter(address.ip().to_canonical());
+        if crowd.in_all > self.connections_max {
             tracing::warn!(
                 "refused a client at {address}: {} are connected, and descriptors must be left \
                  for the log and the peers (raise the limit of open files)",
@@ -222,22 +223,24 @@ impl Hands {
         }
         let core = house.idlest();
         house.expect_connection(core);
+        let guest = Guest { stream, address, seat, crowd };
         if core == self.core {
-            self.open_client(stream, address);
+            self.open_client(guest);
         } else {
-            self.post.send(core, Letter::Client { stream, address });
+            self.post.send(core, Letter::Client(guest));
         }
     }
 
-    fn open_client(&mut self, stream: OwnedFd, address: SocketAddr) {
+    fn open_client(&mut self, guest: Guest) {
+        let Guest { stream, address, seat, crowd } = guest;
         let mut entropy = [0; 16];
         if let Err(error) = getrandom::fill(&mut entropy) {
             tracing::warn!("refused a client at {address}: no random numbers: {error}");
             return;
         }
-        let connection = self.clients.open(stream, address, self.now.wall_ms);
+        let connection = self.clients.open(stream, address, seat, self.now.wall_ms);
         let address = address.ip().to_canonical();
-        self.step(Input::ClientOpened { connection, address, entropy });
+        self.step(Input::ClientOpened { connection, address, crowd, entropy });
     }
 
     fn on_received(&mut self, token: Token, bytes: &[u8], armed: bool) {
