@@ -43,18 +43,19 @@ pub struct MalformedIdentities;
 
 /// What `addAuth` with this scheme and credential proves.
 ///
-/// As in ZooKeeper, `world` proves nothing and is no scheme to authenticate with.
+/// As in ZooKeeper, `world` proves nothing and is no scheme to authenticate with, and a digest of
+/// nothing fails where one of an empty text does not.
 pub fn authenticate(
     scheme: &str,
-    credential: &[u8],
+    credential: Option<&[u8]>,
     peer_address: IpAddr,
     settings: &AuthSettings,
 ) -> Result<Vec<Identity>, AuthFailed> {
-    if credential.len() > CREDENTIAL_BYTES_MAX {
+    if credential.is_some_and(|credential| credential.len() > CREDENTIAL_BYTES_MAX) {
         return Err(AuthFailed);
     }
     match scheme {
-        DIGEST => Ok(authenticate_digest(credential, settings)),
+        DIGEST => Ok(authenticate_digest(credential.ok_or(AuthFailed)?, settings)),
         IP => Ok(vec![Identity::of_address(peer_address)]),
         _ => Err(AuthFailed),
     }

@@ -135,7 +135,7 @@ pub enum Request<'a> {
     MultiRead(Vec<Self>),
     Auth {
         scheme: &'a str,
-        credential: &'a [u8],
+        credential: Option<&'a [u8]>,
     },
     SetWatches(SetWatches<'a>),
     AddWatch {

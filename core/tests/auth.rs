@@ -20,7 +20,7 @@ fn pairs(identities: &[Identity]) -> Vec<(&str, &str)> {
 fn digest_is_user_and_hash_of_user_and_password() {
     let settings = AuthSettings::default();
     let proven = |credential: &[u8]| {
-        authenticate("digest", credential, address("10.0.0.7"), &settings).unwrap()
+        authenticate("digest", Some(credential), address("10.0.0.7"), &settings).unwrap()
     };
     // The example that ZooKeeper's documentation and its tests use.
     let known = [("digest", "super:xQJmxLMiHGwaqBvst5y6rkB6HQs=")];
@@ -37,7 +37,7 @@ fn the_super_digest_proves_the_superuser() {
     let settings =
         AuthSettings { super_digest: Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=".to_string()) };
     let proven = |credential: &[u8]| {
-        authenticate("digest", credential, address("10.0.0.7"), &settings).unwrap()
+        authenticate("digest", Some(credential), address("10.0.0.7"), &settings).unwrap()
     };
     let right = proven(b"super:admin");
     assert_eq!(right.len(), 2);
@@ -51,7 +51,7 @@ fn the_super_digest_proves_the_superuser() {
 fn other_schemes() {
     let settings = AuthSettings::default();
     let result =
-        |scheme, address_text| authenticate(scheme, b"x", address(address_text), &settings);
+        |scheme, address_text| authenticate(scheme, Some(b"x"), address(address_text), &settings);
     assert_eq!(pairs(&result("ip", "10.0.0.7").unwrap()), [("ip", "10.0.0.7")]);
     // An IPv4 client on a dual-stack socket is an IPv4 client.
     assert_eq!(pairs(&result("ip", "::ffff:10.0.0.7").unwrap()), [("ip", "10.0.0.7")]);
@@ -59,7 +59,10 @@ fn other_schemes() {
         assert!(result(unknown, "10.0.0.7").is_err(), "{unknown}");
     }
     let long = vec![b'a'; CREDENTIAL_BYTES_MAX + 1];
-    assert!(authenticate("digest", &long, address("::1"), &settings).is_err());
+    assert!(authenticate("digest", Some(&long), address("::1"), &settings).is_err());
+    assert!(authenticate("digest", None, address("::1"), &settings).is_err());
+    assert!(authenticate("digest", Some(b""), address("::1"), &settings).is_ok());
+    assert!(authenticate("ip", None, address("::1"), &settings).is_ok());
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn what_is_sent_ahead_of_the_session_is_answered_behind_it() {
     cluster.open_client(leader, CONNECTION, [7; 16]);
     let mut bytes = connect();
     // The Java client sends its credentials and watches without waiting for its session.
-    let auth = Request::Auth { scheme: "digest", credential: b"user:secret" };
+    let auth = Request::Auth { scheme: "digest", credential: Some(b"user:secret") };
     client::put_request(&mut bytes, -4, &auth);
     client::put_request(&mut bytes, -2, &Request::Ping);
     let exists = Request::Exists { path: "/", watch: false };

@@ -212,7 +212,7 @@ fn the_acl_of_a_point_rules_in_every_shard_once_it_is_set() {
     for mut ensemble in shapes() {
         let owner = ensemble.connect(0, 0);
         let other = ensemble.connect(0, 0);
-        let credential = Request::Auth { scheme: "digest", credential: b"bob:secret" };
+        let credential = Request::Auth { scheme: "digest", credential: Some(b"bob:secret") };
         ensemble.get(owner, &credential);
         let creator = Acl { permissions: permission::ALL, scheme: "auth", id: "" };
         let reader = Acl { permissions: permission::READ, ..OPEN };
@@ -257,18 +257,20 @@ fn a_request_about_several_shards_is_answered_in_one() {
 
         let mut reads: Vec<Request<'_>> =
             vec![Request::GetChildren { path: "/", watch: false, with_stat: false }];
-        reads.push(get_data("/none", false));
+        let absent = ["/none", "", "none", "//none", "/none/", "/none/../n"];
+        reads.extend(absent.map(|path| get_data(path, true)));
         reads.extend(names.iter().map(|name| get_data(name, false)));
         let body = ensemble.get(client, &Request::MultiRead(reads));
         let results = client::parse_multi(&body).unwrap();
-        assert_eq!(results.len(), names.len() + 2);
+        assert_eq!(results.len(), 1 + absent.len() + names.len());
         let client::MultiResult::GetChildren { children } = &results[0] else {
             panic!("{:?}", results[0])
         };
         let unique: BTreeSet<_> = children.iter().collect();
         assert_eq!((children.len(), unique.len()), (9, 9));
-        assert_eq!(results[1], client::MultiResult::Error(-101));
-        for (result, name) in results[2..].iter().zip(&names) {
+        let (of_absent, results) = results[1..].split_at(absent.len());
+        assert!(of_absent.iter().all(|result| *result == client::MultiResult::Error(-101)));
+        for (result, name) in results.iter().zip(&names) {
             let client::MultiResult::GetData { data, .. } = result else { panic!("{result:?}") };
             assert_eq!(*data, Some(name.as_bytes()));
         }

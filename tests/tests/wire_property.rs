@@ -139,7 +139,8 @@ fn any_request() -> impl Strategy<Value = Request<'static>> {
         multi(),
         read(),
         watch(),
-        (text(), data()).prop_map(|(scheme, credential)| Request::Auth { scheme, credential }),
+        (text(), option::of(data()))
+            .prop_map(|(scheme, credential)| Request::Auth { scheme, credential }),
         Just(Request::CloseSession),
     ]
 }

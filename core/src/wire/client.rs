@@ -272,7 +272,7 @@ fn put_record(out: &mut Vec<u8>, request: &Request<'_>) {
         Request::Auth { scheme, credential } => {
             out.put_i32_be(0);
             out.put_text(scheme);
-            out.put_buffer(credential);
+            out.put_nullable_buffer(*credential);
         }
         Request::SetWatches(watches) => put_set_watches(out, watches),
         Request::AddWatch { path, mode } => {

@@ -87,8 +87,8 @@ pub fn path_of_write(op_code: i32, body: &[u8]) -> Option<&str> {
 ///   for addWatch; `Code(NoNode)` for reads, which ZooKeeper looks up without checking; NoWatcher
 ///   for checkWatches and removeWatches; setWatches leaves it out, because nothing ever happens to
 ///   it; sync and getEphemerals take any text.
-/// - Inside a multi: see `RequestError::MultiOperation`. A multiRead with such a path is
-///   `Code(NoNode)` as a whole.
+/// - Inside a multi: see `RequestError::MultiOperation`. A multiRead takes any text: only the read
+///   of such a path fails, when nothing is found there.
 pub fn parse_request(op_code: i32, body: &[u8]) -> Result<Request<'_>, RequestError> {
     let Some(op_code) = OpCode::from_wire(op_code) else {
         return Err(RequestError::Final(ErrorCode::Unimplemented));
@@ -175,6 +175,15 @@ impl<'a> UncheckedPath<'a> {
     #[inline]
     fn checked(self, otherwise: ErrorCode) -> Result<&'a str, RequestError> {
         self.legal(false).ok_or(RequestError::Code(otherwise))
+    }
+
+    /// The text for a read that is to find nothing where no path leads: U+FFFD stands for what is
+    /// not UTF-8, as in ZooKeeper, and for nothing.
+    fn to_look_up(self) -> &'a str {
+        match str::from_utf8(self.0) {
+            Ok(path) if !path.is_empty() => path,
+            _ => "\u{FFFD}",
+        }
     }
 
     #[inline]
@@ -304,8 +313,14 @@ fn parse_multi_read<'a>(reader: &mut Reader<'a>) -> Result<Request<'a>, RequestE
             return Err(RequestError::Code(ErrorCode::BadArguments));
         }
         operations.push(match OpCode::from_wire(op_code) {
-            Some(OpCode::GetData) => parse_get_data(reader)?,
-            Some(OpCode::GetChildren) => parse_get_children(reader, false)?,
+            Some(OpCode::GetData) => {
+                let (path, watch) = (read_path(reader)?.to_look_up(), reader.boolean()?);
+                Request::GetData { path, watch }
+            }
+            Some(OpCode::GetChildren) => {
+                let (path, watch) = (read_path(reader)?.to_look_up(), reader.boolean()?);
+                Request::GetChildren { path, watch, with_stat: false }
+            }
             _ => return Err(RequestError::Code(ErrorCode::MarshallingError)),
         });
     }
@@ -343,11 +358,10 @@ fn parse_auth<'a>(reader: &mut Reader<'a>) -> Result<Request<'a>, RequestError> 
     let malformed = |_| RequestError::Malformed;
     let _unused_type = reader.i32_be().map_err(|_| RequestError::Malformed)?;
     let scheme = reader.buffer().map_err(malformed)?;
-    let credential = reader.buffer().map_err(malformed)?.unwrap_or_default();
+    let credential = reader.buffer().map_err(malformed)?;
+    let length = credential.map_or(0, <[u8]>::len);
     match scheme.and_then(|scheme| str::from_utf8(scheme).ok()) {
-        Some(scheme) if credential.len() <= CREDENTIAL_BYTES_MAX => {
-            Ok(Request::Auth { scheme, credential })
-        }
+        Some(scheme) if length <= CREDENTIAL_BYTES_MAX => Ok(Request::Auth { scheme, credential }),
         _ => Err(RequestError::Final(ErrorCode::AuthFailed)),
     }
 }

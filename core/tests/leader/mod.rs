@@ -183,7 +183,7 @@ impl Client {
     pub(crate) fn with_auth(mut self, credential: &str) -> Self {
         let settings =
             AuthSettings { super_digest: Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=".to_string()) };
-        let proven = authenticate("digest", credential.as_bytes(), address("::1"), &settings)
+        let proven = authenticate("digest", Some(credential.as_bytes()), address("::1"), &settings)
             .expect("any user and password will do");
         self.identities = self.identities.with(proven).expect("there are few");
         self
