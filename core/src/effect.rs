@@ -71,9 +71,9 @@ pub enum Input<'a> {
     DiskSpace {
         is_low: bool,
     },
-    /// The process is about to end: others should lead. [`Worker::is_leaving`] tells until when.
+    /// The process is about to end: others should lead. [`Worker::is_finishing`] tells until when.
     ///
-    /// [`Worker::is_leaving`]: crate::worker::Worker::is_leaving
+    /// [`Worker::is_finishing`]: crate::worker::Worker::is_finishing
     Stopping,
     /// The log is too long, and it is this shard that needs the oldest part of it.
     SnapshotWanted {

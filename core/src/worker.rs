@@ -190,9 +190,11 @@ impl Worker {
         self.links.output(link)
     }
 
-    /// Whether a shard of this core waits to be handed over to another leader.
-    pub fn is_leaving(&self) -> bool {
-        self.shards.replicas.values().any(|replica| replica.zab().holds_proposals())
+    /// Whether this core has still to be heard before its process ends: a request that it has read
+    /// is not answered, or a shard that it leads is not handed over.
+    pub fn is_finishing(&self) -> bool {
+        self.gateway.owes_replies()
+            || self.shards.replicas.values().any(|replica| replica.zab().holds_proposals())
     }
 
     /// Figures for four-letter words and tests.

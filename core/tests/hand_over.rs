@@ -39,7 +39,7 @@ fn a_server_that_stops_hands_over_what_it_leads_and_loses_no_request() {
         assert_eq!(codes, [0; 60], "server {at}");
     }
     let worker = cluster.nodes[leader].worker.as_ref().unwrap();
-    assert!(!worker.is_leaving(), "the process may end");
+    assert!(!worker.is_finishing(), "the process may end");
     assert_ne!(cluster.await_leader(), leader, "as long as anybody else can");
     cluster.crash(leader);
     let now = cluster.await_leader();
@@ -60,7 +60,7 @@ fn whoever_cannot_be_followed_leads_on() {
     }
     cluster.send(leader, connection, &create("/held", b""));
     cluster.input(leader, Input::Stopping);
-    assert!(cluster.nodes[leader].worker.as_ref().unwrap().is_leaving());
+    assert!(cluster.nodes[leader].worker.as_ref().unwrap().is_finishing());
     cluster.heal();
     assert_eq!(replies(&mut cluster, leader, connection, 1), [0]);
 }
@@ -69,7 +69,7 @@ fn whoever_cannot_be_followed_leads_on() {
 fn a_server_alone_has_nobody_to_hand_over_to() {
     let mut cluster = Cluster::new(Options { servers: 1, ..Options::default() });
     cluster.input(0, Input::Stopping);
-    assert!(!cluster.nodes[0].worker.as_ref().unwrap().is_leaving());
+    assert!(!cluster.nodes[0].worker.as_ref().unwrap().is_finishing());
     let connection = cluster.client(0);
     cluster.write_many(0, connection, "a", 3);
 }

@@ -46,6 +46,27 @@ impl Caller {
         assert!(codes.iter().all(|&code| code == 0), "{codes:?}");
     }
 
+    /// Asks for znodes in one breath, so that the server reads all of it at once, and returns when
+    /// it has answered the first; [`Self::replies`] has the others.
+    pub fn begin_to_create(&mut self, paths: impl IntoIterator<Item = String>) {
+        let mut frames = Vec::new();
+        for path in paths {
+            self.xid += 1;
+            client::put_request(&mut frames, self.xid, &creation(&path, b""));
+        }
+        self.stream.write_all(&frames).expect("the server listens");
+        assert_eq!(self.reply().0, 0);
+    }
+
+    /// The error codes of all replies that come until the server closes the connection.
+    pub fn replies(&mut self) -> Vec<i32> {
+        let mut codes = Vec::new();
+        while let Ok(answer) = self.frame() {
+            codes.push(client::parse_header(&answer).expect("a reply").0.error);
+        }
+        codes
+    }
+
     /// Sets data, many at a time: how often that succeeded, and with which code it did not.
     pub fn set_all(
         &mut self,

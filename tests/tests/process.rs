@@ -52,6 +52,22 @@ fn a_stop_in_good_order_takes_less_than_five_seconds_and_leaves_a_clean_log() {
 }
 
 #[test]
+fn what_was_asked_of_a_server_before_it_is_to_stop_is_answered() {
+    let mut servers = PROGRAM.ensemble("finish", 3, "pigeonhole.shards=8\npigeonhole.cores=2\n");
+    servers.start_all();
+    for stopping in servers.ids() {
+        // Each in a subtree of its own: some are led by this server, and each waits for the one
+        // before it.
+        let paths = (0..100).map(|number| format!("/of-{stopping}-{number}"));
+        let mut client = servers.client(stopping);
+        client.begin_to_create(paths);
+        assert_eq!(servers.terminate(stopping).code(), Some(0));
+        assert_eq!(client.replies(), [0; 99], "server {stopping}");
+        servers.start(stopping);
+    }
+}
+
+#[test]
 fn a_second_server_on_the_same_port_or_directory_is_refused() {
     let mut servers = PROGRAM.standalone("twice", "");
     servers.start(1);

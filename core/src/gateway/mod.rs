@@ -265,6 +265,11 @@ impl Gateway {
         self.connections.iter().flatten().map(|connection| connection.queue.len()).sum()
     }
 
+    /// Whether a request that has been read waits for its reply, or for its turn.
+    pub fn owes_replies(&self) -> bool {
+        !self.unfinished.is_empty() || self.outstanding() > 0
+    }
+
     fn slot_mut(&mut self, id: ConnectionId) -> Option<&mut Option<Connection>> {
         let slot = self.connections.get_mut(usize::try_from(id.slot).ok()?)?;
         let known = slot.as_ref().is_some_and(|connection| connection.id == id);

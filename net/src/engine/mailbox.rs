@@ -65,6 +65,8 @@ struct Door {
     parked: AtomicBool,
     bells: OnceLock<Bells>,
     connections: AtomicUsize,
+    /// The core is to stop, and nobody waits for it any more.
+    finished: AtomicBool,
 }
 
 struct Bells {
@@ -90,6 +92,7 @@ impl House {
             parked: AtomicBool::new(false),
             bells: OnceLock::new(),
             connections: AtomicUsize::new(0),
+            finished: AtomicBool::new(false),
         };
         let doors = (0..count).map(|_| door()).collect();
         Arc::new(Self { doors, census: Arc::default() })
@@ -130,6 +133,12 @@ impl House {
     /// Counts a client for a core that will get it, so that the next one is placed knowing of it.
     pub(crate) fn expect_connection(&self, core: CoreId) {
         self.door(core).connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says of a core whether anybody waits for it; returns whether that is so of no core.
+    pub(crate) fn set_finished(&self, core: CoreId, finished: bool) -> bool {
+        self.door(core).finished.store(finished, Ordering::Relaxed);
+        self.doors.iter().all(|door| door.finished.load(Ordering::Relaxed))
     }
 
     fn door(&self, core: CoreId) -> &Door {

@@ -6,6 +6,7 @@
 //! | `perform` | completions → inputs, effects → log, links, connections |
 //! | `mailbox` | letters between the cores of a node |
 //! | `pulse` | how long turns take |
+//! | `stopping` | the end of a core, in good order |
 //! | `place` | which shard lives on which core |
 //! | `subject` | what an operation on the ring is about |
 //! | `clock` | the two clocks of a turn |
@@ -15,6 +16,7 @@ pub(crate) mod mailbox;
 mod perform;
 pub(crate) mod place;
 mod pulse;
+mod stopping;
 pub(crate) mod subject;
 mod turn;
 
@@ -25,7 +27,7 @@ use std::sync::mpsc::Sender;
 
 use pigeonhole_core::base::id::{ConnectionId, CoreId, LinkId, ServerId};
 use pigeonhole_core::base::limits::{BATCH_BYTES_TARGET, LOG_BUFFER_BYTES};
-use pigeonhole_core::base::time::{Instant, Now};
+use pigeonhole_core::base::time::Now;
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Effect, Effects};
 use pigeonhole_core::state::State;
@@ -44,6 +46,7 @@ use crate::engine::clock::Clock;
 use crate::engine::mailbox::{House, Post};
 use crate::engine::place::Place;
 use crate::engine::pulse::Pulse;
+use crate::engine::stopping::Stopping;
 use crate::engine::subject::Subject;
 use crate::exit::Failure;
 use crate::file::{LogFiles, from_ring};
@@ -134,7 +137,7 @@ struct Hands {
     /// The last turn, too, ended with a log write under way.
     was_writing: bool,
     /// Set when the process is to end: not later than this.
-    stop_at: Option<Instant>,
+    stopping: Option<Stopping>,
     failed: Option<Failure>,
 }
 
@@ -220,7 +223,7 @@ impl Engine {
             told_changes: 0,
             pulse: Pulse::new(),
             was_writing: false,
-            stop_at: None,
+            stopping: None,
             failed: None,
         };
         Ok(Self { ring, hands })

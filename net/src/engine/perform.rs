@@ -15,6 +15,7 @@ use crate::client::admin::{Figures, LogFigures, Reply};
 use crate::client::crowd::Guest;
 use crate::client::traffic::{CoreTraffic, Sizes};
 use crate::engine::mailbox::Letter;
+use crate::engine::stopping::Stopping;
 use crate::engine::subject::Subject;
 use crate::os;
 use crate::peer::link::LinkNews;
@@ -195,7 +196,7 @@ impl Hands {
             listener.on_accept(accepted.as_ref().err(), armed, self.now.instant);
         }
         let Ok(stream) = accepted else { return };
-        if self.stop_at.is_some() {
+        if self.stopping.is_some() {
             return;
         }
         match subject {
@@ -249,7 +250,7 @@ impl Hands {
             Subject::Client(slot) => {
                 let connection = self.clients.on_received(slot, token, bytes, armed, now);
                 // What arrives after the request to stop was never taken on.
-                if let Some(connection) = connection.filter(|_| self.stop_at.is_none()) {
+                if let Some(connection) = connection.filter(|_| self.stopping.is_none()) {
                     self.step(Input::ClientBytes { connection, bytes });
                 }
             }
@@ -283,7 +284,7 @@ impl Hands {
 
     /// Tells the worker what has become of links; `bytes` are what one of them has received.
     fn tell_link_news(&mut self, bytes: &[u8]) {
-        let stopping = self.stop_at.is_some();
+        let is_deaf = self.stopping.as_ref().is_some_and(Stopping::is_deaf);
         for news in mem::take(&mut self.link_news) {
             match news {
                 LinkNews::Up { link, peer_cores, rest } => {
@@ -293,8 +294,7 @@ impl Hands {
                         self.step(Input::LinkBytes { link, bytes: &rest });
                     }
                 }
-                // What arrives after the request to stop is never taken on.
-                LinkNews::Bytes { .. } if stopping => {}
+                LinkNews::Bytes { .. } if is_deaf => {}
                 LinkNews::Bytes { link } => self.step(Input::LinkBytes { link, bytes }),
                 LinkNews::Down { link } => {
                     tracing::info!(

@@ -14,6 +14,7 @@ use pigeonhole_core::effect::Input;
 use super::{Engine, Hands, Milestone};
 use crate::client::listener::Listener;
 use crate::control::{CoreHoldings, News};
+use crate::engine::stopping::{DRAIN_TIME_MAX, Stopping};
 use crate::exit::Failure;
 use crate::ring::Ring;
 
@@ -142,7 +143,7 @@ impl Hands {
             self.wal.deadline(),
             self.clients.deadline(),
             self.links.deadline(),
-            self.stop_at,
+            self.stopping.as_ref().map(Stopping::deadline),
         ];
         let first = deadlines.into_iter().flatten().chain(listeners).min()?;
         let time::Duration(micros) = first.since(now);
@@ -174,32 +175,6 @@ impl Hands {
         });
     }
 
-    /// Whether a core that is to stop has nothing left to write or to send, or no more time.
-    fn may_stop(&self) -> bool {
-        let Some(stop_at) = self.stop_at else {
-            return false;
-        };
-        let quiet = self.wal.is_idle()
-            && self.wal.deadline().is_none()
-            && !self.clients.is_sending()
-            && self.closed.is_empty()
-            && !self.worker.is_leaving();
-        quiet || self.now.instant >= stop_at
-    }
-
-    /// No more connections, and nothing more is read; what was asked before is finished, and others
-    /// take over what this server leads.
-    pub(super) fn begin_to_stop(&mut self, ring: &mut Ring) {
-        if self.stop_at.is_some() {
-            return;
-        }
-        self.stop_at = Some(self.now.instant + STOP_TIME_MAX);
-        for listener in self.listeners.drain(..) {
-            listener.close(ring);
-        }
-        self.step(Input::Stopping);
-    }
-
     /// Takes in what other threads have to say.
     fn read_news(&mut self, ring: &mut Ring) {
         while let Some(news) = self.post.next_news() {
@@ -226,8 +201,3 @@ impl Hands {
         }
     }
 }
-
-/// From the request to stop until the last reply is sent.
-const STOP_TIME_MAX: time::Duration = time::Duration::from_ms(3000);
-/// Until the kernel has let go of everything after that; together less than five seconds.
-const DRAIN_TIME_MAX: Duration = Duration::from_millis(1500);
