@@ -194,7 +194,7 @@ impl Worker {
     /// is not answered, or a shard that it leads is not handed over.
     pub fn is_finishing(&self) -> bool {
         self.gateway.owes_replies()
-            || self.shards.replicas.values().any(|replica| replica.zab().holds_proposals())
+            || self.shards.replicas.values().any(|replica| replica.zab().is_handing_over())
     }
 
     /// Figures for four-letter words and tests.

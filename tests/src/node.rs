@@ -111,6 +111,11 @@ impl Node {
         self.process.is_some()
     }
 
+    /// Whether somebody listens at its ports.
+    pub fn accepts(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| !process.is_stopping())
+    }
+
     /// Starts the process: recovers the log, and begins a new boot on so many cores.
     pub fn start(&mut self, cores: u8, around: &mut Around<'_>) {
         assert!(self.process.is_none(), "a node runs one process");
@@ -149,13 +154,27 @@ impl Node {
 
     /// The process dies; the host stays.
     pub fn kill(&mut self, around: &mut Around<'_>) {
-        let Some(process) = self.process.take() else {
+        if self.process.is_none() {
             return;
-        };
+        }
         around.checks.sometimes.hit(State::Killed);
         for (stream, side) in around.network.streams_of(Host::Node(self.index)) {
             around.network.break_off(stream, side, around.queue);
         }
+        self.bury(around);
+    }
+
+    /// The process ends in good order: what it has sent arrives.
+    pub fn end(&mut self, around: &mut Around<'_>) {
+        around.checks.sometimes.hit(State::Stopped);
+        for (stream, side) in around.network.streams_of(Host::Node(self.index)) {
+            around.network.close(stream, side, around.queue);
+        }
+        self.bury(around);
+    }
+
+    fn bury(&mut self, around: &mut Around<'_>) {
+        let process = self.process.take().expect("it was running");
         let torn = self.disk.torn_writes();
         let operations = self.disk.kill();
         self.after_death(process, operations, torn, around);

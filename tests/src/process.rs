@@ -9,6 +9,7 @@ mod perform;
 mod retain;
 pub mod snapshots;
 mod start;
+mod stopping;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -65,6 +66,8 @@ pub struct Process {
     /// How often something had changed when files were last let go.
     retained: u64,
     is_disk_low: bool,
+    /// It is told to end, and does so by then.
+    stop_by: Option<Moment>,
     pub paused: bool,
 }
 
@@ -113,6 +116,7 @@ enum Heard {
     SnapshotAbandoned { shard: ShardId, zxid: Zxid, hash: ChainHash },
     SnapshotWanted { shard: ShardId },
     Mail { from: CoreId, mail: Mail },
+    Stop,
 }
 
 impl Process {
@@ -138,6 +142,7 @@ impl Process {
             older: recovered.segments.clone(),
             retained: 0,
             is_disk_low: false,
+            stop_by: None,
             paused: false,
         };
         let now = clock.now(around.queue.now());
@@ -313,6 +318,7 @@ impl Process {
     ) {
         if let Some(&connection) = self.clients.get(&stream) {
             match arrival {
+                Arrival::Bytes(_) if self.is_stopping() => {}
                 Arrival::Bytes(bytes) => {
                     let heard = Heard::ClientBytes { connection, bytes };
                     self.hand_over(connection.core, heard, around);
@@ -405,6 +411,7 @@ impl Process {
                 self.step(id, now, Input::SnapshotWanted { shard }, around);
             }
             Heard::Mail { from, mail } => self.step(id, now, Input::Mail { from, mail }, around),
+            Heard::Stop => self.step(id, now, Input::Stopping, around),
             Heard::Disk(done) => self.on_done(id, done, now, around),
         }
     }
@@ -462,9 +469,9 @@ impl Process {
         let core = &mut self.cores[usize::from(id.0)];
         let now = clock.now(around.queue.now()).instant;
         let deadlines = [core.worker.deadline(now), core.wal.deadline()];
-        let next = deadlines.into_iter().flatten().min();
-        if let Some(deadline) = next {
-            let at = clock.moment(deadline).max(around.queue.now() + 1);
+        let next = deadlines.into_iter().flatten().map(|deadline| clock.moment(deadline));
+        if let Some(next) = next.chain(self.stop_by).min() {
+            let at = next.max(around.queue.now() + 1);
             if core.timer.is_none_or(|timer| timer > at || timer <= around.queue.now()) {
                 core.timer = Some(at);
                 around.queue.push(at, Event::Timer { process: name, core: id });

@@ -9,6 +9,7 @@
 //! |                            | clients and S shards, whose leaders count to K; nothing     |
 //! |                            | started                                                     |
 //! | `start N`, `kill N`        | one server's process                                        |
+//! | `stop N`                   | it is told to end, and does when nobody waits for it        |
 //! | `power-cut N`              | its host                                                    |
 //! | `cut A B`, `heal`          | the network between two hosts (2: a server, c2: a client);  |
 //! |                            | everything                                                  |
@@ -119,6 +120,7 @@ impl Stage {
             _ if is_clients => {}
             ["start", server] => world.start(node(server), 1),
             ["kill", server] => world.kill(node(server)),
+            ["stop", server] => world.stop(node(server)),
             ["power-cut", server] => world.cut_power(node(server)),
             ["cut", one, other] => {
                 world.network.cut(host(one), host(other));

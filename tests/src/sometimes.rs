@@ -51,6 +51,8 @@ states! {
     DiskLost "a node lost its disk",
     DiskAdmitted "a new disk was admitted in the lost one's place",
     Killed "a process was killed",
+    Stopped "a process ended in good order",
+    HandedOver "a leader that was to end gave up what it led",
     PowerCut "a node lost its power",
     PowerCutAll "all nodes lost their power at once",
     CoresChanged "a node started with another number of cores",

@@ -97,9 +97,10 @@ pub enum Fault {
     LoseDisk = 9,
     Rot = 10,
     FillDisk = 11,
+    Stop = 12,
 }
 
-pub const FAULTS: usize = 12;
+pub const FAULTS: usize = 13;
 
 impl Options {
     pub fn draw(seed: u64) -> Self {

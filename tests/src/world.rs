@@ -249,6 +249,14 @@ impl World {
         nodes[usize::from(node)].kill(&mut around);
     }
 
+    /// A node's process is told to end.
+    pub fn stop(&mut self, node: u8) {
+        let (nodes, mut around) = self.split();
+        if let Some(process) = &mut nodes[usize::from(node)].process {
+            process.stop(&mut around);
+        }
+    }
+
     /// A node that stands still gets an empty disk.
     pub fn lose_disk(&mut self, node: u8) {
         let (nodes, mut around) = self.split();
@@ -303,7 +311,12 @@ impl World {
         let node = &mut nodes[usize::from(process.node)];
         if let Some(running) = node.process.as_mut().filter(|running| running.name() == process) {
             running.on_turn(core, &node.clock, &node.disk, &mut around);
+            let may_end = running.may_end(around.queue.now());
             node.submit(&mut around);
+            if may_end {
+                node.end(&mut around);
+                self.on_ended(process.node);
+            }
         }
     }
 
@@ -355,7 +368,7 @@ impl World {
             return;
         }
         let delay = self.network.delay();
-        if !target.is_running() {
+        if !target.accepts() {
             self.queue.push_in(delay, Event::Connected { by, node, stream: None });
             return;
         }
@@ -399,7 +412,9 @@ impl World {
             self.nodes[usize::from(node)].disk.heal();
             self.make_room(node, None);
             // One that never stood still and was never down has nothing to show: all start again.
-            if self.nodes[usize::from(node)].is_running() && self.draw.chance(1, 2) {
+            let process = self.nodes[usize::from(node)].process.as_ref();
+            let is_stopping = process.is_some_and(crate::process::Process::is_stopping);
+            if process.is_some() && (self.draw.chance(1, 2) || is_stopping) {
                 self.kill(node);
             }
             if !self.nodes[usize::from(node)].is_running() {

@@ -75,6 +75,9 @@ pub const TURN_ENDING_MS_MAX: u64 = 2;
 pub const TURN_SHARE: usize = 64;
 /// How long a leader that hands its shard over holds back what is new, until the rest is settled.
 pub const HAND_OVER_MS_MAX: u64 = 1000;
+/// How long a server that is to stop stays for the election of its successor: with its vote nobody
+/// waits for those that are silent.
+pub const SUCCESSION_MS_MAX: u64 = 300;
 /// A shard goes back to the server that should lead it, at most one of a core in so long: each
 /// time, its writes pause for an election.
 pub const BALANCE_PERIOD_MS: u64 = 60_000;

@@ -246,6 +246,7 @@ impl Zab {
         follower.give_up_at = None;
         let leader = follower.leader;
         self.learn_commit(committed);
+        self.on_successor();
         out.push(Action::Event(Event::Synchronized { leader, epoch }));
         Ok(())
     }

@@ -515,6 +515,7 @@ impl Zab {
             for learner in leader.learners_from(LearnerStage::Entered) {
                 leader.bring_up_to_date(learner, committed, out);
             }
+            self.on_successor();
             self.make_whole();
         }
     }

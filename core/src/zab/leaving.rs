@@ -4,7 +4,7 @@
 //! that no outcome becomes unknown. It takes nothing new meanwhile, which makes that a matter of
 //! milliseconds; if it takes longer, the leadership goes on.
 
-use crate::base::limits::HAND_OVER_MS_MAX;
+use crate::base::limits::{HAND_OVER_MS_MAX, SUCCESSION_MS_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::zab::lead::LearnerStage;
 use crate::zab::{Phase, Zab};
@@ -76,13 +76,32 @@ impl Zab {
             && voters.iter().all(|&voter| voter == me || in_step(voter))
     }
 
-    pub(super) fn leaving_deadline(&self) -> Option<Instant> {
-        self.leaving.as_ref()?.held_until
+    /// Whether a leadership is to be handed over because this server stops, or has not arrived.
+    pub fn is_handing_over(&self) -> bool {
+        self.holds_proposals() || self.succession_by.is_some()
     }
 
-    /// It took too long: the leadership goes on.
-    pub(super) fn stay_when_late(&mut self, now: Instant) {
+    /// What was given up in order to stop is somebody's soon.
+    pub(super) fn await_successor(&mut self, now: Instant) {
+        if self.is_stopping {
+            self.succession_by = Some(now + Duration::from_ms(SUCCESSION_MS_MAX));
+        }
+    }
+
+    /// There is a leader again.
+    pub(super) fn on_successor(&mut self) {
+        self.succession_by = None;
+    }
+
+    pub(super) fn leaving_deadline(&self) -> Option<Instant> {
+        let held_until = self.leaving.as_ref().and_then(|leaving| leaving.held_until);
+        [held_until, self.succession_by].into_iter().flatten().min()
+    }
+
+    /// What took too long is not waited for: a leadership goes on.
+    pub(super) fn on_leaving_time(&mut self, now: Instant) {
         self.leaving.take_if(|leaving| leaving.held_until.is_some_and(|at| at <= now));
+        self.succession_by.take_if(|at| *at <= now);
     }
 
     /// Why this leader may step down now: it wants to, and no entry of its log is in doubt.

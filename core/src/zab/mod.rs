@@ -159,6 +159,8 @@ pub struct Zab {
     is_stopping: bool,
     /// The leadership is to be given up as soon as that costs nothing.
     leaving: Option<Leaving>,
+    /// Until then it waits for another leader of what it has given up in order to stop.
+    succession_by: Option<Instant>,
     /// Peers that can be talked to right now.
     linked: BTreeSet<ServerId>,
     phase: Phase,
@@ -193,6 +195,7 @@ impl Zab {
             disk_low: false,
             is_stopping: false,
             leaving: None,
+            succession_by: None,
             linked: BTreeSet::new(),
             phase: Phase::Looking(Election::waiting()),
         };
@@ -292,13 +295,11 @@ impl Zab {
     }
 
     pub fn on_time(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.on_leaving_time(now);
         match self.phase {
             Phase::Looking(_) => self.on_election_time(now, out),
             Phase::Following(_) => self.on_follower_time(now, out),
-            Phase::Leading(_) => {
-                self.stay_when_late(now);
-                self.on_leader_time(now, out);
-            }
+            Phase::Leading(_) => self.on_leader_time(now, out),
         }
     }
 
@@ -311,13 +312,12 @@ impl Zab {
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        match &self.phase {
+        let of_phase = match &self.phase {
             Phase::Looking(election) => election.deadline(),
             Phase::Following(follower) => follower.deadline(),
-            Phase::Leading(leader) => {
-                [leader.deadline(), self.leaving_deadline()].into_iter().flatten().min()
-            }
-        }
+            Phase::Leading(leader) => leader.deadline(),
+        };
+        [of_phase, self.leaving_deadline()].into_iter().flatten().min()
     }
 
     /// Logs and sends an entry; only an established leader may.
@@ -394,6 +394,7 @@ impl Zab {
     pub fn step_down(&mut self, now: Instant, why: &'static str, out: &mut Vec<Action>) {
         if matches!(self.phase, Phase::Leading(_)) {
             self.look(now, why, out);
+            self.await_successor(now);
         }
     }
 

@@ -137,8 +137,9 @@ impl House {
 
     /// Says of a core whether anybody waits for it; returns whether that is so of no core.
     pub(crate) fn set_finished(&self, core: CoreId, finished: bool) -> bool {
-        self.door(core).finished.store(finished, Ordering::Relaxed);
-        self.doors.iter().all(|door| door.finished.load(Ordering::Relaxed))
+        // Of two cores that finish in the same moment one has to see the other's flag.
+        self.door(core).finished.store(finished, Ordering::SeqCst);
+        self.doors.iter().all(|door| door.finished.load(Ordering::SeqCst))
     }
 
     fn door(&self, core: CoreId) -> &Door {

@@ -94,6 +94,9 @@ impl Process {
             }
             ZabEvent::Truncated { .. } => checks.sometimes.hit(State::Truncated),
             ZabEvent::LearnerAhead { .. } => checks.sometimes.hit(State::LearnerAhead),
+            ZabEvent::Looking { why: "this server stops", .. } => {
+                checks.sometimes.hit(State::HandedOver);
+            }
             ZabEvent::Looking { .. } if checks.agreement.has_pending(node, shard) => {
                 checks.sometimes.hit(State::ProposalsLeftBehind);
             }

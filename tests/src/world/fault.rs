@@ -23,6 +23,7 @@ impl World {
             c if c == Fault::LoseDisk as u8 => self.lose_some_disk(),
             c if c == Fault::Rot as u8 => self.damage_snapshots(),
             c if c == Fault::FillDisk as u8 => self.fill_disk(),
+            c if c == Fault::Stop as u8 => self.stop_some(),
             _ => {
                 let node = self.draw.index(self.nodes.len());
                 let hours = i64::try_from(self.draw.below(48)).expect("it is small") - 24;
@@ -96,6 +97,18 @@ impl World {
         let node = *self.draw.pick(&running);
         how(self, node);
         self.restart_later(node);
+    }
+
+    fn stop_some(&mut self) {
+        let node = u8::try_from(self.draw.index(self.nodes.len())).expect("few nodes");
+        self.stop(node);
+    }
+
+    /// Those that end come back, as those do that are killed.
+    pub(super) fn on_ended(&mut self, node: u8) {
+        if self.options.faults.every[Fault::Stop as usize].is_some() {
+            self.restart_later(node);
+        }
     }
 
     /// One disk at a time: what a majority has promised must be somewhere.
