@@ -9,6 +9,7 @@ use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::effect::{Input, SnapshotJob};
 use pigeonhole_core::op::Request;
 use pigeonhole_core::wire::client;
+use pigeonhole_core::zab::log::LogLimits;
 use pigeonhole_core::zab::{Event, Plan};
 
 use cluster::{Cluster, Node, Options, create};
@@ -63,6 +64,38 @@ fn was_sent_the_state(cluster: &Cluster, leader: usize) -> bool {
 
 fn has_installed(cluster: &Cluster, at: usize) -> bool {
     cluster.has_event(at, |event| matches!(event, Event::Installed { .. }))
+}
+
+/// What it lacks of all shards together may be more than a link takes.
+#[test]
+fn what_a_learner_lacks_is_sent_in_steps() {
+    const STEP_BYTES: usize = 20_000;
+    const ENTRY_BYTES_MAX: usize = 1500;
+    let shards = 4;
+    let limits = LogLimits { catch_up_bytes: STEP_BYTES, ..LogLimits::default() };
+    let mut cluster = Cluster::new(Options { shards, limits, ..Options::default() });
+    cluster.converge();
+    let behind = 2;
+    cluster.crash(behind);
+    cluster.converge();
+    let connection = cluster.connect(0).unwrap();
+    for number in 0..400 {
+        let name = format!("/n{number}");
+        cluster.write(0, connection, &[&name], 1000);
+    }
+    cluster.start(behind);
+    let mut most = 0;
+    cluster.until("the learner is in step", |cluster| {
+        let under_way = |from| cluster.bytes_under_way(from, behind);
+        most = most.max(under_way(0)).max(under_way(1));
+        let is_in_step = |shard| cluster.shards(shard).iter().all(|(_, it)| it.established);
+        (0..shards).map(ShardId).all(is_in_step)
+    });
+    let step_of_all = usize::from(shards) * (STEP_BYTES + ENTRY_BYTES_MAX);
+    assert!(most > STEP_BYTES && most < step_of_all, "{most} bytes under way");
+    cluster.converge();
+    let is_diff = |event: &Event| matches!(event, Event::Plan { plan: Plan::Diff, .. });
+    assert!(cluster.has_event(0, is_diff) || cluster.has_event(1, is_diff));
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl Plan {
             },
             log: LogLimits {
                 snapshot_entries: u64::from(config.snapshot_transactions),
-                ..LogLimits::default()
+                ..LogLimits::of_one_in(home.meta.shards)
             },
             counter_handover: COUNTER_HANDOVER,
             seed: u64::try_from(seed >> 64).expect("64 bits"),

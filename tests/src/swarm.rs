@@ -222,6 +222,9 @@ fn draw_log(segment_bytes: u64, draw: &mut Draw) -> LogOptions {
         let bytes = draw.log_uniform(20_000, 1_000_000);
         limits.pinned_bytes_max = usize::try_from(bytes).expect("it fits");
     }
+    if draw.chance(1, 2) {
+        limits.catch_up_bytes = usize::try_from(draw.log_uniform(100, 100_000)).expect("it fits");
+    }
     LogOptions {
         limits,
         bytes_max: segment_bytes * draw.log_uniform(3, 64),

@@ -60,11 +60,13 @@ pub const HISTORY_ENTRIES: usize = 16_384;
 pub const HISTORY_BYTES: usize = 32 << 20;
 /// Entries between two snapshots of a shard, as in ZooKeeper (`snapCount`).
 pub const SNAPSHOT_ENTRIES: u64 = 100_000;
-/// Bytes of entries that stay in memory because learners are being sent a snapshot; beyond, those
+/// Bytes of entries that stay in memory because learners that are behind need them; beyond, those
 /// learners begin again later.
 pub const PINNED_BYTES_MAX: usize = 1 << 30;
-/// Entries sent to a learner behind a snapshot before it has said that it holds those before.
+/// Bytes of entries sent to a learner that is behind before it has said that it holds those before.
 pub const CATCH_UP_BYTES: usize = 8 << 20;
+/// The same in all shards together, because they share a link.
+pub const CATCH_UP_BYTES_OF_ALL: usize = 32 << 20;
 /// A turn of a core takes in what has arrived for so long, then logs and sends what has come of it:
 /// less than anybody notices who waits, and many times what a turn costs in any case.
 pub const TURN_TAKING_MS_MAX: u64 = 2;
@@ -127,9 +129,11 @@ const _: () = assert!(LOG_BUFFER_BYTES >= RECORD_BYTES_MAX + LOG_BLOCK_BYTES);
 const _: () = assert!(LOG_BUFFER_BYTES.is_multiple_of(LOG_BLOCK_BYTES));
 const _: () = assert!(PEER_FRAME_BYTES_MAX >= PROPOSE_BYTES_TARGET + RECORD_BYTES_MAX);
 const _: () = assert!(PEER_FRAME_BYTES_MAX >= SNAPSHOT_CHUNK_BYTES + 4096);
+// What is sent without being asked for again, and still leaves room for proposals: of a learner that
+// is behind in every shard, and of one that is sent the state of sixteen at once.
 const _: () = assert!(
     LINK_OUTPUT_BYTES_MAX
-        >= HISTORY_BYTES + CATCH_UP_BYTES + SNAPSHOT_CHUNKS_IN_FLIGHT * SNAPSHOT_CHUNK_BYTES
+        >= CATCH_UP_BYTES_OF_ALL + 16 * SNAPSHOT_CHUNKS_IN_FLIGHT * SNAPSHOT_CHUNK_BYTES
 );
 const _: () = assert!(PURGE_BYTES_MAX + PURGE_PATHS_MAX * 64 < RECORD_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES >= 8 * LOG_BUFFER_BYTES as u64);

@@ -181,7 +181,7 @@ impl Zab {
         match leader.reign() {
             Reign::Proposing { durable: true } => self.enter_epoch_when_quorum(now, out),
             Reign::Gathering | Reign::Proposing { durable: false } => {}
-            _ => self.synchronize(from, out),
+            _ => self.synchronize(now, from, out),
         }
     }
 
@@ -200,7 +200,7 @@ impl Zab {
         leader.begin_synchronizing(inherited, now + self.periods.init_limit);
         out.push(Action::Append { sequence, record, riders: Vec::new() });
         for learner in leader.learners_waiting_for_plan() {
-            self.synchronize(learner, out);
+            self.synchronize(now, learner, out);
         }
     }
 }

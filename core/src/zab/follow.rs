@@ -119,7 +119,7 @@ impl Zab {
                 self.on_up_to_date(Epoch(epoch), Zxid(committed_zxid), out)
             }
             PeerMessage::Propose { epoch, committed_zxid, entries } => {
-                self.on_propose(Epoch(epoch), Zxid(committed_zxid), &entries, out)
+                self.on_propose(now, Epoch(epoch), Zxid(committed_zxid), &entries, out)
             }
             PeerMessage::Commit { epoch, zxid } => {
                 self.on_commit(Epoch(epoch), Zxid(zxid));
@@ -148,6 +148,7 @@ impl Zab {
     /// inherited history is complete it says how far this learner has come, and counts for nothing.
     fn on_propose(
         &mut self,
+        now: Instant,
         epoch: Epoch,
         committed: Zxid,
         entries: &[u8],
@@ -164,6 +165,9 @@ impl Zab {
             return Err("a proposal before the state that it follows");
         }
         let is_in_step = !matches!(stage, Stage::Synchronizing { .. });
+        if !is_in_step {
+            self.expect_progress_until(now + self.periods.init_limit);
+        }
         let mut entries = Entries::new(entries);
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(|_| "a proposal that is no entry")?;

@@ -95,9 +95,10 @@ pub enum LearnerStage {
     Accepted,
     /// Its past is not in memory any more: the state itself must be sent.
     NeedsSnapshot,
-    /// It has installed the state, and gets what came after it step by step.
+    /// It gets what it lacks step by step: behind its own history, or behind the state that it has
+    /// installed.
     CatchingUp,
-    /// The plan is cut and sent; every proposal goes to it from here on.
+    /// It has been sent everything; every proposal goes to it from here on.
     Synchronizing,
     /// AckLeader has come: its acknowledgements count.
     Entered,

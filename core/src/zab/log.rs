@@ -8,7 +8,10 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::base::id::{ChainHash, Epoch, Sequence, ShardId, Zxid};
-use crate::base::limits::{HISTORY_BYTES, HISTORY_ENTRIES, PINNED_BYTES_MAX, SNAPSHOT_ENTRIES};
+use crate::base::limits::{
+    CATCH_UP_BYTES, CATCH_UP_BYTES_OF_ALL, HISTORY_BYTES, HISTORY_ENTRIES, PINNED_BYTES_MAX,
+    SNAPSHOT_ENTRIES,
+};
 use crate::control::{Checkpoint, Control, SnapshotReference};
 use crate::durable::{Durable, LogMark, Record};
 use crate::entry::Entry;
@@ -66,8 +69,10 @@ pub struct LogLimits {
     pub window_entries: usize,
     /// Bytes of them.
     pub window_bytes: usize,
-    /// Bytes kept while learners are sent a snapshot, because they need what comes after it.
+    /// Bytes kept while learners are behind, because they need what comes next.
     pub pinned_bytes_max: usize,
+    /// Bytes sent to such a learner before it has said that it holds those before.
+    pub catch_up_bytes: usize,
 }
 
 /// Why an entry does not continue this log. The peer that sent it has broken the protocol.
@@ -127,7 +132,16 @@ impl Default for LogLimits {
             window_entries: HISTORY_ENTRIES,
             window_bytes: HISTORY_BYTES,
             pinned_bytes_max: PINNED_BYTES_MAX,
+            catch_up_bytes: CATCH_UP_BYTES,
         }
+    }
+}
+
+impl LogLimits {
+    /// What the shards of one link may send together without being told to go on.
+    pub fn of_one_in(shards: u16) -> Self {
+        let share = CATCH_UP_BYTES_OF_ALL / usize::from(shards);
+        Self { catch_up_bytes: share.min(CATCH_UP_BYTES), ..Self::default() }
     }
 }
 
@@ -392,6 +406,20 @@ impl Log {
     /// The last entry of this log whose epoch is `epoch`, or of the newest epoch before it.
     pub fn end_of_epoch(&self, epoch: Epoch) -> Option<Mark> {
         self.epoch_ends.iter().rev().find(|end| end.zxid.epoch() <= epoch).copied()
+    }
+
+    /// How far the next step of a learner goes that holds everything up to `from`.
+    pub(super) fn step_end(&self, from: Zxid) -> Zxid {
+        let mut bytes = 0;
+        let mut end = from;
+        for entry in self.after(from) {
+            if bytes > self.limits.catch_up_bytes {
+                break;
+            }
+            bytes += entry.bytes().len();
+            end = entry.zxid();
+        }
+        end
     }
 
     /// Whether it does, without that many entries whose bytes are no longer counted.

@@ -1,8 +1,8 @@
 //! Synchronization: a learner's history becomes the leader's, and a quorum enters the epoch.
 //!
 //! The leader compares hashes, not numbers: what two logs share is the longest chain that ends in
-//! the same hash. From the moment a learner's plan is cut it gets every proposal, in order, behind
-//! what it lacks.
+//! the same hash. What a learner lacks is sent in steps; from the last one on it gets every
+//! proposal, in order.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -19,8 +19,8 @@ use crate::zab::log::{Log, Mark};
 use crate::zab::{Action, Event, Phase, Plan, Zab};
 
 impl Zab {
-    /// Cuts the plan for one learner and sends everything it lacks.
-    pub(super) fn synchronize(&mut self, to: ServerId, out: &mut Vec<Action>) {
+    /// Cuts the plan for one learner, and begins to send what it lacks.
+    pub(super) fn synchronize(&mut self, now: Instant, to: ServerId, out: &mut Vec<Action>) {
         let Phase::Leading(leader) = &mut self.phase else {
             return;
         };
@@ -49,15 +49,12 @@ impl Zab {
             let message = PeerMessage::SyncTruncate { attempt, epoch: epoch.0, to: common.into() };
             (Plan::Truncate, message)
         };
-        learner.stage = LearnerStage::Synchronizing;
+        learner.stage = LearnerStage::CatchingUp;
         let from = common.zxid;
+        learner.pin = Some(from);
         out.push(Action::Event(Event::Plan { learner: to, plan, from, to: tail.zxid }));
         out.push(Action::Send { to, message });
-        for_each_frame(&self.log, epoch, common.zxid, tail.zxid, |message| {
-            out.push(Action::Send { to, message });
-        });
-        let message = PeerMessage::NewLeader { epoch: epoch.0, tail: tail.into() };
-        out.push(Action::Send { to, message });
+        self.catch_up(now, to, out);
     }
 
     pub(super) fn on_sync_diff(

@@ -12,12 +12,11 @@
 use alloc::vec::Vec;
 
 use crate::base::id::{Epoch, ServerId, Zxid};
-use crate::base::limits::CATCH_UP_BYTES;
 use crate::base::time::Instant;
 use crate::peer::message::PeerMessage;
 use crate::zab::follow::Stage;
 use crate::zab::lead::{LearnerStage, Reign};
-use crate::zab::log::{Log, Mark};
+use crate::zab::log::Mark;
 use crate::zab::sync::for_each_frame;
 use crate::zab::{Action, Event, Phase, Zab};
 
@@ -104,7 +103,7 @@ impl Zab {
             return;
         };
         let from = learner.pin.expect("what it lacks is kept");
-        let until = step_end(&self.log, from);
+        let until = self.log.step_end(from);
         let tail = self.log.tail();
         for_each_frame(&self.log, epoch, from, until, |message| {
             out.push(Action::Send { to, message });
@@ -221,7 +220,7 @@ impl Zab {
         out.push(Action::Disconnect { peer, why });
     }
 
-    fn expect_progress_until(&mut self, at: Instant) {
+    pub(super) fn expect_progress_until(&mut self, at: Instant) {
         if let Phase::Following(follower) = &mut self.phase {
             follower.give_up_at = Some(at);
         }
@@ -258,18 +257,4 @@ impl crate::zab::lead::Leader {
         }
         pinning
     }
-}
-
-/// How far the next step of catching up goes.
-fn step_end(log: &Log, from: Zxid) -> Zxid {
-    let mut bytes = 0;
-    let mut end = from;
-    for entry in log.after(from) {
-        if bytes > CATCH_UP_BYTES {
-            break;
-        }
-        bytes += entry.bytes().len();
-        end = entry.zxid();
-    }
-    end
 }

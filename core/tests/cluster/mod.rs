@@ -226,6 +226,12 @@ impl Cluster {
         true
     }
 
+    /// Bytes that one server has sent to another and that have not arrived.
+    pub(crate) fn bytes_under_way(&self, from: usize, to: usize) -> usize {
+        let pipe = self.pipes.get(&(from, to)).into_iter().flatten();
+        pipe.map(|(_, frame)| frame.len()).sum()
+    }
+
     /// Goes on until something is so; panics if it does not become so in time.
     pub(crate) fn until(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
         let end = self.now.instant + Duration::from_ms(PATIENCE_MS);
