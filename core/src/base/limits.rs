@@ -19,6 +19,8 @@ pub const OUTPUT_BYTES_PAUSE: usize = 2 << 20;
 pub const OUTPUT_BYTES_MAX: usize = 40 << 20;
 /// Requests that one connection may have waiting; beyond, its socket is not read.
 pub const REQUESTS_PER_CONNECTION_MAX: usize = 1000;
+/// Bytes of them, for the same reason: they are kept until they are answered.
+pub const REQUEST_BYTES_PER_CONNECTION_MAX: usize = 4 << 20;
 /// Requests taken from one connection in one turn, so that a deep pipeline starves nobody.
 pub const REQUESTS_PER_TURN_MAX: usize = 256;
 /// ZooKeeper's `maxClientCnxns` default, by address; loopback tests and proxies need more: set it.
@@ -75,6 +77,8 @@ pub const TURN_ENDING_MS_MAX: u64 = 2;
 /// Requests that the leaders of a core propose, and entries that its replicas apply, without a look
 /// at the clock: in a tree that nobody has touched for a while each costs tens of microseconds.
 pub const TURN_SHARE: usize = 64;
+/// A large one counts as several: once more for every so many bytes, which cost about as much.
+pub const TURN_SHARE_BYTES: usize = 4096;
 /// How long a leader that hands its shard over holds back what is new, until the rest is settled.
 pub const HAND_OVER_MS_MAX: u64 = 1000;
 /// How long a server that is to stop stays for the election of its successor: with its vote nobody
@@ -139,4 +143,5 @@ const _: () = assert!(PURGE_BYTES_MAX + PURGE_PATHS_MAX * 64 < RECORD_BYTES_MAX)
 const _: () = assert!(SEGMENT_BYTES >= 8 * LOG_BUFFER_BYTES as u64);
 const _: () = assert!(PROPOSAL_BYTES_OUTSTANDING_MAX > RECORD_BYTES_MAX);
 const _: () = assert!(COUNTER_HANDOVER < u32::MAX - COUNTER_HANDOVER_DELAY);
+const _: () = assert!(REQUEST_BYTES_PER_CONNECTION_MAX >= FRAME_BYTES_MAX);
 const _: () = assert!(REQUESTS_PER_TURN_MAX <= REQUESTS_PER_CONNECTION_MAX);

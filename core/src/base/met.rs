@@ -19,7 +19,8 @@ pub enum Limit {
     OutputPause,
     /// `OUTPUT_BYTES_MAX`: closed.
     OutputBytes,
-    /// `REQUESTS_PER_CONNECTION_MAX`: nothing more was read until some were answered.
+    /// `REQUESTS_PER_CONNECTION_MAX` and their bytes: nothing more was read until some were
+    /// answered.
     RequestsPerConnection,
     /// `RESPONSE_BYTES_MAX`: refused.
     ResponseBytes,

@@ -8,6 +8,7 @@ use core::net::IpAddr;
 use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, Generation, SessionId, ShardId, Zxid};
+use crate::base::limits::{REQUEST_BYTES_PER_CONNECTION_MAX, REQUESTS_PER_CONNECTION_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::gateway::gather::Gather;
 use crate::gateway::points::PointWatches;
@@ -33,6 +34,8 @@ pub(super) struct Connection {
     pub(super) is_paused: bool,
     /// Requests that have not been replied to, in the order of their arrival.
     pub(super) queue: VecDeque<Slot>,
+    /// What they had in them.
+    pub(super) queue_bytes: usize,
     pub(super) open: Open,
     /// Shards in which this connection may have watches.
     pub(super) watching: BTreeSet<ShardId>,
@@ -92,6 +95,8 @@ pub(super) struct Session {
 pub(super) struct Slot {
     pub(super) xid: i32,
     pub(super) since: Instant,
+    /// Of the request.
+    pub(super) bytes: usize,
     pub(super) state: SlotState,
     /// Events that must not leave before this reply.
     pub(super) events: Vec<HeldEvent>,
@@ -182,6 +187,7 @@ impl Connection {
             unsent_bytes: 0,
             is_paused: false,
             queue: VecDeque::new(),
+            queue_bytes: 0,
             open: Open::default(),
             watching: BTreeSet::new(),
             points: PointWatches::default(),
@@ -253,10 +259,22 @@ impl Connection {
         }
     }
 
+    pub(super) fn push(&mut self, slot: Slot) {
+        self.queue_bytes += slot.bytes;
+        self.queue.push_back(slot);
+    }
+
+    /// Whether so much waits that nothing more is read from the client.
+    pub(super) fn is_deep(&self) -> bool {
+        self.queue.len() >= REQUESTS_PER_CONNECTION_MAX
+            || self.queue_bytes >= REQUEST_BYTES_PER_CONNECTION_MAX
+    }
+
     /// Moves replies that are next in order to the output; tells whether the connection ends.
     pub(super) fn flush(&mut self, map: ShardMap) -> bool {
         while let Some(Slot { state: SlotState::Done(_), .. }) = self.queue.front() {
             let slot = self.queue.pop_front().expect("it was just looked at");
+            self.queue_bytes -= slot.bytes;
             let SlotState::Done(done) = slot.state else { unreachable!("it was just looked at") };
             let zxid = if done.closes && done.code == ErrorCode::Unimplemented {
                 // ZooKeeper answers an unknown operation so, before it closes.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::auth::authenticate;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, ShardId, Zxid};
-use crate::base::limits::{OUTPUT_BYTES_PAUSE, REQUESTS_PER_CONNECTION_MAX, REQUESTS_PER_TURN_MAX};
+use crate::base::limits::{OUTPUT_BYTES_PAUSE, REQUESTS_PER_TURN_MAX};
 use crate::base::met::Limit;
 use crate::base::time::Instant;
 use crate::gateway::connection::{Executed, Kind, Slot, SlotState, Stage};
@@ -113,7 +113,7 @@ impl Gateway {
         self.find(id).is_some_and(|connection| {
             // Until a client has its session, what it sent ahead is not looked at.
             matches!(connection.stage, Stage::Connecting | Stage::Attached)
-                && connection.queue.len() < REQUESTS_PER_CONNECTION_MAX
+                && !connection.is_deep()
                 && connection.output.len() + connection.unsent_bytes <= OUTPUT_BYTES_PAUSE
         })
     }
@@ -150,9 +150,10 @@ impl Gateway {
                 return;
             };
             let state = SlotState::Waiting { op_code: header.op_code, body: body.to_vec() };
-            connection.queue.push_back(Slot {
+            connection.push(Slot {
                 xid: header.xid,
                 since: now,
+                bytes: body.len(),
                 state,
                 events: Vec::new(),
             });

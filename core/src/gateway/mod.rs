@@ -19,9 +19,7 @@ use core::net::IpAddr;
 use crate::auth::AuthSettings;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, CoreId, ServerId, SessionId, ShardId, Zxid};
-use crate::base::limits::{
-    CONNECT_TIME_MS_MAX, OUTPUT_BYTES_MAX, OUTPUT_BYTES_PAUSE, REQUESTS_PER_CONNECTION_MAX,
-};
+use crate::base::limits::{CONNECT_TIME_MS_MAX, OUTPUT_BYTES_MAX, OUTPUT_BYTES_PAUSE};
 use crate::base::met::{Limit, LimitsMet};
 use crate::base::time::{Duration, Instant, Periods};
 use crate::effect::Crowd;
@@ -313,6 +311,7 @@ impl Gateway {
         }
         connection.stage = Stage::Closing;
         connection.queue.clear();
+        connection.queue_bytes = 0;
         self.unfinished.remove(&id);
         self.wishes.push(Wish::Close { connection: id });
     }
@@ -335,7 +334,7 @@ impl Gateway {
         }
         let is_ahead = matches!(connection.stage, Stage::Establishing { .. })
             && connection.deframer.carried_bytes() > OUTPUT_BYTES_PAUSE;
-        let is_deep = connection.queue.len() >= REQUESTS_PER_CONNECTION_MAX;
+        let is_deep = connection.is_deep();
         let paused = is_ahead || is_deep || waiting > OUTPUT_BYTES_PAUSE;
         if paused != connection.is_paused {
             connection.is_paused = paused;

@@ -118,6 +118,13 @@ pub struct Forward {
     pub ask: WriteAsk,
 }
 
+impl WriteAsk {
+    /// How large a client's request is; what servers ask of each other is small.
+    pub fn body_bytes(&self) -> usize {
+        if let Self::Client { body, .. } = self { body.len() } else { 0 }
+    }
+}
+
 /// The leader's answer to a write that it did not log.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Refused {

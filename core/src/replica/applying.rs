@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::base::id::Zxid;
+use crate::base::limits::TURN_SHARE_BYTES;
 use crate::base::time::Now;
 use crate::entry::{Entry, EntryKind};
 use crate::replica::{Deed, Replica};
@@ -17,8 +18,15 @@ pub struct Share {
     pub applies: usize,
 }
 
+impl Share {
+    /// What a request or an entry of so many bytes takes of a share.
+    pub(super) fn weight(bytes: usize) -> usize {
+        1 + bytes / TURN_SHARE_BYTES
+    }
+}
+
 impl Replica {
-    /// Applies at most so many entries; says how many.
+    /// Applies entries until they have taken so much of a share; says how much it was.
     pub(super) fn apply_committed(
         &mut self,
         now: Now,
@@ -26,9 +34,9 @@ impl Replica {
         deeds: &mut Vec<Deed>,
     ) -> usize {
         let mut group = core::mem::take(&mut self.group);
-        let mut count = 0;
+        let mut taken: usize = 0;
         loop {
-            self.next_to_apply(most - count, &mut group);
+            self.next_to_apply(most.saturating_sub(taken), &mut group);
             if group.is_empty() {
                 break;
             }
@@ -42,12 +50,12 @@ impl Replica {
             self.state.tree().look_ahead(operations.filter_map(ArchivedOperation::path));
             for (entry, txn) in group.iter().zip(txns) {
                 self.apply(now, entry, txn, deeds);
-                count += 1;
+                taken += Share::weight(entry.payload().len());
             }
         }
         self.group = group;
         self.zab.trim(self.state.applied(), &mut self.actions);
-        count
+        taken
     }
 
     /// Replaces the content of `group` by some entries that may be applied.

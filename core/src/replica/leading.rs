@@ -17,7 +17,7 @@ use crate::mail::{Outcome, Ticket};
 use crate::peer::message::{Forward, PeerMessage, Refused, WriteAsk};
 use crate::replica::session::Closing;
 use crate::replica::touching::Sightings;
-use crate::replica::{Deed, Replica};
+use crate::replica::{Deed, Replica, Share};
 use crate::state::expiry::ExpiryQueue;
 use crate::state::overlay::Overlay;
 use crate::state::prep::{Context, Refusal};
@@ -192,8 +192,9 @@ impl Replica {
                 }));
             }
             ahead -= 1;
-            self.share.proposals -= 1;
             let forward = reign.backlog.pop_front().expect("there is something to propose");
+            let taken = Share::weight(forward.ask.body_bytes());
+            self.share.proposals = self.share.proposals.saturating_sub(taken);
             self.prepare(now, forward, deeds);
         }
     }
