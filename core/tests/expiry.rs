@@ -12,7 +12,7 @@ fn at(milliseconds: u64) -> Instant {
 }
 
 fn due(queue: &mut ExpiryQueue, milliseconds: u64) -> Vec<u64> {
-    queue.due(at(milliseconds)).map(|session| session.0).collect()
+    core::iter::from_fn(|| queue.pop_due(at(milliseconds))).map(|session| session.0).collect()
 }
 
 #[test]

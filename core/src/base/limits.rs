@@ -79,6 +79,8 @@ pub const TURN_ENDING_MS_MAX: u64 = 2;
 pub const TURN_SHARE: usize = 64;
 /// A large one counts as several: once more for every so many bytes, which cost about as much.
 pub const TURN_SHARE_BYTES: usize = 4096;
+/// Sessions of a shard that expire in one turn: a rack that is gone takes thousands with it.
+pub const SESSIONS_EXPIRED_PER_TURN: usize = 64;
 /// How long a leader that hands its shard over holds back what is new, until the rest is settled.
 pub const HAND_OVER_MS_MAX: u64 = 1000;
 /// How long a server that is to stop stays for the election of its successor: with its vote nobody

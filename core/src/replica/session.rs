@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
 use crate::base::id::{Generation, SessionId, ShardId};
+use crate::base::limits::SESSIONS_EXPIRED_PER_TURN;
 use crate::base::time::{Duration, Now};
 use crate::mail::{Ask, Mail, Outcome, Ticket, What, Writer};
 use crate::peer::message::WriteAsk;
@@ -87,12 +88,13 @@ impl Replica {
         }
     }
 
+    /// Those that are left are still due, and their turn is the next one.
     pub(super) fn expire_sessions(&mut self, now: Now, deeds: &mut Vec<Deed>) {
-        let Some(reign) = self.reign.as_mut() else {
-            return;
-        };
-        let due: Vec<SessionId> = reign.expiry.due(now.instant).collect();
-        for session in due {
+        for _ in 0..SESSIONS_EXPIRED_PER_TURN {
+            let due = self.reign.as_mut().and_then(|reign| reign.expiry.pop_due(now.instant));
+            let Some(session) = due else {
+                return;
+            };
             self.close_session(now, session, None, None, deeds);
         }
     }

@@ -46,18 +46,16 @@ impl ExpiryQueue {
         }
     }
 
-    /// Takes out every session whose time is up, earliest tick first, then by id. Whoever cannot
-    /// close one touches it again.
-    pub fn due(&mut self, now: Instant) -> impl Iterator<Item = SessionId> {
-        let mut due = BTreeMap::new();
-        while let Some(bucket) = self.buckets.first_entry().filter(|first| *first.key() <= now) {
-            let (end, sessions) = bucket.remove_entry();
-            for session in &sessions {
-                self.ends.remove(session);
-            }
-            due.insert(end, sessions);
+    /// Takes out the next session whose time is up, earliest tick first, then by id. Whoever cannot
+    /// close it touches it again.
+    pub fn pop_due(&mut self, now: Instant) -> Option<SessionId> {
+        let mut bucket = self.buckets.first_entry().filter(|first| *first.key() <= now)?;
+        let session = bucket.get_mut().pop_first().expect("no bucket is empty");
+        if bucket.get().is_empty() {
+            bucket.remove();
         }
-        due.into_values().flatten()
+        self.ends.remove(&session);
+        Some(session)
     }
 
     /// A new leader knows nobody's last touch: everybody gets a full timeout.
@@ -73,7 +71,7 @@ impl ExpiryQueue {
         }
     }
 
-    /// When [`Self::due`] has something to say, if nobody is touched before.
+    /// When [`Self::pop_due`] has something to say, if nobody is touched before.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.buckets.keys().next().copied()
     }

@@ -288,7 +288,7 @@ impl Preparation<'_> {
             AttachedPhase::Open => panic!("{session} is fenced before it is purged"),
             AttachedPhase::Fenced => {}
         }
-        let paths = self.purge_chunk(session);
+        let paths = self.purge_chunk(session, view.ephemerals);
         for path in &paths {
             self.remove(path, session);
         }
@@ -303,27 +303,33 @@ impl Preparation<'_> {
     }
 
     /// Some of the session's ephemerals, pending ones included, within the bounds of one purge.
-    fn purge_chunk(&self, session: SessionId) -> Vec<String> {
+    fn purge_chunk(&self, session: SessionId, count: usize) -> Vec<String> {
         let attached = self.state.sessions().attached(session);
         // What another client deletes meanwhile, or created anew under the same name, is pending.
-        let untouched = attached
+        let mut paths: Vec<&str> = attached
             .into_iter()
             .flat_map(|attached| attached.ephemerals())
-            .filter(|path| self.overlay.nodes.find(*path).is_none());
-        let pending = self.overlay.nodes.iter().filter_map(|(path, view)| {
-            let view = view.as_ref()?;
-            (view.ephemeral_owner == session).then_some(&**path)
-        });
-        let mut bytes = 0;
-        let mut chunk: Vec<_> = untouched
-            .chain(pending)
+            .filter(|path| self.overlay.nodes.find(*path).is_none())
             .take(PURGE_PATHS_MAX)
-            .take_while(|path| {
-                bytes += path.len();
-                bytes <= PURGE_BYTES_MAX
-            })
-            .map(ToOwned::to_owned)
             .collect();
+        // All that is pending is only looked through if some of it must be this session's: when
+        // thousands expire together, it is mostly what the others have left.
+        let wanted = count.min(PURGE_PATHS_MAX);
+        if paths.len() < wanted {
+            let pending = self.overlay.nodes.iter().filter_map(|(path, view)| {
+                let view = view.as_ref()?;
+                (view.ephemeral_owner == session).then_some(&**path)
+            });
+            let missing = wanted - paths.len();
+            paths.extend(pending.take(missing));
+        }
+        let mut bytes = 0;
+        let fits = |path: &&str| {
+            bytes += path.len();
+            bytes <= PURGE_BYTES_MAX
+        };
+        let mut chunk: Vec<String> =
+            paths.into_iter().take_while(fits).map(ToOwned::to_owned).collect();
         // One order, however much of it is pending: a story comes out the same at any speed.
         chunk.sort_unstable();
         chunk
