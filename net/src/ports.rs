@@ -1,6 +1,7 @@
 //! The ports of a server: where clients connect, and where its peers do.
 
 use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use crate::client::listener;
@@ -33,13 +34,28 @@ fn bind(address: &HostPort, backlog: Option<u32>, setting: &str) -> Result<Owned
         Failure::environment(format_args!("cannot listen on {address}: {why}"))
     };
     let resolved = address.resolve().map_err(|error| cannot(&error))?;
-    let first = resolved.first().ok_or_else(|| cannot(&"the name has no address"))?;
-    listener::bind(*first, backlog).map_err(|error| match error.kind() {
+    let first = *resolved.first().ok_or_else(|| cannot(&"the name has no address"))?;
+    let bound = match wildcard_of_both(first) {
+        // Without IPv6 there is only the other one.
+        Some(both) => listener::bind(both, backlog).or_else(|error| match error.kind() {
+            ErrorKind::AddrInUse | ErrorKind::PermissionDenied => Err(error),
+            _ => listener::bind(first, backlog),
+        }),
+        None => listener::bind(first, backlog),
+    };
+    bound.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => cannot(&format_args!(
             "{error}; stop what listens there, or choose another port with {setting}"
         )),
         _ => cannot(&error),
     })
+}
+
+/// Every address of a machine has both families, as in Java: `localhost` may be either. The socket
+/// then takes IPv4 too.
+fn wildcard_of_both(address: SocketAddr) -> Option<SocketAddr> {
+    let every = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
+    (address.ip() == Ipv4Addr::UNSPECIFIED).then_some(every)
 }
 
 /// Where peers reach this server, if it has any.

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -256,6 +256,17 @@ fn an_address_has_as_many_connections_as_it_may_have_on_all_cores_together() {
     clients.clear();
     servers.wait_until(|servers| servers.serves(1));
     servers.client(1).create("/afterwards", b"");
+}
+
+#[test]
+fn a_server_without_an_address_of_its_own_is_reached_by_both_families() {
+    let mut servers = PROGRAM.standalone("both", "");
+    servers.configure(1, "clientPortAddress=0.0.0.0\n");
+    servers.start(1);
+    servers.client(1).create("/by-four", b"");
+    let has_six = TcpListener::bind("[::1]:0").is_ok();
+    let by_six = TcpStream::connect((Ipv6Addr::LOCALHOST, servers.port(1)));
+    assert_eq!(by_six.is_ok(), has_six, "{by_six:?}");
 }
 
 #[test]
