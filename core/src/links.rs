@@ -19,6 +19,8 @@ pub struct Links {
     cores: BTreeMap<ServerId, u8>,
     heartbeat: Duration,
     silence: Duration,
+    /// When there was last more to hear than had been heard.
+    behind_at: Option<Instant>,
     met: LimitsMet,
 }
 
@@ -38,8 +40,8 @@ pub type Complaint = &'static str;
 impl Links {
     pub fn new(heartbeat: Duration, silence: Duration) -> Self {
         assert!(heartbeat < silence, "a peer that lives is never silent for so long");
-        let (links, cores, met) = Default::default();
-        Self { links, cores, heartbeat, silence, met }
+        let (links, cores, behind_at, met) = Default::default();
+        Self { links, cores, heartbeat, silence, behind_at, met }
     }
 
     pub fn on_up(&mut self, now: Instant, id: LinkId, peer_cores: u8) {
@@ -54,6 +56,12 @@ impl Links {
             is_closing: false,
         };
         self.links.insert((id.peer, id.core), link);
+    }
+
+    /// What has arrived by now is more than has been heard. A peer that seems to be silent may have
+    /// spoken; it has to be silent for several times as long to be given up.
+    pub fn note_behind(&mut self, now: Instant) {
+        self.behind_at = Some(now);
     }
 
     /// Forgets the link; false if another one has taken its place already.
@@ -162,8 +170,9 @@ impl Links {
         mut on_silence: impl FnMut(LinkId),
     ) {
         let (heartbeat, silence) = (self.heartbeat, self.silence);
+        let patience = if self.behind_at == Some(now) { SILENCES_WHILE_BEHIND } else { 1 };
         for link in self.links.values_mut().filter(|link| !link.is_closing) {
-            if now.since(link.heard) >= silence {
+            if now.since(link.heard).0 >= silence.0 * patience {
                 link.is_closing = true;
                 on_silence(link.id);
             } else if link.ping_at <= now {
@@ -192,6 +201,9 @@ impl Links {
         self.links.get_mut(&(id.peer, id.core)).filter(|link| link.id == id)
     }
 }
+
+/// A server that is always behind still gives up a peer that is gone.
+const SILENCES_WHILE_BEHIND: u64 = 8;
 
 /// Pings of all links are due at the same moments, so that an idle core wakes up once for all.
 fn next_ping(now: Instant, heartbeat: Duration) -> Instant {

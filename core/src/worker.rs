@@ -175,6 +175,11 @@ impl Worker {
         deadlines.into_iter().flatten().min()
     }
 
+    /// The driver has more to hand over than it could before this moment's [`Input::Time`].
+    pub fn note_behind(&mut self, now: Instant) {
+        self.links.note_behind(now);
+    }
+
     /// After a turn: whether the next one is due at once, as the share has left something over.
     pub fn is_in_haste(&self) -> bool {
         self.shards.replicas.values().any(Replica::is_in_haste)

@@ -43,9 +43,14 @@ impl Engine {
         hands.pulse.turn_begins();
         // What was closed at the end of the last turn: its slots are free for new connections.
         hands.perform();
-        while hands.pulse.takes_more()
-            && let Some(completion) = ring.next_completion()
-        {
+        loop {
+            if !hands.pulse.takes_more() {
+                hands.worker.note_behind(hands.now.instant);
+                break;
+            }
+            let Some(completion) = ring.next_completion() else {
+                break;
+            };
             hands.pulse.completions += 1;
             hands.on_completion(completion);
         }

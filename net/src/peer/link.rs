@@ -221,6 +221,10 @@ impl Links {
         link.receiving = None;
         match end {
             ReceiveEnd::NoBuffers | ReceiveEnd::Cancelled => {
+                if let (ReceiveEnd::NoBuffers, Stage::Up { id }) = (end, &link.stage) {
+                    // There is something to receive: the peer is not silent.
+                    news.push(LinkNews::Bytes { link: *id });
+                }
                 self.stir(slot);
                 self.hand_over(slot, news);
             }
