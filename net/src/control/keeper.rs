@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use pigeonhole_core::base::id::{CoreId, ShardId};
 use pigeonhole_core::base::limits::SEGMENT_BYTES;
 use pigeonhole_core::control::Checkpoint;
+use pigeonhole_core::links::core_of;
 use pigeonhole_storage::disk::SegmentId;
 use pigeonhole_storage::retain::{Holdings, retain};
 use pigeonhole_storage::segment::LiveSegment;
@@ -18,7 +19,6 @@ use pigeonhole_storage::snapshot::SnapshotName;
 
 use super::{LogDirectory, News, remove_if_present};
 use crate::engine::mailbox::House;
-use crate::engine::place::core_of;
 use crate::exit::disk_failed;
 use crate::os::{self, Room};
 use crate::snapshots::SnapshotDirectory;
