@@ -36,7 +36,8 @@ pub enum EntryKind {
     SnapshotPoint = 3,
     /// Disks of voters count from here on: [`crate::txn::Admissions`].
     Admission = 4,
-    /// Newer record kinds may be written from here on: the payload is one format number.
+    /// Newer record kinds may be written from here on: the payload is one format number. Nobody
+    /// writes it yet; that it is read already lets a later release write it beside this one.
     Format = 5,
 }
 

@@ -212,6 +212,7 @@ fn next_ping(now: Instant, heartbeat: Duration) -> Instant {
 
 /// The core of a node with so many cores that a shard lives on.
 pub fn core_of(shard: ShardId, cores: u8) -> CoreId {
+    assert!(cores > 0, "a node has a core");
     let core = shard.0 % u16::from(cores);
     CoreId(u8::try_from(core).expect("a remainder is below its divisor"))
 }

@@ -216,7 +216,7 @@ impl Worker {
     /// Every watch of this core's replicas; the connection may be another core's.
     pub fn watches(&self, visit: &mut dyn FnMut(ShardId, ConnectionId, &str)) {
         for (&shard, replica) in &self.shards.replicas {
-            for (connection, path) in replica.watches().by_connection() {
+            for (connection, path) in replica.watches().on_data_by_connection() {
                 visit(shard, connection, path);
             }
         }

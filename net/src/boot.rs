@@ -45,8 +45,8 @@ pub(crate) struct Process {
     clock: Clock,
     processors: Vec<usize>,
     open_files_max: u64,
-    /// Log writes were timed on these devices.
-    probes: BTreeMap<u64, SyncProbe>,
+    /// Log writes were timed on these devices, as far as there was room for it.
+    probes: BTreeMap<u64, Option<SyncProbe>>,
     /// How many nodes this process is going to have, and has.
     nodes: usize,
     started: usize,
@@ -93,16 +93,17 @@ impl Process {
         let probe = self.probe(&home)?;
         // Whoever comes before there is somebody to answer is better refused than kept waiting.
         let ports = ports.map_or_else(|| Ports::bind(&config), Ok)?;
+        let timed = probe.map_or("no room to time writes".to_owned(), |probe| probe.to_string());
         let summary = format!(
-            "server {} of cluster {} serves clients on {}: {probe}, cores {}, open files {}",
+            "server {} of cluster {} serves clients on {}: {timed}, cores {}, open files {}",
             config.id, home.meta.cluster, config.client_address, config.cores, self.open_files_max
         );
         let plan = Plan::new(config, &home, session_base_ms, recovered)?;
         plan.start(self, home, probe, ports, summary)
     }
 
-    /// Times the ways to make a write durable, once for each device.
-    fn probe(&mut self, home: &Home) -> Result<SyncProbe, Failure> {
+    /// Times the ways to make a write durable, once for each device. A full disk leaves it open.
+    fn probe(&mut self, home: &Home) -> Result<Option<SyncProbe>, Failure> {
         let directory = &home.log.path;
         let device = std::fs::metadata(directory)
             .map_err(|error| Failure::disk("stat", directory, &error))?
@@ -255,7 +256,7 @@ impl Plan {
         mut self,
         process: &mut Process,
         home: Home,
-        probe: SyncProbe,
+        probe: Option<SyncProbe>,
         ports: Ports,
         summary: String,
     ) -> Result<Node, Failure> {
@@ -353,12 +354,20 @@ impl Plan {
     }
 }
 
-fn probe_directory(home: &Home) -> Result<SyncProbe, Failure> {
+/// Nothing if there is no room for it.
+fn probe_directory(home: &Home) -> Result<Option<SyncProbe>, Failure> {
     let path = home.log.path.join("probe");
     let zeroes = vec![0; usize::try_from(PROBE_BYTES).expect("a few KiB")];
     let written =
         std::fs::write(&path, &zeroes).and_then(|()| std::fs::File::open(&path)?.sync_all());
-    written.map_err(|error| Failure::disk("write", &path, &error))?;
+    match written {
+        Err(error) if os::is_no_room(&error) => {
+            // It may have a name by now.
+            let _ = std::fs::remove_file(&path);
+            return Ok(None);
+        }
+        written => written.map_err(|error| Failure::disk("write", &path, &error))?,
+    }
     let file = if home.log.direct {
         os::open_direct(&path)
     } else {
@@ -382,7 +391,7 @@ fn probe_directory(home: &Home) -> Result<SyncProbe, Failure> {
         code: exit::DISK,
         text: format!("{}: {failure}", path.display()),
     })?;
-    Ok(probe)
+    Ok(Some(probe))
 }
 
 fn periods(config: &ServerConfig) -> Periods {

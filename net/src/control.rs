@@ -18,7 +18,7 @@ mod snapshot;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -373,9 +373,14 @@ impl Office {
     }
 }
 
-/// Whether an operation has failed because there is no room: nothing else is wrong with the disk.
-fn is_no_room(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+/// Removes a file that may never have got its name.
+fn remove_if_present(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            exit::disk_failed("unlink", path, &error)
+        }
+        _ => {}
+    }
 }
 
 /// The resolver blocks for seconds when a name server is away, so it gets a thread of its own.

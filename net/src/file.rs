@@ -56,7 +56,7 @@ struct Flight {
 }
 
 impl LogFiles {
-    pub(crate) fn new(directory: LogDirectory, desk: Desk, probe: SyncProbe) -> Self {
+    pub(crate) fn new(directory: LogDirectory, desk: Desk, probe: Option<SyncProbe>) -> Self {
         Self {
             directory,
             desk,

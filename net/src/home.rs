@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `LOCK` | locked by the server that runs on the directory |
 //! | `meta` | cluster, server, shards; written when the directory is formatted |
+//! | `meta.new` | the former one, or an attempt at the next: room for the next |
 //! | `myid` | the server's number, written by the operator as for ZooKeeper |
 //! | `snapshots/` | the state of the shards, each at one time |
 //! | `log/` | the segments, below `dataLogDir` |
@@ -260,15 +261,23 @@ fn new_meta(config: &ServerConfig, cluster: ClusterId) -> Result<Meta, Failure> 
 }
 
 /// Replaces the file as a whole, for good.
+///
+/// The former one stays, under the other name, and is written over the next time: a server starts
+/// on a full disk too.
 fn write_meta(directory: &Path, meta: &Meta) -> Result<(), Failure> {
     let path = directory.join(META_FILE_NAME);
-    let temporary = directory.join(format!("{META_FILE_NAME}.new"));
-    let written = File::create(&temporary).and_then(|mut file| {
-        io::Write::write_all(&mut file, &meta.encode())?;
+    let spare = directory.join(format!("{META_FILE_NAME}.new"));
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&spare);
+    let written = opened.and_then(|mut file| {
+        let bytes = meta.encode();
+        io::Write::write_all(&mut file, &bytes)?;
+        file.set_len(bytes.len() as u64)?;
         file.sync_all()
     });
-    written.map_err(|error| Failure::disk("write", &temporary, &error))?;
-    fs::rename(&temporary, &path).map_err(|error| Failure::disk("rename", &path, &error))?;
+    written.map_err(|error| Failure::disk("write", &spare, &error))?;
+    let renamed = os::exchange(&spare, &path)
+        .and_then(|is_done| if is_done { Ok(()) } else { fs::rename(&spare, &path) });
+    renamed.map_err(|error| Failure::disk("rename", &path, &error))?;
     sync_directory(directory)
 }
 

@@ -269,6 +269,29 @@ pub fn room(path: &Path) -> io::Result<Room> {
     Ok(Room { free_bytes: bytes(found.f_bavail), bytes: bytes(found.f_blocks) })
 }
 
+/// Whether an operation has failed because there is no room: nothing else is wrong with the disk.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+/// Gives each of two files the other's name, at once. False if the second does not exist, or the
+/// file system cannot: nothing has happened then.
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<bool> {
+    let one = CString::new(one.as_os_str().as_bytes())?;
+    let other = CString::new(other.as_os_str().as_bytes())?;
+    let (here, flags) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+    // SAFETY: both paths end with a zero and outlive the call.
+    let exchanged =
+        check(unsafe { libc::renameat2(here, one.as_ptr(), here, other.as_ptr(), flags) });
+    match exchanged {
+        Ok(_) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::EINVAL | libc::ENOSYS) => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
 /// Holds SIGINT and SIGTERM back from this thread and from all that it starts, so that
 /// [`wait_for_termination`] gets them.
 pub fn hold_termination() -> io::Result<()> {

@@ -25,10 +25,13 @@ pub(crate) struct SyncChoice {
 }
 
 impl SyncChoice {
-    pub(crate) fn new(probe: SyncProbe) -> Self {
+    /// Without a probe the first trials find out.
+    pub(crate) fn new(probe: Option<SyncProbe>) -> Self {
         let linked = SyncPrimitive::WriteThenSync;
-        let allowed = probe.data_sync_write_micros * percent_allowed(linked) / 100;
-        let is_worth_it = probe.write_then_sync_micros <= allowed;
+        let is_worth_it = probe.is_some_and(|probe| {
+            let allowed = probe.data_sync_write_micros * percent_allowed(linked) / 100;
+            probe.write_then_sync_micros <= allowed
+        });
         Self {
             current: if is_worth_it { linked } else { other(linked) },
             writes: 0,
@@ -141,7 +144,7 @@ mod tests {
 
     /// As a disk would have it that takes so long for each.
     fn begun(data_sync_write_micros: u64, write_then_sync_micros: u64) -> SyncChoice {
-        SyncChoice::new(SyncProbe { data_sync_write_micros, write_then_sync_micros })
+        SyncChoice::new(Some(SyncProbe { data_sync_write_micros, write_then_sync_micros }))
     }
 
     #[test]

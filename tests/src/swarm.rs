@@ -241,7 +241,8 @@ fn periods(draw: &mut Draw) -> Periods {
     periods
 }
 
-/// The product's own periods, with session timeouts short enough to see them pass.
+/// Near the product's, where it has no configuration; candidates take longer over their votes, and
+/// ticks and session timeouts are short enough to see them pass. Stories depend on every one.
 fn default_periods() -> Periods {
     Periods {
         heartbeat: Duration::from_ms(50),

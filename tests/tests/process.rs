@@ -192,13 +192,41 @@ fn words_are_answered_and_those_not_allowed_are_refused() {
     let word = |word| servers.word(1, word).unwrap();
     assert_eq!(word("ruok"), "imok");
     let srvr = word("srvr");
-    assert!(srvr.starts_with("Zookeeper version: 3.8.0"), "{srvr}");
+    let (version, date) = (env!("CARGO_PKG_VERSION"), "2026-11-21 00:00 UTC");
+    let first = format!("Zookeeper version: 3.8.0-pigeonhole-{version}, built on {date}\n");
+    assert!(srvr.starts_with(&first), "{srvr}");
     assert!(srvr.contains("\nMode: standalone\nNode count: 5\n"), "{srvr}");
     let mntr = word("mntr");
     assert!(mntr.contains("\nzk_znode_count\t5\n"), "{mntr}");
     assert!(mntr.contains("\nzk_shard_0_leader\t1\n"), "{mntr}");
     let refused = "conf is not executed because it is not in the whitelist.\n";
     assert_eq!(word("conf"), refused);
+}
+
+#[test]
+fn words_show_connections_watches_and_sessions_as_zookeeper_does() {
+    let mut servers = PROGRAM.ensemble("figures", 3, "");
+    servers.start_all();
+    let mut clients: Vec<_> = servers.ids().map(|id| servers.client(id)).collect();
+    assert!(clients.iter_mut().all(|it| it.exists("/zookeeper")));
+    let answer = |id, word| servers.word(id, word).unwrap();
+    let cons = answer(1, "cons");
+    assert!(cons.contains(",lop=EXIS,"), "{cons}");
+    assert!(cons.contains(",lcxid=0x1,lzxid=0x"), "{cons}");
+    assert_eq!(answer(1, "crst"), "Connection stats reset.\n");
+    let cons = answer(1, "cons");
+    assert!(cons.contains(",lop=NA,"), "{cons}");
+    let none = ",lzxid=0xffffffffffffffff,lresp=0,llat=0,minlat=0,avglat=0,maxlat=0)\n";
+    assert!(cons.contains(none) && !cons.contains("lcxid"), "{cons}");
+    for id in servers.ids() {
+        // A server hears of the others' sessions a little later.
+        servers.wait_until(|it| {
+            let leads = it.figure(id, "zk_server_state").as_deref() == Some("leader");
+            let sessions = if leads { "Session Sets (" } else { "Global Sessions(3):\n0x" };
+            let dump = it.word(id, "dump").unwrap();
+            dump.starts_with(&format!("SessionTracker dump:\n{sessions}"))
+        });
+    }
 }
 
 #[test]

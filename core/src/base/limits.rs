@@ -25,8 +25,6 @@ pub const REQUEST_BYTES_PER_CONNECTION_MAX: usize = 4 << 20;
 pub const REQUESTS_PER_TURN_MAX: usize = 256;
 /// ZooKeeper's `maxClientCnxns` default, by address; loopback tests and proxies need more: set it.
 pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 60;
-/// Connections of one core; each holds a slot of a few hundred bytes.
-pub const CONNECTIONS_PER_CORE_MAX: usize = 65_536;
 /// How long a connection may stay without a complete ConnectRequest.
 pub const CONNECT_TIME_MS_MAX: u64 = 5000;
 /// Watches of one connection: each costs memory on its server until it fires.
@@ -46,7 +44,7 @@ pub const PURGE_BYTES_MAX: usize = 256 << 10;
 pub const IDENTITIES_PER_CONNECTION_MAX: usize = 32;
 /// One credential of addAuth.
 pub const CREDENTIAL_BYTES_MAX: usize = 1024;
-/// Failed addAuth attempts before the connection is closed is one, as in ZooKeeper.
+/// Entries of one ACL: every access looks at them one by one. ZooKeeper has no bound.
 pub const ACL_ENTRIES_MAX: usize = 1024;
 
 /// Proposals of one shard that wait for their quorum; beyond, requests queue.
@@ -105,8 +103,6 @@ pub const SNAPSHOT_CHUNKS_IN_FLIGHT: usize = 4;
 /// Bytes waiting on one link before it is dropped: a peer so far behind gets a snapshot later.
 pub const LINK_OUTPUT_BYTES_MAX: usize = 64 << 20;
 
-/// Members of one ensemble, voters and observers; ack sets are bitmaps of this many bits.
-pub const MEMBERS_MAX: usize = 32;
 /// Shards of one cluster, fixed when it is formatted.
 pub const SHARDS_MAX: u16 = 1024;
 /// Cores of one node; session ids are spread over them.
@@ -135,8 +131,8 @@ const _: () = assert!(LOG_BUFFER_BYTES >= RECORD_BYTES_MAX + LOG_BLOCK_BYTES);
 const _: () = assert!(LOG_BUFFER_BYTES.is_multiple_of(LOG_BLOCK_BYTES));
 const _: () = assert!(PEER_FRAME_BYTES_MAX >= PROPOSE_BYTES_TARGET + RECORD_BYTES_MAX);
 const _: () = assert!(PEER_FRAME_BYTES_MAX >= SNAPSHOT_CHUNK_BYTES + 4096);
-// What is sent without being asked for again, and still leaves room for proposals: of a learner that
-// is behind in every shard, and of one that is sent the state of sixteen at once.
+// What is sent without being asked for again, and still leaves room for proposals: of a learner
+// that is behind in every shard, and of one that is sent the state of sixteen at once.
 const _: () = assert!(
     LINK_OUTPUT_BYTES_MAX
         >= CATCH_UP_BYTES_OF_ALL + 16 * SNAPSHOT_CHUNKS_IN_FLIGHT * SNAPSHOT_CHUNK_BYTES

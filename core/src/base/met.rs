@@ -11,7 +11,7 @@ pub enum Limit {
     ConnectTime,
     /// `CONNECTIONS_PER_ADDRESS_MAX`, or what is configured: closed.
     ConnectionsPerAddress,
-    /// `CONNECTIONS_PER_CORE_MAX`: closed.
+    /// What is configured for all together (`maxCnxns`): closed.
     Connections,
     /// `FRAME_BYTES_MAX`, or what is configured: closed.
     FrameBytes,

@@ -80,8 +80,6 @@ pub(super) struct Session {
     pub(super) is_recalled: bool,
     /// A question about readiness or attachment is open; requests wait behind it.
     pub(super) preparing: usize,
-    /// When this connection last sent anything.
-    pub(super) heard: Instant,
     /// The newest moment of which the home leader knows that the session was alive.
     pub(super) confirmed: Instant,
     pub(super) touched: Instant,
@@ -402,7 +400,6 @@ impl Session {
             is_renewed: false,
             is_recalled: false,
             preparing: 0,
-            heard: now,
             confirmed: now,
             touched: now,
             is_touch_queued: false,

@@ -41,9 +41,6 @@ impl Gateway {
             self.close(id);
             return;
         }
-        if !bytes.is_empty() {
-            connection.session.heard = now;
-        }
         let unused = Deframer::for_requests(0);
         let mut deframer = core::mem::replace(&mut connection.deframer, unused);
         let mut frames = deframer.split(bytes);

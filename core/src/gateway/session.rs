@@ -31,7 +31,6 @@ impl Gateway {
         let timeout_ms = u32::try_from(timeout.as_ms()).expect("timeouts are bounded");
         connection.session.id = session;
         connection.session.timeout = timeout;
-        connection.session.heard = now;
         let last_zxid_seen = request.last_zxid_seen;
         connection.stage =
             Stage::Establishing { read_only: request.read_only, last_zxid_seen, is_new };
@@ -167,7 +166,6 @@ impl Gateway {
             return;
         }
         let session = &mut connection.session;
-        session.heard = now;
         let is_due = now.since(session.touched).0 >= session.timeout.0 / TOUCHES_PER_TIMEOUT;
         if is_due && session.unconfirmed_since.is_none() {
             self.await_word(now, id);

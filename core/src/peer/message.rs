@@ -306,7 +306,8 @@ pub enum PeerMessage {
         seen: Vec<Seen>,
     },
 
-    /// A complaint for the other side's log before a link is closed.
+    /// A complaint for the other side's log before a link is closed. Nobody sends it, and whoever
+    /// gets it passes it over; without it the archived form would number the others anew.
     Error {
         text: String,
     },

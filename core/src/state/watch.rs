@@ -227,6 +227,14 @@ impl WatchTable {
         self.by_connection.iter().map(|(connection, number)| (*connection, self.path(*number)))
     }
 
+    /// Those of them that watch a znode's data, which are what ZooKeeper's words know of.
+    pub fn on_data_by_connection(&self) -> impl Iterator<Item = (ConnectionId, &str)> {
+        let watching = self.by_connection.iter().filter(|(connection, number)| {
+            self.watches.get(&(*number, *connection)).is_some_and(|it| it.has(Modes::DATA))
+        });
+        watching.map(|(connection, number)| (*connection, self.path(*number)))
+    }
+
     fn trigger(
         &mut self,
         event: EventType,

@@ -85,11 +85,6 @@ pub fn finish(out: &mut Vec<u8>, mark: Mark, xid: i32, zxid: Zxid, code: ErrorCo
     prefix[16..].copy_from_slice(&code.wire().to_be_bytes());
 }
 
-/// Takes back the reply begun at `mark`.
-pub fn abandon(out: &mut Vec<u8>, mark: Mark) {
-    out.truncate(mark.0);
-}
-
 /// A reply without a body: every refusal, and what has nothing to say beyond success.
 #[inline]
 pub fn header_only(out: &mut Vec<u8>, xid: i32, zxid: Zxid, code: ErrorCode) {

@@ -26,6 +26,8 @@ pub(crate) struct ConnectionFigures {
     /// 0 until there is a session.
     pub(crate) session: i64,
     pub(crate) timeout_ms: i32,
+    /// The last one that the client has numbered: none is negative.
+    pub(crate) xid: Option<i32>,
     pub(crate) last: Option<LastAnswer>,
     pub(crate) latency: Latency,
 }
@@ -33,7 +35,6 @@ pub(crate) struct ConnectionFigures {
 #[derive(Clone, Copy)]
 pub(crate) struct LastAnswer {
     pub(crate) operation: i32,
-    pub(crate) xid: i32,
     pub(crate) zxid: i64,
     pub(crate) at: Instant,
     pub(crate) latency_us: u64,
@@ -118,11 +119,18 @@ impl Traffic {
             let Some(request) = pending.pop_front() else {
                 return;
             };
+            let operation = request.operation;
+            if operation == AUTH {
+                // ZooKeeper takes it for no request.
+                return;
+            }
+            if xid >= 0 {
+                figures.xid = Some(xid);
+            }
             let latency_us = now.since(request.since).0;
             figures.latency.note(latency_us);
             core.latency.note(latency_us);
-            let operation = request.operation;
-            figures.last = Some(LastAnswer { operation, xid, zxid, at: now, latency_us });
+            figures.last = Some(LastAnswer { operation, zxid, at: now, latency_us });
         });
     }
 
@@ -141,6 +149,7 @@ impl Traffic {
     pub(crate) fn reset(&mut self) {
         self.figures.received = 0;
         self.figures.sent = 0;
+        self.figures.xid = None;
         self.figures.last = None;
         self.figures.latency = Latency::default();
     }
@@ -255,6 +264,7 @@ const HEAD_BYTES: usize = 16;
 const NOTIFICATION: i32 = -1;
 /// ZooKeeper's number for what a connect request becomes.
 pub(crate) const CREATE_SESSION: i32 = -10;
+const AUTH: i32 = 100;
 
 #[cfg(test)]
 mod tests {
@@ -287,22 +297,24 @@ mod tests {
     fn frames_are_counted_however_they_arrive() {
         let get_data = [&7_i32.to_be_bytes()[..], &4_i32.to_be_bytes(), &[1; 50]].concat();
         let ping = [(-2_i32).to_be_bytes(), 11_i32.to_be_bytes()].concat();
-        let requests = [frame(&[0; 45]), frame(&get_data), frame(&ping)].concat();
-        let replies = [connect_response(), reply(-1, -1), reply(7, 99), reply(-2, 99)].concat();
+        let auth = [(-4_i32).to_be_bytes(), 100_i32.to_be_bytes()].concat();
+        let requests = [frame(&[0; 45]), frame(&get_data), frame(&ping), frame(&auth)].concat();
+        let answers = [reply(-1, -1), reply(7, 98), reply(-2, 99), reply(-4, 100)].concat();
+        let replies = [connect_response(), answers].concat();
         for piece in 1..requests.len() {
             let (mut traffic, mut core) = (Traffic::default(), CoreTraffic::default());
             for bytes in requests.chunks(piece) {
                 traffic.on_received(bytes, Instant(1000), &mut core);
             }
-            assert_eq!((core.received, traffic.outstanding()), (3, 3), "pieces of {piece}");
+            assert_eq!((core.received, traffic.outstanding()), (4, 4), "pieces of {piece}");
             for bytes in replies.chunks(piece) {
                 traffic.on_sending(bytes, Instant(1500), &mut core);
             }
             let figures = &traffic.figures;
             assert_eq!((figures.session, figures.timeout_ms), (0x0100_0000_0000_0007, 10_000));
-            assert_eq!((figures.received, figures.sent, traffic.outstanding()), (3, 4, 0));
+            assert_eq!((figures.received, figures.sent, traffic.outstanding()), (4, 5, 0));
             let last = figures.last.unwrap();
-            assert_eq!((last.operation, last.xid, last.zxid), (11, -2, 99));
+            assert_eq!((last.operation, figures.xid, last.zxid), (11, Some(7), 99));
             assert_eq!(
                 (core.latency.count, core.latency.min_us, core.latency.max_us),
                 (3, 500, 500)

@@ -21,8 +21,10 @@ const KNOWN: [&[u8; 4]; 15] = [
     b"envi", b"wchs", b"wchp", b"wchc", b"dirs",
 ];
 
-/// Clients look at the version to know what they may send, so it begins as ZooKeeper's.
-pub(crate) const VERSION: &str = concat!("3.8.0-pigeonhole-", env!("CARGO_PKG_VERSION"));
+/// Clients look at the version to know what they may send, so it begins as ZooKeeper's. Tools want
+/// a date behind it: that of the release, whenever and wherever it is built.
+pub(crate) const VERSION: &str =
+    concat!("3.8.0-pigeonhole-", env!("CARGO_PKG_VERSION"), ", built on 2026-11-21 00:00 UTC");
 
 /// What a server answers to nearly everything while it has no cluster or no leader.
 pub(crate) const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
@@ -245,11 +247,12 @@ impl Scene<'_> {
                 write!(out, ",sid=0x{:x}", figures.session)?;
                 write!(out, ",lop={}", last.map_or("NA", |last| operation_name(last.operation)))?;
                 write!(out, ",est={},to={}", line.since_wall_ms, figures.timeout_ms)?;
-                if let Some(last) = last {
-                    write!(out, ",lcxid=0x{:x},lzxid=0x{:x}", last.xid, last.zxid)?;
-                    write!(out, ",lresp={}", last.at.0 / 1000)?;
-                    write!(out, ",llat={}", last.latency_us / 1000)?;
+                if let Some(xid) = figures.xid {
+                    write!(out, ",lcxid=0x{xid:x}")?;
                 }
+                write!(out, ",lzxid=0x{:x}", last.map_or(-1, |last| last.zxid))?;
+                write!(out, ",lresp={}", last.map_or(0, |last| last.at.0 / 1000))?;
+                write!(out, ",llat={}", last.map_or(0, |last| last.latency_us / 1000))?;
                 let average = latency.average.trunc();
                 write!(out, ",minlat={},avglat={average},maxlat={}", latency.min, latency.max)?;
             }
@@ -260,15 +263,11 @@ impl Scene<'_> {
 
     fn dump(&self, out: &mut String) -> Written {
         let figures = self.figures;
-        let heard = self.heard_by_session();
-        let expiring = figures.sessions.iter().map(|line| {
-            let heard = heard.get(&line.session.0).copied().unwrap_or(self.now.instant);
-            (self.silent_until(heard, u64::from(line.timeout_ms)), line.session)
-        });
-        let sets = Sets::of(expiring, self.now);
         writeln!(out, "SessionTracker dump:")?;
-        writeln!(out, "Session Sets ({})/({}):", sets.len(), sets.count)?;
-        sets.write(out, |out, session| writeln!(out, "\t0x{:x}", session.0))?;
+        match self.mode() {
+            "leader" | "standalone" => self.expiring_sessions(out)?,
+            _ => self.global_sessions(out)?,
+        }
         let mut ephemerals: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
         for (session, path) in &figures.ephemerals {
             ephemerals.entry(session.0).or_default().push(path);
@@ -291,6 +290,29 @@ impl Scene<'_> {
             let session = line.figures.session;
             writeln!(out, "\tip: {} sessionId: 0x{session:x}", JavaAddress(line.address))
         })
+    }
+
+    /// As who leads has them, which decides when they end.
+    fn expiring_sessions(&self, out: &mut String) -> Written {
+        let heard = self.heard_by_session();
+        let expiring = self.figures.sessions.iter().map(|line| {
+            let heard = heard.get(&line.session.0).copied().unwrap_or(self.now.instant);
+            (self.silent_until(heard, u64::from(line.timeout_ms)), line.session)
+        });
+        let sets = Sets::of(expiring, self.now);
+        writeln!(out, "Session Sets ({})/({}):", sets.len(), sets.count)?;
+        sets.write(out, |out, session| writeln!(out, "\t0x{:x}", session.0))
+    }
+
+    /// As everybody else has them.
+    fn global_sessions(&self, out: &mut String) -> Written {
+        let sessions = self.figures.sessions.iter();
+        let sessions: BTreeMap<u64, u32> =
+            sessions.map(|line| (line.session.0, line.timeout_ms)).collect();
+        writeln!(out, "Global Sessions({}):", sessions.len())?;
+        sessions
+            .iter()
+            .try_for_each(|(session, timeout_ms)| writeln!(out, "0x{session:x}\t{timeout_ms}ms"))
     }
 
     fn wchs(&self, out: &mut String) -> Written {

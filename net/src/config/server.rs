@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pigeonhole_core::base::limits::CONNECTIONS_PER_ADDRESS_MAX;
+
 use super::ensemble::{Role, Server};
 use super::error::{ConfigError, Finding};
 use super::file;
@@ -141,7 +143,7 @@ impl ServerConfig {
             sync_limit_ticks: 5,
             session_timeout_ms_min: 2 * 3000,
             session_timeout_ms_max: 20 * 3000,
-            connections_per_address_max: Some(60),
+            connections_per_address_max: Some(CONNECTIONS_PER_ADDRESS_MAX),
             connections_max: None,
             outstanding_requests_max: 1000,
             request_bytes_max: 0xf_ffff,

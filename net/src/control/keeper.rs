@@ -4,8 +4,6 @@
 //! given up. What may go is decided by [`retain`]; here it is carried out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,14 +11,14 @@ use std::time::{Duration, Instant};
 use pigeonhole_core::base::id::{CoreId, ShardId};
 use pigeonhole_core::base::limits::SEGMENT_BYTES;
 use pigeonhole_core::control::Checkpoint;
+use pigeonhole_core::links::core_of;
 use pigeonhole_storage::disk::SegmentId;
 use pigeonhole_storage::retain::{Holdings, retain};
 use pigeonhole_storage::segment::LiveSegment;
 use pigeonhole_storage::snapshot::SnapshotName;
 
-use super::{LogDirectory, News};
+use super::{LogDirectory, News, remove_if_present};
 use crate::engine::mailbox::House;
-use crate::engine::place::core_of;
 use crate::exit::disk_failed;
 use crate::os::{self, Room};
 use crate::snapshots::SnapshotDirectory;
@@ -171,7 +169,8 @@ impl Keeper {
             self.release(segment, bytes);
         }
         for name in &retention.snapshots {
-            remove(&self.keeping.snapshots.path_of(name));
+            // A name that comes back after a power failure is found to be unneeded again.
+            remove_if_present(&self.keeping.snapshots.path_of(name));
         }
         self.keeping.names.retain(|name| !retention.snapshots.contains(name));
         let (segments, snapshots) = (retention.segments.len(), retention.snapshots.len());
@@ -219,16 +218,6 @@ fn reserve_bytes(room: Room) -> u64 {
 
 fn room(path: &Path) -> Room {
     os::room(path).unwrap_or_else(|error| disk_failed("statvfs", path, &error))
-}
-
-/// A name that comes back after a power failure is found to be unneeded again.
-fn remove(path: &Path) {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            disk_failed("unlink", path, &error)
-        }
-        _ => {}
-    }
 }
 
 /// A snapshot is not asked for again while it may still be in the making.

@@ -14,9 +14,9 @@ use pigeonhole_storage::disk::SegmentId;
 use tokio_uring::buf::BoundedBuf as _;
 
 use super::pace::Pace;
-use super::{LogDirectory, News, Sender, is_no_room};
+use super::{LogDirectory, News, Sender, remove_if_present};
 use crate::exit::disk_failed;
-use crate::os;
+use crate::os::{self, is_no_room};
 
 /// What all segments that are being made have in common.
 #[derive(Clone)]
@@ -81,8 +81,8 @@ pub(super) async fn create(job: Preparation, workshop: Workshop) -> bool {
     let mut zeroes = match begin(&path, &job, ready).await {
         Ok(zeroes) => zeroes,
         Err((_, error)) if is_no_room(&error) => {
-            let removed = fs::remove_file(&path);
-            removed.unwrap_or_else(|error| disk_failed("unlink", &path, &error));
+            // There may have been no room for its name even.
+            remove_if_present(&path);
             job.sender.tell(News::NoRoom { segment: job.segment });
             return false;
         }

@@ -16,10 +16,10 @@ use pigeonhole_storage::snapshot::{
     PublishStep, SnapshotName, SnapshotReader, SnapshotWriter, publish, temporary_file_name,
 };
 
-use super::is_no_room;
 use super::pace::Pace;
+use super::remove_if_present;
 use crate::exit::disk_failed;
-use crate::os;
+use crate::os::{self, is_no_room};
 use crate::snapshots::{SnapshotDirectory, Unusable};
 
 /// What a job is about, also after it is used up.
@@ -232,12 +232,7 @@ fn abandon(subject: Subject, directory: &SnapshotDirectory, abandoned: Abandoned
         ),
     }
     let path = directory.path.join(temporary_file_name(shard, zxid));
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            disk_failed("unlink", &path, &error)
-        }
-        _ => {}
-    }
+    remove_if_present(&path);
 }
 
 /// So much is written at once.

@@ -63,7 +63,7 @@ pub(crate) struct Seed {
     pub(crate) house: Arc<House>,
     pub(crate) desk: Desk,
     pub(crate) directory: LogDirectory,
-    pub(crate) sync_probe: SyncProbe,
+    pub(crate) sync_probe: Option<SyncProbe>,
     pub(crate) worker: WorkerConfig,
     pub(crate) restored: Vec<(State, Restored)>,
     pub(crate) wal: Wal,

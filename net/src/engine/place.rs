@@ -3,14 +3,8 @@
 use std::net::IpAddr;
 
 use pigeonhole_core::base::id::{CoreId, ServerId, ShardId};
+use pigeonhole_core::links::core_of;
 use pigeonhole_core::shard::ShardMap;
-
-/// The core of a node that has the replica of `shard`.
-pub(crate) fn core_of(shard: ShardId, cores: u8) -> CoreId {
-    assert!(cores > 0, "a node has a core");
-    let core = shard.0 % u16::from(cores);
-    CoreId(u8::try_from(core).expect("a remainder is below its divisor"))
-}
 
 /// The shards whose replicas live on a core.
 pub(crate) fn shards_of(core: CoreId, cores: u8, map: ShardMap) -> impl Iterator<Item = ShardId> {
@@ -55,9 +49,10 @@ pub(crate) fn share_a_machine(host: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use pigeonhole_core::base::id::{CoreId, ServerId, ShardId};
+    use pigeonhole_core::links::core_of;
     use pigeonhole_core::shard::ShardMap;
 
-    use super::{core_of, processor_of, shards_of, share_a_machine};
+    use super::{processor_of, shards_of, share_a_machine};
 
     #[test]
     fn every_shard_has_one_core() {

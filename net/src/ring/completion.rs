@@ -53,10 +53,6 @@ pub enum Completion<'ring> {
         buffer: LogBuffer,
         result: Result<(), LogFailure>,
     },
-    Synced {
-        token: Token,
-        result: io::Result<()>,
-    },
     /// Another ring sent `value`, or a [`super::Waker`] sent [`super::WAKER_VALUE`]. Several
     /// calls of a waker may be reported as one.
     Woken {

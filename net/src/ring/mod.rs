@@ -218,14 +218,6 @@ impl Ring {
         operation
     }
 
-    /// Makes what was written to `file` before durable (`fdatasync`).
-    pub fn sync(&mut self, file: BorrowedFd<'_>, token: Token) -> Operation {
-        let operation = self.slots.insert(Kind::Sync, token, State::Sync);
-        let entry = submit::data_sync_entry(types::Fd(file.as_raw_fd()));
-        self.queue(Submission::Single(entry.user_data(operation.user_data())));
-        operation
-    }
-
     /// Asks for an operation to end early. Its terminal completion comes as always, and may still
     /// be a success. Without effect on an operation that is over.
     pub fn cancel(&mut self, operation: Operation) {

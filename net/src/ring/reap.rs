@@ -62,11 +62,6 @@ impl Ring {
             Kind::Send => self.on_send(done).map(Reaped::Other),
             Kind::Connect => Some(Reaped::Other(self.on_connect(done))),
             Kind::LogWrite | Kind::LogSync => self.on_log_write(done).map(Reaped::Other),
-            Kind::Sync => {
-                let (token, _) = self.slots.remove(done.operation);
-                let result = done.outcome();
-                Some(Reaped::Other(Completion::Synced { token, result }))
-            }
             Kind::Waker => self.on_waker(done.operation, done.result).map(Reaped::Other),
             Kind::Woken => {
                 let value = done.result.cast_unsigned();

@@ -41,7 +41,6 @@ pub(super) enum State {
         _address: Box<SocketAddress>,
     },
     LogWrite(LogWriteState),
-    Sync,
     /// Where the kernel puts the eventfd's count.
     Waker {
         count: Box<[u8; 8]>,
@@ -174,10 +173,10 @@ mod tests {
     #[test]
     fn a_reused_slot_does_not_answer_to_its_former_operation() {
         let mut slots = Slots::default();
-        let first = slots.insert(Kind::Sync, TOKEN, State::Sync);
+        let first = slots.insert(Kind::Accept, TOKEN, State::Accept { descriptor: 5 });
         let (token, _) = slots.remove(first);
         assert_eq!(token, TOKEN);
-        let second = slots.insert(Kind::Sync, TOKEN, State::Sync);
+        let second = slots.insert(Kind::Accept, TOKEN, State::Accept { descriptor: 5 });
         assert_eq!(second.index(), first.index());
         assert!(slots.find(first).is_none());
         assert!(slots.find(second).is_some());
@@ -188,7 +187,7 @@ mod tests {
     #[should_panic(expected = "is not in flight")]
     fn a_second_terminal_completion_is_refused() {
         let mut slots = Slots::default();
-        let operation = slots.insert(Kind::Sync, TOKEN, State::Sync);
+        let operation = slots.insert(Kind::Accept, TOKEN, State::Accept { descriptor: 5 });
         slots.remove(operation);
         slots.remove(operation);
     }
@@ -211,7 +210,7 @@ mod tests {
     fn a_second_send_on_a_descriptor_is_refused() {
         let mut slots = Slots::default();
         let mut lanes = Lanes::default();
-        let operation = slots.insert(Kind::Sync, TOKEN, State::Sync);
+        let operation = slots.insert(Kind::Accept, TOKEN, State::Accept { descriptor: 5 });
         lanes.occupy(4, Lane::Outbound, operation);
         lanes.assert_free(4, Lane::Outbound);
     }

@@ -28,15 +28,14 @@ pub(super) enum Kind {
     Connect = 4,
     LogWrite = 5,
     LogSync = 6,
-    Sync = 7,
     /// The ring's own read of the eventfd behind [`super::Waker`].
-    Waker = 8,
+    Waker = 7,
     /// Posted here by another ring.
-    Woken = 9,
+    Woken = 8,
     /// The sending side of a wake; completes visibly only if it failed.
-    Wake = 10,
+    Wake = 9,
     /// Owns nothing and concerns nobody: closing and cancelling.
-    Detached = 11,
+    Detached = 10,
 }
 
 impl Operation {
@@ -80,11 +79,10 @@ impl Operation {
             4 => Kind::Connect,
             5 => Kind::LogWrite,
             6 => Kind::LogSync,
-            7 => Kind::Sync,
-            8 => Kind::Waker,
-            9 => Kind::Woken,
-            10 => Kind::Wake,
-            11 => Kind::Detached,
+            7 => Kind::Waker,
+            8 => Kind::Woken,
+            9 => Kind::Wake,
+            10 => Kind::Detached,
             other => panic!("a completion carries the unknown kind {other}"),
         }
     }

@@ -3,43 +3,50 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use pigeonhole_core::base::limits::SEGMENT_BYTES;
 
 use crate::PROGRAM;
 
 #[test]
 fn a_full_disk_refuses_writes_until_there_is_room() {
     let mut servers = PROGRAM.standalone("full", "");
-    let data = servers.data(1);
-    fs::create_dir_all(&data).unwrap();
-    if let Err(error) = try_mount(&data) {
-        eprintln!("SKIPPED: cannot mount a small file system here: {error}");
+    let Some(disk) = Disk::over(&servers.data(1), "") else {
         return;
-    }
-    let (mut command, mount) = (servers.serve(1), own_mount(&data));
-    // SAFETY: system calls only, on memory that was made before the fork.
-    unsafe { command.pre_exec(move || mount.make()) };
-    servers.start_as(1, command);
+    };
+    servers.start_as(1, disk.inside(servers.serve(1)));
     let mut client = servers.client(1);
     let path = |number: usize| format!("/node-{}", number % 10);
     client.create_all((0..10).map(path), b"before");
-    // The server's file system is seen through its process.
-    let inside = format!("/proc/{}/root{}", servers.process_id(1), data.display());
-    let filler = Path::new(&inside).join("filler");
+    // The next segment is there, so that the next start has one.
+    servers.wait_until(|_| disk.segments_with_room() == 2);
+    let filler = disk.files.join("filler");
     fill(&filler);
     servers.wait_until(|it| it.said(1).contains("writes are refused until there is"));
     let refused = client.set_all((0..10).map(path), b"refused");
     assert_eq!(refused, (0, Some(SYSTEM_ERROR)));
     assert!(client.exists("/node-9"), "reads go on");
+
+    // A server that ends meanwhile comes back.
+    assert_eq!(servers.terminate(1).code(), Some(0));
+    servers.start_as(1, disk.inside(servers.serve(1)));
+    servers.wait_until(|it| it.serves(1));
+    servers.wait_until(|it| it.said(1).matches("writes are refused until there is").count() == 2);
     fs::remove_file(&filler).unwrap();
     servers.wait_until(|it| it.said(1).contains("the disk has room again"));
+    let mut client = servers.client(1);
+    assert!(client.exists("/node-9"), "nothing is lost");
     assert_eq!(client.set_all((0..10).map(path), b"after"), (10, None));
 
     // This time it is the log itself for which there is no room: of four segments the disk has
     // place for three.
-    keep_free(&filler, &inside, 100 << 20);
+    keep_free(&filler, &disk.files, 100 << 20);
     let (written, refused) = client.set_all((0..4000).map(path), &[1; 50_000]);
     assert!(written > 0);
     assert_eq!(refused, Some(SYSTEM_ERROR));
@@ -51,7 +58,95 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     assert_eq!(servers.terminate(1).code(), Some(0));
 }
 
-/// A small file system over a directory, which only one process and its children see.
+#[test]
+fn a_disk_without_room_for_a_name_is_a_full_one() {
+    let mut servers = PROGRAM.standalone("nameless", "");
+    let Some(disk) = Disk::over(&servers.data(1), ",nr_inodes=100") else {
+        return;
+    };
+    servers.start_as(1, disk.inside(servers.serve(1)));
+    let mut client = servers.client(1);
+    let path = |number: usize| format!("/node-{}", number % 10);
+    client.create_all((0..10).map(path), b"before");
+    let fillers = disk.files.join("fillers");
+    fs::create_dir(&fillers).unwrap();
+    let made = (0..100).take_while(|it| File::create(fillers.join(it.to_string())).is_ok());
+    assert!((1..100).contains(&made.count()), "the names are used up");
+    let (written, refused) = client.set_all((0..4000).map(path), &[1; 50_000]);
+    assert!(written > 0);
+    assert_eq!(refused, Some(SYSTEM_ERROR));
+    assert!(servers.said(1).contains("no room for another segment"), "{}", servers.said(1));
+    assert!(client.exists("/node-9"), "reads go on");
+    fs::remove_dir_all(&fillers).unwrap();
+    servers.wait_until(|it| it.said(1).contains("the disk has room again"));
+    assert_eq!(client.set_all((0..10).map(path), b"after"), (10, None));
+    assert_eq!(servers.terminate(1).code(), Some(0));
+}
+
+/// A small file system over a directory, which only the processes see that are let in. It lasts as
+/// long as this does.
+struct Disk {
+    /// The first of them, which does nothing.
+    keeper: Child,
+    /// The directory as they see it.
+    files: PathBuf,
+}
+
+impl Disk {
+    /// None, and a word about it, where such a file system cannot be made.
+    fn over(directory: &Path, options: &str) -> Option<Self> {
+        fs::create_dir_all(directory).unwrap();
+        let mount = own_mount(directory, options);
+        let mut command = Command::new("cat");
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        // SAFETY: system calls only, on memory that was made before the fork.
+        unsafe { command.pre_exec(move || mount.make()) };
+        match command.spawn() {
+            Ok(keeper) => {
+                let files = format!("/proc/{}/root{}", keeper.id(), directory.display());
+                Some(Self { keeper, files: files.into() })
+            }
+            Err(error) => {
+                eprintln!("SKIPPED: cannot mount a small file system here: {error}");
+                None
+            }
+        }
+    }
+
+    /// How many segments have all the room that they may need.
+    fn segments_with_room(&self) -> usize {
+        let Ok(entries) = fs::read_dir(self.files.join("log")) else {
+            return 0;
+        };
+        let files = entries.map(|entry| entry.unwrap().metadata().unwrap());
+        files.filter(|file| file.blocks() * 512 >= SEGMENT_BYTES).count()
+    }
+
+    /// Lets a command's process in.
+    fn inside(&self, mut command: Command) -> Command {
+        let open = |kind| File::open(format!("/proc/{}/ns/{kind}", self.keeper.id())).unwrap();
+        let user = (!is_root()).then(|| open("user"));
+        let mounts = open("mnt");
+        let enter = move || {
+            // SAFETY: takes no memory.
+            let enter = |it: &File| check(unsafe { libc::setns(it.as_raw_fd(), 0) });
+            user.as_ref().map_or(Ok(()), enter)?;
+            enter(&mounts)
+        };
+        // SAFETY: system calls only, on descriptors that were opened before the fork.
+        unsafe { command.pre_exec(enter) };
+        command
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}
+
+/// What the first process does before it becomes what it is.
 struct Mount {
     path: CString,
     options: CString,
@@ -77,20 +172,15 @@ impl Mount {
     }
 }
 
-fn own_mount(path: &Path) -> Mount {
-    // SAFETY: takes no memory.
-    let is_root = unsafe { libc::geteuid() } == 0;
+fn own_mount(path: &Path, options: &str) -> Mount {
     let path = CString::new(path.as_os_str().as_bytes()).unwrap();
-    Mount { path, options: CString::new(format!("size={DISK_BYTES}")).unwrap(), is_root }
+    let options = CString::new(format!("size={DISK_BYTES}{options}")).unwrap();
+    Mount { path, options, is_root: is_root() }
 }
 
-/// Whether such a file system can be made: in a child, which has no other purpose.
-fn try_mount(path: &Path) -> io::Result<()> {
-    let mount = own_mount(path);
-    let mut command = std::process::Command::new("/bin/true");
-    // SAFETY: system calls only, on memory that was made before the fork.
-    unsafe { command.pre_exec(move || mount.make()) };
-    command.status().map(drop)
+fn is_root() -> bool {
+    // SAFETY: takes no memory.
+    unsafe { libc::geteuid() == 0 }
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
@@ -104,8 +194,8 @@ fn fill(path: &Path) {
 }
 
 /// Writes until so many bytes are free.
-fn keep_free(path: &Path, inside: &str, bytes: u64) {
-    let free = pigeonhole::os::room(Path::new(inside)).unwrap().free_bytes;
+fn keep_free(path: &Path, directory: &Path, bytes: u64) {
+    let free = pigeonhole::os::room(directory).unwrap().free_bytes;
     let mut file = File::create(path).unwrap();
     let piece = vec![0; 1 << 20];
     for _ in 0..free.saturating_sub(bytes) >> 20 {
