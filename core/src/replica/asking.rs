@@ -4,8 +4,10 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
-use crate::base::id::{CoreId, Generation, SessionId, Zxid};
-use crate::base::limits::{FORWARDS_WAITING_MAX, RECORD_BYTES_MAX};
+use crate::base::id::{CoreId, Generation, ServerId, SessionId, Zxid};
+use crate::base::limits::{
+    FORWARDED_BYTES_MAX, FORWARDED_BYTES_OF_ALL, FORWARDS_WAITING_MAX, RECORD_BYTES_MAX,
+};
 use crate::base::met::Limit;
 use crate::base::time::Instant;
 use crate::mail::{Outcome, Ticket, Writer};
@@ -19,6 +21,8 @@ pub(super) struct Asked {
     pub(super) question: Question,
     /// It has been given to a leader, which may have logged it.
     pub(super) is_sent: bool,
+    /// What was sent of it to another server.
+    pub(super) forwarded_bytes: usize,
 }
 
 pub(super) enum Question {
@@ -27,9 +31,19 @@ pub(super) enum Question {
     Recall { session: SessionId, generation: Generation, counter: u64 },
 }
 
+impl Question {
+    pub(super) fn bytes(&self) -> usize {
+        if let Self::Write { ask, .. } = self { ask.body_bytes() } else { 0 }
+    }
+}
+
 impl Asked {
+    fn new(question: Question) -> Self {
+        Self { question, is_sent: false, forwarded_bytes: 0 }
+    }
+
     pub(super) fn write(asker: Writer, ask: WriteAsk) -> Self {
-        Self { question: Question::Write { asker, ask }, is_sent: false }
+        Self::new(Question::Write { asker, ask })
     }
 
     /// The client session that wrote.
@@ -45,11 +59,11 @@ impl Asked {
     }
 
     pub(super) fn barrier() -> Self {
-        Self { question: Question::Barrier, is_sent: false }
+        Self::new(Question::Barrier)
     }
 
     pub(super) fn recall(session: SessionId, generation: Generation, counter: u64) -> Self {
-        Self { question: Question::Recall { session, generation, counter }, is_sent: false }
+        Self::new(Question::Recall { session, generation, counter })
     }
 }
 
@@ -106,23 +120,32 @@ impl Replica {
         }
     }
 
-    /// Gives a question to the leader, or puts it behind those that wait for one.
+    /// Gives a question to the leader, or puts it behind those that wait: nothing overtakes them.
     pub(super) fn send_asked(&mut self, core: CoreId, ticket: Ticket, deeds: &mut Vec<Deed>) {
+        self.unsent.push_back((core, ticket));
+        self.send_unsent(deeds);
+    }
+
+    /// Gives the leader as many of the questions that wait as it should have.
+    pub(super) fn send_unsent(&mut self, deeds: &mut Vec<Deed>) {
+        let shards = usize::from(self.config.map.count());
+        let bytes_max = FORWARDED_BYTES_MAX.min(FORWARDED_BYTES_OF_ALL / shards);
+        let leader = self.served.filter(|_| !self.awaits_another);
+        while let (Some(leader), Some(key)) = (leader, self.unsent.front()) {
+            if self.reign.is_none() && !self.asked.fits(key, bytes_max) {
+                return;
+            }
+            let (core, ticket) = self.unsent.pop_front().expect("it was just looked at");
+            self.send_now(leader, core, ticket, deeds);
+        }
+    }
+
+    fn send_now(&mut self, leader: ServerId, core: CoreId, ticket: Ticket, deeds: &mut Vec<Deed>) {
         let origin = self.origin(core, ticket);
         let leads = self.reign.is_some();
-        let Some(leader) = self.served else {
-            self.unsent.push_back((core, ticket));
+        let Some(asked) = self.asked.send(&(core, ticket), leads) else {
             return;
         };
-        if !self.unsent.is_empty() {
-            // Those before it wait for another leader; nothing overtakes them.
-            self.unsent.push_back((core, ticket));
-            return;
-        }
-        let Some(asked) = self.asked.get_mut(&(core, ticket)) else {
-            return;
-        };
-        asked.is_sent = true;
         match &asked.question {
             Question::Barrier if leads => self.begin_read_index(None, origin),
             Question::Barrier => self.send(leader, PeerMessage::ReadIndex { origin }, deeds),
@@ -159,16 +182,15 @@ impl Replica {
         }
     }
 
-    /// The old leader says that it did not log this: it may be asked again, in its old place.
-    pub(super) fn on_not_proposed(&mut self, origin: Origin) {
-        if !self.is_mine(origin) {
+    /// The old leader says that it did not log this: it may be asked again, in its old place. What
+    /// another leader has been asked since is not the old one's any more.
+    pub(super) fn on_not_proposed(&mut self, from: ServerId, origin: Origin) {
+        if !self.is_mine(origin) || self.served.is_some_and(|leader| leader != from) {
             return;
         }
         let key = (CoreId(origin.core), Ticket(origin.ticket));
-        let Some(asked) = self.asked.get_mut(&key) else {
-            return;
-        };
-        if core::mem::take(&mut asked.is_sent) {
+        if self.asked.take_back(&key) {
+            self.awaits_another = true;
             // Only the order of one core's questions means anything.
             let is_before = |waiting: &(CoreId, Ticket)| waiting.0 == key.0 && waiting.1 < key.1;
             let behind = self.unsent.iter().rposition(is_before);
@@ -182,11 +204,22 @@ impl Replica {
         Some(since + self.config.periods.silence)
     }
 
+    /// What changes nothing is asked of the next leader.
+    pub(super) fn take_back_barriers(&mut self) {
+        let changes_nothing = |asked: &Asked| !matches!(asked.question, Question::Write { .. });
+        let sent = self.asked.sent().filter(|(_, asked)| changes_nothing(asked));
+        let mut keys: Vec<_> = sent.map(|(key, _)| key).collect();
+        keys.reverse();
+        for key in keys {
+            self.asked.take_back(&key);
+            self.unsent.push_front(key);
+        }
+    }
+
     /// Outcomes that only the old leader could tell are unknown now.
     pub(super) fn give_up_sent(&mut self, deeds: &mut Vec<Deed>) {
         self.may_know_more = false;
-        let mut lost: Vec<_> =
-            self.asked.iter().filter(|(_, asked)| asked.is_sent).map(|(&key, _)| key).collect();
+        let mut lost: Vec<_> = self.asked.sent().map(|(key, _)| key).collect();
         let mut given_up = BTreeSet::new();
         for key in &lost {
             if let Some(asker) = self.asked.get(key).and_then(Asked::writer).cloned() {

@@ -154,7 +154,7 @@ impl Replica {
         let reads = reign.held_reads.into_iter().map(|(_, origin)| origin);
         for origin in writes.chain(reads) {
             if self.is_mine(origin) {
-                self.on_not_proposed(origin);
+                self.on_not_proposed(self.config.membership.me, origin);
             } else if origin != Origin::default() {
                 self.send(ServerId(origin.server), PeerMessage::NotProposed { origin }, deeds);
             }

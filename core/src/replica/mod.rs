@@ -11,6 +11,7 @@ mod asking;
 mod floor;
 mod leading;
 mod points;
+mod questions;
 mod reading;
 mod session;
 pub mod snapshot;
@@ -33,6 +34,7 @@ use crate::peer::message::{Forward, PeerMessage, PeerState};
 use crate::replica::asking::Asked;
 use crate::replica::leading::Reign;
 use crate::replica::points::Carry;
+use crate::replica::questions::Questions;
 use crate::replica::reading::Read;
 use crate::replica::session::ShardQuestion;
 use crate::replica::snapshot::{Discarded, SnapshotJob};
@@ -91,10 +93,11 @@ pub struct Replica {
     zab: Zab,
     state: State,
     watches: WatchTable,
-    /// This node's writes whose outcome is open, by ticket: in the order of their asking.
-    asked: BTreeMap<(CoreId, Ticket), Asked>,
-    /// Questions of this node that wait for a leader to be known, oldest first.
+    asked: Questions,
+    /// Those that wait for a leader to be known, or to answer others, oldest first.
     unsent: VecDeque<(CoreId, Ticket)>,
+    /// The leader has given back what it was asked: all the rest is for the next one.
+    awaits_another: bool,
     /// Sessions of this node that will never know what became of a write, with the generation of
     /// the connection that sent it.
     given_up: BTreeMap<SessionId, Generation>,
@@ -162,8 +165,9 @@ impl Replica {
             zab,
             state,
             watches: WatchTable::new(),
-            asked: BTreeMap::new(),
+            asked: Questions::default(),
             unsent: VecDeque::new(),
+            awaits_another: false,
             given_up: BTreeMap::new(),
             after_apply: BTreeMap::new(),
             share: Share::default(),
@@ -202,7 +206,7 @@ impl Replica {
         match message {
             PeerMessage::Forward(forward) => self.on_forward(from, forward, deeds),
             PeerMessage::Refused(refused) => self.on_refused(&refused, deeds),
-            PeerMessage::NotProposed { origin } => self.on_not_proposed(origin),
+            PeerMessage::NotProposed { origin } => self.on_not_proposed(from, origin),
             PeerMessage::ReadIndex { origin } => self.on_read_index(from, origin, deeds),
             PeerMessage::ReadIndexAt { origin, zxid } => {
                 self.on_read_index_at(origin, Zxid(zxid), deeds);
@@ -397,6 +401,7 @@ impl Replica {
             self.begin_held_reads();
             self.propose_due_point();
             self.propose_due_admissions();
+            self.send_unsent(deeds);
             if self.actions.is_empty() {
                 break;
             }
@@ -435,22 +440,20 @@ impl Replica {
             return;
         }
         self.served = serving;
+        self.awaits_another = false;
         self.leaderless_since = if serving.is_some() { None } else { Some(now.instant) };
         self.may_know_more = serving.is_none();
         if serving.is_some() {
             // What the old leader logged may be settled by now, and what it did not it has given
             // back, if it still could. Of the rest, nobody here knows.
             self.apply_committed(now, usize::MAX, deeds);
+            self.take_back_barriers();
             self.give_up_sent(deeds);
         }
         if leads && self.reign.is_none() {
             self.begin_reign(now, deeds);
         }
-        if serving.is_some() {
-            for (core, ticket) in core::mem::take(&mut self.unsent) {
-                self.send_asked(core, ticket, deeds);
-            }
-        }
+        self.send_unsent(deeds);
     }
 
     /// A leader judges by what it inherited: the first entry of its own epoch comes behind all
