@@ -72,7 +72,7 @@ fn what_a_learner_lacks_is_sent_in_steps() {
     const STEP_BYTES: usize = 20_000;
     const ENTRY_BYTES_MAX: usize = 1500;
     let shards = 4;
-    let limits = LogLimits { catch_up_bytes: STEP_BYTES, ..LogLimits::default() };
+    let limits = LogLimits { in_flight_bytes: STEP_BYTES, ..LogLimits::default() };
     let mut cluster = Cluster::new(Options { shards, limits, ..Options::default() });
     cluster.converge();
     let behind = 2;

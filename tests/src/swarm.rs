@@ -223,7 +223,7 @@ fn draw_log(segment_bytes: u64, draw: &mut Draw) -> LogOptions {
         limits.pinned_bytes_max = usize::try_from(bytes).expect("it fits");
     }
     if draw.chance(1, 2) {
-        limits.catch_up_bytes = usize::try_from(draw.log_uniform(100, 100_000)).expect("it fits");
+        limits.in_flight_bytes = usize::try_from(draw.log_uniform(100, 100_000)).expect("it fits");
     }
     LogOptions {
         limits,

@@ -54,11 +54,6 @@ pub const PROPOSAL_BYTES_OUTSTANDING_MAX: usize = 16 << 20;
 /// Writes that wait at one replica for a leader to be known or to answer; and reads that wait,
 /// after a start, until one has said what is committed.
 pub const FORWARDS_WAITING_MAX: usize = 65_536;
-/// Bytes of requests that one replica has sent to the leader of its shard and that are not
-/// answered; beyond, they queue, because a link that is given too much is dropped.
-pub const FORWARDED_BYTES_MAX: usize = 4 << 20;
-/// The same in all shards together, because they share a link.
-pub const FORWARDED_BYTES_OF_ALL: usize = 16 << 20;
 /// Entries kept behind the last applied one, so that a learner a little behind gets a DIFF.
 pub const HISTORY_ENTRIES: usize = 16_384;
 /// Bytes of them.
@@ -68,10 +63,11 @@ pub const SNAPSHOT_ENTRIES: u64 = 100_000;
 /// Bytes of entries that stay in memory because learners that are behind need them; beyond, those
 /// learners begin again later.
 pub const PINNED_BYTES_MAX: usize = 1 << 30;
-/// Bytes of entries sent to a learner that is behind before it has said that it holds those before.
-pub const CATCH_UP_BYTES: usize = 8 << 20;
-/// The same in all shards together, because they share a link.
-pub const CATCH_UP_BYTES_OF_ALL: usize = 32 << 20;
+/// Bytes sent in one shard before the other side has answered: entries to a learner that is behind,
+/// and requests to a leader. The rest waits, because a link that is given too much is dropped.
+pub const IN_FLIGHT_BYTES: usize = 8 << 20;
+/// The same in all shards together, because they share a link, and each way.
+pub const IN_FLIGHT_BYTES_OF_ALL: usize = 16 << 20;
 /// A turn of a core takes in what has arrived for so long, then logs and sends what has come of it:
 /// less than anybody notices who waits, and many times what a turn costs in any case.
 pub const TURN_TAKING_MS_MAX: u64 = 2;
@@ -140,9 +136,7 @@ const _: () = assert!(PEER_FRAME_BYTES_MAX >= SNAPSHOT_CHUNK_BYTES + 4096);
 // that is behind in every shard, and of one that is sent the state of sixteen at once.
 const _: () = assert!(
     LINK_OUTPUT_BYTES_MAX
-        >= CATCH_UP_BYTES_OF_ALL
-            + FORWARDED_BYTES_OF_ALL
-            + 16 * SNAPSHOT_CHUNKS_IN_FLIGHT * SNAPSHOT_CHUNK_BYTES
+        >= 2 * IN_FLIGHT_BYTES_OF_ALL + 16 * SNAPSHOT_CHUNKS_IN_FLIGHT * SNAPSHOT_CHUNK_BYTES
 );
 const _: () = assert!(PURGE_BYTES_MAX + PURGE_PATHS_MAX * 64 < RECORD_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES >= 8 * LOG_BUFFER_BYTES as u64);

@@ -5,9 +5,7 @@ use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
 use crate::base::id::{CoreId, Generation, ServerId, SessionId, Zxid};
-use crate::base::limits::{
-    FORWARDED_BYTES_MAX, FORWARDED_BYTES_OF_ALL, FORWARDS_WAITING_MAX, RECORD_BYTES_MAX,
-};
+use crate::base::limits::{FORWARDS_WAITING_MAX, RECORD_BYTES_MAX};
 use crate::base::met::Limit;
 use crate::base::time::Instant;
 use crate::mail::{Outcome, Ticket, Writer};
@@ -128,8 +126,7 @@ impl Replica {
 
     /// Gives the leader as many of the questions that wait as it should have.
     pub(super) fn send_unsent(&mut self, deeds: &mut Vec<Deed>) {
-        let shards = usize::from(self.config.map.count());
-        let bytes_max = FORWARDED_BYTES_MAX.min(FORWARDED_BYTES_OF_ALL / shards);
+        let bytes_max = self.config.log.in_flight_bytes;
         let leader = self.served.filter(|_| !self.awaits_another);
         while let (Some(leader), Some(key)) = (leader, self.unsent.front()) {
             if self.reign.is_none() && !self.asked.fits(key, bytes_max) {

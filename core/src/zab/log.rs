@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::base::id::{ChainHash, Epoch, Sequence, ShardId, Zxid};
 use crate::base::limits::{
-    CATCH_UP_BYTES, CATCH_UP_BYTES_OF_ALL, HISTORY_BYTES, HISTORY_ENTRIES, PINNED_BYTES_MAX,
+    HISTORY_BYTES, HISTORY_ENTRIES, IN_FLIGHT_BYTES, IN_FLIGHT_BYTES_OF_ALL, PINNED_BYTES_MAX,
     SNAPSHOT_ENTRIES,
 };
 use crate::control::{Checkpoint, Control, SnapshotReference};
@@ -71,8 +71,9 @@ pub struct LogLimits {
     pub window_bytes: usize,
     /// Bytes kept while learners are behind, because they need what comes next.
     pub pinned_bytes_max: usize,
-    /// Bytes sent to such a learner before it has said that it holds those before.
-    pub catch_up_bytes: usize,
+    /// Bytes sent to such a learner before it has said that it holds those before; and requests to
+    /// a leader before it has answered those before.
+    pub in_flight_bytes: usize,
 }
 
 /// Why an entry does not continue this log. The peer that sent it has broken the protocol.
@@ -132,7 +133,7 @@ impl Default for LogLimits {
             window_entries: HISTORY_ENTRIES,
             window_bytes: HISTORY_BYTES,
             pinned_bytes_max: PINNED_BYTES_MAX,
-            catch_up_bytes: CATCH_UP_BYTES,
+            in_flight_bytes: IN_FLIGHT_BYTES,
         }
     }
 }
@@ -140,8 +141,8 @@ impl Default for LogLimits {
 impl LogLimits {
     /// What the shards of one link may send together without being told to go on.
     pub fn of_one_in(shards: u16) -> Self {
-        let share = CATCH_UP_BYTES_OF_ALL / usize::from(shards);
-        Self { catch_up_bytes: share.min(CATCH_UP_BYTES), ..Self::default() }
+        let share = IN_FLIGHT_BYTES_OF_ALL / usize::from(shards);
+        Self { in_flight_bytes: share.min(IN_FLIGHT_BYTES), ..Self::default() }
     }
 }
 
@@ -413,7 +414,7 @@ impl Log {
         let mut bytes = 0;
         let mut end = from;
         for entry in self.after(from) {
-            if bytes > self.limits.catch_up_bytes {
+            if bytes > self.limits.in_flight_bytes {
                 break;
             }
             bytes += entry.bytes().len();
