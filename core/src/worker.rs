@@ -18,6 +18,7 @@ use crate::effect::{Effect, Effects, Input};
 use crate::gateway::{ClientLimits, Gateway, GatewayConfig, Wish};
 use crate::links::{Links, core_of};
 use crate::mail::Mail;
+use crate::peer::check::Hearing;
 use crate::peer::codec;
 use crate::peer::message::PeerMessage;
 use crate::replica::{Deed, Recipient, Replica, ReplicaConfig, Share};
@@ -273,6 +274,11 @@ impl Worker {
             messages.push((shard, message));
         });
         for (shard, message) in messages {
+            let hearing = self.hearing(link.peer, shard);
+            if let Err(why) = message.check(&hearing) {
+                self.close_link(link, why, effects);
+                return;
+            }
             let known = self.shards.with(shard, |replica, deeds| {
                 replica.on_peer_message(now, link.peer, message, deeds);
             });
@@ -284,6 +290,17 @@ impl Worker {
         }
         if let Err(why) = result {
             self.close_link(link, why, effects);
+        }
+    }
+
+    fn hearing(&self, from: ServerId, shard: ShardId) -> Hearing {
+        Hearing {
+            me: self.config.server,
+            cores: self.config.cores,
+            incarnation: self.config.incarnation,
+            map: self.config.shards,
+            shard,
+            from,
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use leader::{Client, Leader, delete, ephemeral, plain};
 use pigeonhole_core::base::bytes::Reader;
-use pigeonhole_core::base::error::ErrorCode::{SessionExpired, SessionMoved};
+use pigeonhole_core::base::error::ErrorCode::{BadArguments, SessionExpired, SessionMoved};
 use pigeonhole_core::base::id::{Generation, SessionId, ShardId, Zxid};
 use pigeonhole_core::base::limits::{PURGE_BYTES_MAX, PURGE_PATHS_MAX};
 use pigeonhole_core::op::{EventType, Request};
@@ -442,11 +442,15 @@ fn a_session_does_not_end_before_its_shard_is_done() {
 }
 
 #[test]
-#[should_panic(expected = "is fenced before it is purged")]
 fn nothing_is_purged_before_the_fence() {
     let mut leader = Leader::new();
     let client = leader.client(1);
-    leader.session(&SessionRequest::Purge { session: client.session }).unwrap();
+    leader.run(&client, &ephemeral("/e")).unwrap();
+    let refusal = leader.session(&SessionRequest::Purge { session: client.session }).unwrap_err();
+    assert_eq!(refusal.code, BadArguments);
+    leader.apply_all();
+    assert!(leader.exists("/e"));
+    leader.run(&client, &ephemeral("/f")).expect("it may still write");
 }
 
 fn rich_state() -> Leader {

@@ -6,7 +6,7 @@
 use pigeonhole_core::base::id::{Epoch, Sequence, Zxid};
 use pigeonhole_core::control::{Checkpoint, Control, SnapshotReference};
 use pigeonhole_core::durable::Record;
-use pigeonhole_core::entry::{Entry, EntryKind};
+use pigeonhole_core::entry::Entry;
 
 /// Where a shard's log stands, kept up to date record by record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,9 +81,7 @@ impl ShardLog {
     fn on_entry(&mut self, entry: &Entry) -> Result<(), Misstep> {
         let tail = self.checkpoint.tail_zxid();
         let found = entry.zxid();
-        let begins = found.epoch() > tail.epoch() && entry.kind() == EntryKind::EpochStart;
-        let continues = found.epoch() == tail.epoch() && found.0 == tail.0 + 1;
-        if !begins && !continues {
+        if !entry.may_follow(tail) {
             return Err(Misstep::Zxid { tail, found });
         }
         if entry.shard() != self.checkpoint.shard() {
