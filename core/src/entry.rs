@@ -125,9 +125,9 @@ impl Entry {
         &self.bytes()[ENTRY_HEADER_BYTES..]
     }
 
-    /// Whether it may come next in a log that ends at `tail`: the counters of an epoch have no gaps,
-    /// and every epoch is higher than the last and begins with an entry of its own, which is the
-    /// only one of its kind.
+    /// Whether it may come next in a log that ends at `tail`: an epoch's counters have no gaps, and
+    /// every epoch is higher than the last and begins with an entry of its own, which is the only
+    /// one of its kind.
     pub fn may_follow(&self, tail: Zxid) -> bool {
         let zxid = self.zxid();
         if self.kind() == EntryKind::EpochStart {

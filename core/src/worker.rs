@@ -18,9 +18,9 @@ use crate::effect::{Effect, Effects, Input};
 use crate::gateway::{ClientLimits, Gateway, GatewayConfig, Wish};
 use crate::links::{Links, core_of};
 use crate::mail::Mail;
-use crate::peer::check::Hearing;
 use crate::peer::codec;
 use crate::peer::message::PeerMessage;
+use crate::replica::hearing::Hearing;
 use crate::replica::{Deed, Recipient, Replica, ReplicaConfig, Share};
 use crate::report::{Report, ShardReport};
 use crate::shard::ShardMap;
@@ -293,6 +293,7 @@ impl Worker {
         }
     }
 
+    /// What a message about the shard is held against.
     fn hearing(&self, from: ServerId, shard: ShardId) -> Hearing {
         Hearing {
             me: self.config.server,

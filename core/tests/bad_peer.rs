@@ -213,7 +213,10 @@ impl Server {
         self.said.clear();
         let origin = origin(PEER, 77);
         self.tell_about(shard, PeerMessage::ReadIndex { origin });
-        let answers = |it: &PeerMessage| matches!(it, PeerMessage::ReadIndexAt { origin: asker, .. } if *asker == origin);
+        let answers = |it: &PeerMessage| match it {
+            PeerMessage::ReadIndexAt { origin: asker, .. } => *asker == origin,
+            _ => false,
+        };
         self.complaint.is_none() && self.said.iter().any(answers)
     }
 

@@ -585,6 +585,27 @@ fn a_state_is_restored_from_its_tree_and_tables() {
 }
 
 #[test]
+fn a_state_of_another_cluster_is_refused() {
+    let (few, many) = (ShardMap::new(2), ShardMap::new(3));
+    let is_home = |it: &SessionId| [few, many].iter().all(|map| map.home_of(*it) == ShardId(0));
+    let session = (1..).map(SessionId).find(is_home).unwrap();
+    let mut leader = Leader::of(ShardId(0), many);
+    leader.session(&begin(session)).unwrap();
+    let (generation, shard) = (FIRST_GENERATION, ShardId(2));
+    leader.session(&SessionRequest::Attach { session, generation, shard }).unwrap();
+    leader.apply_all();
+    let mut bytes = Vec::new();
+    leader.state.freeze_tables().encode(&mut bytes);
+    let restores = |shard, map| {
+        let tree = copy(leader.state.tree());
+        State::restore(shard, map, leader.state.applied(), tree, &bytes).is_ok()
+    };
+    assert!(restores(ShardId(0), many));
+    assert!(!restores(ShardId(0), few), "it is attached to a shard that is not");
+    assert!(!restores(ShardId(1), many), "its home is another shard");
+}
+
+#[test]
 fn every_table_survives_encoding() {
     let mut pair = Pair::new();
     pair.attach();

@@ -147,7 +147,8 @@ fn require(holds: bool, otherwise: Misstep) -> Result<(), Misstep> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pigeonhole_core::base::id::ShardId;
+    use pigeonhole_core::base::id::{ChainHash, ShardId};
+    use pigeonhole_core::entry::EntryKind;
 
     #[test]
     fn what_was_lost_is_settled_by_a_whole_history_and_not_by_a_snapshot() {
@@ -162,5 +163,33 @@ mod tests {
             log.follow(Sequence(number), &Record::Control(control)).expect("it follows");
             assert_eq!(log.checkpoint().unknown, is_unknown, "after record {number}");
         }
+    }
+
+    #[test]
+    fn an_epoch_begins_with_its_own_entry_and_nothing_else_does() {
+        let shard = ShardId(3);
+        let (start, txn) = (EntryKind::EpochStart, EntryKind::Txn);
+        let first = Entry::new(start, shard, Zxid::new(Epoch(2), 1), ChainHash::default(), b"");
+        for (kind, epoch, counter, follows) in [
+            (txn, 2, 2, true),
+            (start, 3, 1, true),
+            (start, 2, 2, false),
+            (txn, 2, 3, false),
+            (txn, 3, 1, false),
+            (start, 3, 0, false),
+            (start, 3, 2, false),
+            (start, 1, 1, false),
+        ] {
+            let mut log = ShardLog::new(Checkpoint::empty(shard));
+            log.follow(Sequence(1), &Record::Entry(first.clone())).expect("it begins the epoch");
+            let zxid = Zxid::new(Epoch(epoch), counter);
+            let second = Entry::new(kind, shard, zxid, first.hash(), b"");
+            let followed = log.follow(Sequence(2), &Record::Entry(second));
+            assert_eq!(followed.is_ok(), follows, "{kind:?} at {zxid}");
+        }
+        let last = Checkpoint { tail_zxid: u64::MAX, ..Checkpoint::empty(shard) };
+        let second = Entry::new(txn, shard, Zxid(0), ChainHash::default(), b"");
+        let followed = ShardLog::new(last).follow(Sequence(1), &Record::Entry(second));
+        assert!(matches!(followed, Err(Misstep::Zxid { .. })), "nothing follows the last zxid");
     }
 }

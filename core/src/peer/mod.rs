@@ -1,6 +1,5 @@
 //! What the servers of one ensemble say to each other, and its bytes.
 
-pub mod check;
 pub mod codec;
 pub mod formation;
 pub mod hello;
