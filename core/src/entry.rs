@@ -126,6 +126,18 @@ impl Entry {
         &self.bytes()[ENTRY_HEADER_BYTES..]
     }
 
+    /// Whether it may come next in a log that ends at `tail`: an epoch's counters have no gaps, and
+    /// every epoch is higher than the last and begins with an entry of its own, which is the only
+    /// one of its kind.
+    pub fn may_follow(&self, tail: Zxid) -> bool {
+        let zxid = self.zxid();
+        if self.kind() == EntryKind::EpochStart {
+            zxid.epoch() > tail.epoch() && zxid.counter() == 1
+        } else {
+            zxid.epoch() == tail.epoch() && tail.counter().checked_add(1) == Some(zxid.counter())
+        }
+    }
+
     /// The whole replicated part, as it is sent and stored.
     pub fn bytes(&self) -> &[u8] {
         &self.batch[self.start as usize..self.end as usize]

@@ -20,6 +20,7 @@ use crate::links::{Links, core_of};
 use crate::mail::Mail;
 use crate::peer::codec;
 use crate::peer::message::PeerMessage;
+use crate::replica::hearing::Hearing;
 use crate::replica::{Deed, Recipient, Replica, ReplicaConfig, Share};
 use crate::report::{Report, ShardReport};
 use crate::shard::ShardMap;
@@ -278,6 +279,11 @@ impl Worker {
             messages.push((shard, message));
         });
         for (shard, message) in messages {
+            let hearing = self.hearing(link.peer, shard);
+            if let Err(why) = message.check(&hearing) {
+                self.close_link(link, why, effects);
+                return;
+            }
             let known = self.shards.with(shard, |replica, deeds| {
                 replica.on_peer_message(now, link.peer, message, deeds);
             });
@@ -289,6 +295,18 @@ impl Worker {
         }
         if let Err(why) = result {
             self.close_link(link, why, effects);
+        }
+    }
+
+    /// What a message about the shard is held against.
+    fn hearing(&self, from: ServerId, shard: ShardId) -> Hearing {
+        Hearing {
+            me: self.config.server,
+            cores: self.config.cores,
+            incarnation: self.config.incarnation,
+            map: self.config.shards,
+            shard,
+            from,
         }
     }
 

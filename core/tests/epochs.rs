@@ -225,7 +225,8 @@ fn attempt_in(said: &Said) -> Option<u32> {
 fn entry(epoch: u32, counter: u32, previous: Option<&Entry>) -> Entry {
     let zxid = Zxid::new(Epoch(epoch), counter);
     let hash = previous.map_or_else(Default::default, Entry::hash);
-    Entry::new(EntryKind::EpochStart, SHARD, zxid, hash, &[])
+    let kind = if counter == 1 { EntryKind::EpochStart } else { EntryKind::Format };
+    Entry::new(kind, SHARD, zxid, hash, &[])
 }
 
 fn mark(entry: &Entry) -> EpochEnd {
@@ -454,9 +455,10 @@ fn a_proposal_that_nobody_could_apply_is_not_logged() {
             one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
             let tail = EpochEnd { zxid: 0, hash: 0 };
             one.tell(3, PeerMessage::SyncDiff { attempt, epoch: 9, tail });
-            let zxid = Zxid::new(Epoch(1), 1);
-            let entries = Entry::new(kind, SHARD, zxid, Default::default(), payload);
-            let entries = entries.bytes().to_vec();
+            let first = entry(1, 1, None);
+            let zxid = first.zxid().next();
+            let second = Entry::new(kind, SHARD, zxid, first.hash(), payload);
+            let entries = [first.bytes(), second.bytes()].concat();
             let propose = PeerMessage::Propose { epoch: 9, committed_zxid: 0, entries };
             let mut out = vec![];
             one.zab.on_message(one.now, ServerId(3), propose, &mut out);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use leader::{Client, Leader, delete, ephemeral, plain};
 use pigeonhole_core::base::bytes::Reader;
-use pigeonhole_core::base::error::ErrorCode::{SessionExpired, SessionMoved};
+use pigeonhole_core::base::error::ErrorCode::{BadArguments, SessionExpired, SessionMoved};
 use pigeonhole_core::base::id::{Generation, SessionId, ShardId, Zxid};
 use pigeonhole_core::base::limits::{PURGE_BYTES_MAX, PURGE_PATHS_MAX};
 use pigeonhole_core::op::{EventType, Request};
@@ -442,11 +442,15 @@ fn a_session_does_not_end_before_its_shard_is_done() {
 }
 
 #[test]
-#[should_panic(expected = "is fenced before it is purged")]
 fn nothing_is_purged_before_the_fence() {
     let mut leader = Leader::new();
     let client = leader.client(1);
-    leader.session(&SessionRequest::Purge { session: client.session }).unwrap();
+    leader.run(&client, &ephemeral("/e")).unwrap();
+    let refusal = leader.session(&SessionRequest::Purge { session: client.session }).unwrap_err();
+    assert_eq!(refusal.code, BadArguments);
+    leader.apply_all();
+    assert!(leader.exists("/e"));
+    leader.run(&client, &ephemeral("/f")).expect("it may still write");
 }
 
 fn rich_state() -> Leader {
@@ -578,6 +582,27 @@ fn a_state_is_restored_from_its_tree_and_tables() {
     let mut nobody = Vec::from([0; 33]);
     Sessions::new(ShardId(0)).encode(&mut nobody);
     assert!(restore(&nobody).is_err());
+}
+
+#[test]
+fn a_state_of_another_cluster_is_refused() {
+    let (few, many) = (ShardMap::new(2), ShardMap::new(3));
+    let is_home = |it: &SessionId| [few, many].iter().all(|map| map.home_of(*it) == ShardId(0));
+    let session = (1..).map(SessionId).find(is_home).unwrap();
+    let mut leader = Leader::of(ShardId(0), many);
+    leader.session(&begin(session)).unwrap();
+    let (generation, shard) = (FIRST_GENERATION, ShardId(2));
+    leader.session(&SessionRequest::Attach { session, generation, shard }).unwrap();
+    leader.apply_all();
+    let mut bytes = Vec::new();
+    leader.state.freeze_tables().encode(&mut bytes);
+    let restores = |shard, map| {
+        let tree = copy(leader.state.tree());
+        State::restore(shard, map, leader.state.applied(), tree, &bytes).is_ok()
+    };
+    assert!(restores(ShardId(0), many));
+    assert!(!restores(ShardId(0), few), "it is attached to a shard that is not");
+    assert!(!restores(ShardId(1), many), "its home is another shard");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use pigeonhole_core::base::id::{Epoch, Sequence, Zxid};
 use pigeonhole_core::control::{Checkpoint, Control, SnapshotReference};
 use pigeonhole_core::durable::Record;
-use pigeonhole_core::entry::{Entry, EntryKind};
+use pigeonhole_core::entry::Entry;
 
 /// Where a shard's log stands, kept up to date record by record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,9 +81,7 @@ impl ShardLog {
     fn on_entry(&mut self, entry: &Entry) -> Result<(), Misstep> {
         let tail = self.checkpoint.tail_zxid();
         let found = entry.zxid();
-        let begins = found.epoch() > tail.epoch() && entry.kind() == EntryKind::EpochStart;
-        let continues = found.epoch() == tail.epoch() && found.0 == tail.0 + 1;
-        if !begins && !continues {
+        if !entry.may_follow(tail) {
             return Err(Misstep::Zxid { tail, found });
         }
         if entry.shard() != self.checkpoint.shard() {
@@ -149,7 +147,8 @@ fn require(holds: bool, otherwise: Misstep) -> Result<(), Misstep> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pigeonhole_core::base::id::ShardId;
+    use pigeonhole_core::base::id::{ChainHash, ShardId};
+    use pigeonhole_core::entry::EntryKind;
 
     #[test]
     fn what_was_lost_is_settled_by_a_whole_history_and_not_by_a_snapshot() {
@@ -164,5 +163,33 @@ mod tests {
             log.follow(Sequence(number), &Record::Control(control)).expect("it follows");
             assert_eq!(log.checkpoint().unknown, is_unknown, "after record {number}");
         }
+    }
+
+    #[test]
+    fn an_epoch_begins_with_its_own_entry_and_nothing_else_does() {
+        let shard = ShardId(3);
+        let (start, txn) = (EntryKind::EpochStart, EntryKind::Txn);
+        let first = Entry::new(start, shard, Zxid::new(Epoch(2), 1), ChainHash::default(), b"");
+        for (kind, epoch, counter, follows) in [
+            (txn, 2, 2, true),
+            (start, 3, 1, true),
+            (start, 2, 2, false),
+            (txn, 2, 3, false),
+            (txn, 3, 1, false),
+            (start, 3, 0, false),
+            (start, 3, 2, false),
+            (start, 1, 1, false),
+        ] {
+            let mut log = ShardLog::new(Checkpoint::empty(shard));
+            log.follow(Sequence(1), &Record::Entry(first.clone())).expect("it begins the epoch");
+            let zxid = Zxid::new(Epoch(epoch), counter);
+            let second = Entry::new(kind, shard, zxid, first.hash(), b"");
+            let followed = log.follow(Sequence(2), &Record::Entry(second));
+            assert_eq!(followed.is_ok(), follows, "{kind:?} at {zxid}");
+        }
+        let last = Checkpoint { tail_zxid: u64::MAX, ..Checkpoint::empty(shard) };
+        let second = Entry::new(txn, shard, Zxid(0), ChainHash::default(), b"");
+        let followed = ShardLog::new(last).follow(Sequence(1), &Record::Entry(second));
+        assert!(matches!(followed, Err(Misstep::Zxid { .. })), "nothing follows the last zxid");
     }
 }

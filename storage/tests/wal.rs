@@ -209,7 +209,7 @@ fn spares_are_bounded_and_the_oldest_goes_first() {
 #[test]
 fn the_largest_record_fits_into_a_buffer_of_its_own() {
     let mut wal = wal(16 << 20, LOG_BUFFER_BYTES);
-    let zxid = Zxid::new(Epoch(1), 0);
+    let zxid = Zxid::new(Epoch(1), 1);
     let payload = vec![1; RECORD_BYTES_MAX - ENTRY_HEADER_BYTES];
     let begin = Entry::new(EntryKind::EpochStart, SHARD, zxid, ChainHash::default(), b"");
     let large = Entry::new(EntryKind::Txn, SHARD, zxid.next(), begin.hash(), &payload);

@@ -114,7 +114,7 @@ fn new_wal() -> Wal {
 /// An epoch, a write that is taken back, and two snapshots.
 fn records() -> Vec<Record> {
     let entry =
-        Entry::new(EntryKind::EpochStart, SHARD, Zxid::new(Epoch(5), 0), ChainHash(0x99), b"");
+        Entry::new(EntryKind::EpochStart, SHARD, Zxid::new(Epoch(5), 1), ChainHash(0x99), b"");
     let txn = Entry::new(EntryKind::Txn, SHARD, entry.zxid().next(), entry.hash(), b"payload");
     let (zxid, hash) = (entry.zxid().0, entry.hash().0);
     vec![

@@ -104,6 +104,9 @@ impl Sequence {
 }
 
 impl Epoch {
+    /// The last one that a leader may begin. One more than it is counted in nothing.
+    pub const LAST: Self = Self(u32::MAX - 1);
+
     #[must_use]
     pub fn next(self) -> Self {
         assert!(self.0 < u32::MAX, "the last epoch is used up");

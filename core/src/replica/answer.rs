@@ -1,5 +1,6 @@
 //! What an applied change is to the client that asked for it.
 
+use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
@@ -41,9 +42,15 @@ impl Replica {
             return None;
         }
         let key = (CoreId(origin.core), Ticket(origin.ticket));
-        let asked = self.asked.remove(&key)?;
-        let Question::Write { ask, .. } = asked.question else {
-            unreachable!("only writes are logged");
+        // Only writes are logged: under the name of anything else, it is not this server's.
+        let Entry::Occupied(asked) = self.asked.entry(key) else {
+            return None;
+        };
+        if !matches!(asked.get().question, Question::Write { .. }) {
+            return None;
+        }
+        let Question::Write { ask, .. } = asked.remove().question else {
+            unreachable!("it was just looked at");
         };
         let outcome = match ask {
             WriteAsk::Client { op_code, .. } => client_outcome(op_code, applied),

@@ -9,6 +9,7 @@ mod answer;
 mod applying;
 mod asking;
 mod floor;
+pub mod hearing;
 mod leading;
 mod points;
 mod questions;

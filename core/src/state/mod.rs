@@ -102,6 +102,9 @@ impl State {
         if !reader.is_empty() {
             return Err(Malformed);
         }
+        if !sessions.fit(map) {
+            return Err(Malformed);
+        }
         index_ephemerals(&tree, &mut sessions)?;
         Ok(Self { shard, map, tree, tables: Tables { sessions, points, admitted }, applied })
     }

@@ -140,6 +140,15 @@ impl Sessions {
         sessions.map(|session| session.ephemerals.len()).sum()
     }
 
+    /// Whether all that is kept here of homes belongs to such a cluster.
+    pub(super) fn fit(&self, map: ShardMap) -> bool {
+        let mut homes = self.homes.sorted().into_iter();
+        homes.all(|(session, home)| {
+            let last = home.attachments().last();
+            map.home_of(session) == self.shard && last.is_none_or(|it| it.0.0 < map.count())
+        })
+    }
+
     pub(super) fn on_create(&mut self, session: SessionId, password: [u8; 16], timeout_ms: u32) {
         let begun = HomeSession::new(password, timeout_ms);
         let known = self.homes.insert(session, begun);

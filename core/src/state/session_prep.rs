@@ -60,7 +60,8 @@ impl Overlay {
     /// a client's write.
     ///
     /// # Panics
-    /// If the request is for another shard, or ends a session before its own shard is done.
+    /// If the request is for another shard, or ends a session before its own shard is done: what
+    /// peers ask is checked before.
     pub fn prepare_session(
         &mut self,
         state: &State,
@@ -285,7 +286,8 @@ impl Preparation<'_> {
         let mut view = self.attached(session);
         match view.phase {
             AttachedPhase::Absent | AttachedPhase::Over => return Ok(()),
-            AttachedPhase::Open => panic!("{session} is fenced before it is purged"),
+            // Its home has asked for the fence before, and knows that it stands.
+            AttachedPhase::Open => return Err(ErrorCode::BadArguments),
             AttachedPhase::Fenced => {}
         }
         let paths = self.purge_chunk(session, view.ephemerals);

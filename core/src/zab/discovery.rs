@@ -142,7 +142,12 @@ impl Zab {
         if leader.voters_present() < majority {
             return;
         }
-        let epoch = leader.highest_accepted(own).next();
+        let highest = leader.highest_accepted(own);
+        if highest >= Epoch::LAST {
+            // There is nothing left to propose: it gives up in its time.
+            return;
+        }
+        let epoch = highest.next();
         let (sequence, record) = self.log.accept_epoch(epoch);
         leader.begin_proposing(epoch, now + self.periods.silence + self.periods.silence);
         out.push(Action::Event(Event::EpochProposed { epoch }));

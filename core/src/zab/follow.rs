@@ -176,6 +176,10 @@ impl Zab {
             if is_in_step && zxid.epoch() != epoch {
                 return Err("a proposal of another epoch");
             }
+            if zxid.epoch() > epoch {
+                // A log that ends beyond the epochs that were promised could begin none of them.
+                return Err("a proposal of a later epoch than its leader's");
+            }
             let (sequence, record) =
                 self.log.append(entry).map_err(|_| "a proposal that does not continue the log")?;
             let mut riders = Vec::new();

@@ -84,7 +84,7 @@ pub enum Gap {
         tail: Zxid,
         entry: Zxid,
     },
-    /// The entry's zxid does not follow the tail's.
+    /// The entry's zxid does not follow the tail's, or an epoch does not begin with its own entry.
     Zxid {
         tail: Zxid,
         entry: Zxid,
@@ -442,10 +442,7 @@ impl Log {
         if entry.previous() != tail.hash {
             return Err(Gap::Hash { tail: tail.zxid, entry: entry.zxid() });
         }
-        let same_epoch = entry.zxid().epoch() == tail.zxid.epoch();
-        let continues = same_epoch && entry.zxid().counter() == tail.zxid.counter() + 1;
-        let begins = entry.zxid().epoch() > tail.zxid.epoch() && entry.zxid().counter() == 1;
-        if continues || begins {
+        if entry.may_follow(tail.zxid) {
             Ok(())
         } else {
             Err(Gap::Zxid { tail: tail.zxid, entry: entry.zxid() })

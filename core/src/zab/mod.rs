@@ -401,7 +401,8 @@ impl Zab {
     /// Leaves whatever phase this is for an election. Votes wait until every append of the old
     /// role is durable, so that what is said is what a crash would leave.
     fn look(&mut self, now: Instant, why: &'static str, out: &mut Vec<Action>) {
-        self.round += 1;
+        // A peer may say that it has come to any round. Votes of the last one are all alike.
+        self.round = self.round.saturating_add(1);
         // Whoever is elected although it would rather not is the best there is.
         self.leaving = None;
         self.phase = Phase::Looking(Election::waiting());

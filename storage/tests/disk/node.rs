@@ -392,7 +392,7 @@ impl Node {
         let payload = vec![fill; usize::try_from(length).unwrap()];
         let begins = tail.epoch().0 < outcome.accepted;
         let (kind, zxid) = if begins {
-            (EntryKind::EpochStart, Zxid::new(Epoch(outcome.accepted), 0))
+            (EntryKind::EpochStart, Zxid::new(Epoch(outcome.accepted), 1))
         } else {
             (EntryKind::Txn, tail.next())
         };
