@@ -1,6 +1,5 @@
 //! What an applied change is to the client that asked for it.
 
-use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
@@ -43,15 +42,7 @@ impl Replica {
         }
         let key = (CoreId(origin.core), Ticket(origin.ticket));
         // Only writes are logged: under the name of anything else, it is not this server's.
-        let Entry::Occupied(asked) = self.asked.entry(key) else {
-            return None;
-        };
-        if !matches!(asked.get().question, Question::Write { .. }) {
-            return None;
-        }
-        let Question::Write { ask, .. } = asked.remove().question else {
-            unreachable!("it was just looked at");
-        };
+        let ask = self.asked.remove_write(&key)?;
         let outcome = match ask {
             WriteAsk::Client { op_code, .. } => client_outcome(op_code, applied),
             WriteAsk::SessionCreate { .. } | WriteAsk::SessionRenew { .. } => {

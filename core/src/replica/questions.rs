@@ -4,7 +4,8 @@ use alloc::collections::BTreeMap;
 
 use crate::base::id::CoreId;
 use crate::mail::Ticket;
-use crate::replica::asking::Asked;
+use crate::peer::message::WriteAsk;
+use crate::replica::asking::{Asked, Question};
 
 /// By ticket: in the order of their asking, as far as one core's order means anything.
 #[derive(Default)]
@@ -28,6 +29,17 @@ impl Questions {
         let asked = self.open.remove(key)?;
         self.forwarded_bytes -= asked.forwarded_bytes;
         Some(asked)
+    }
+
+    /// There is an outcome, if the question is a write.
+    pub(super) fn remove_write(&mut self, key: &(CoreId, Ticket)) -> Option<WriteAsk> {
+        if !matches!(self.open.get(key)?.question, Question::Write { .. }) {
+            return None;
+        }
+        match self.remove(key)?.question {
+            Question::Write { ask, .. } => Some(ask),
+            Question::Barrier | Question::Recall { .. } => None,
+        }
     }
 
     /// A leader is asked: this server, or another one to which the request is sent.
