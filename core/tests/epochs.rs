@@ -96,7 +96,7 @@ impl One {
             said.extend(self.hear(out));
         }
         let mut out = vec![];
-        self.zab.on_turn_end(&mut out);
+        self.zab.on_turn_end(self.now, &mut out);
         said.extend(self.hear(out));
         said
     }

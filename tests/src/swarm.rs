@@ -225,6 +225,9 @@ fn draw_log(segment_bytes: u64, draw: &mut Draw) -> LogOptions {
     if draw.chance(1, 2) {
         limits.in_flight_bytes = usize::try_from(draw.log_uniform(100, 100_000)).expect("it fits");
     }
+    if draw.chance(1, 8) {
+        limits.unwritten_bytes_max = draw.log_uniform(20_000, 1_000_000);
+    }
     LogOptions {
         limits,
         bytes_max: segment_bytes * draw.log_uniform(3, 64),

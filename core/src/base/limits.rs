@@ -71,6 +71,9 @@ pub const IN_FLIGHT_BYTES_OF_ALL: usize = 16 << 20;
 /// A turn of a core takes in what has arrived for so long, then logs and sends what has come of it:
 /// less than anybody notices who waits, and many times what a turn costs in any case.
 pub const TURN_TAKING_MS_MAX: u64 = 2;
+/// Bytes of proposals that a disk is behind, in all shards together, before the server is let go as
+/// one that has lost touch: until they are written they are in its memory.
+pub const UNWRITTEN_BYTES_OF_ALL: u64 = 512 << 20;
 /// What is proposed and applied when a turn ends goes on for so long, one share after the other.
 pub const TURN_ENDING_MS_MAX: u64 = 2;
 /// Requests that the leaders of a core propose, and entries that its replicas apply, without a look

@@ -300,6 +300,10 @@ impl Replica {
         let reign = self.reign.as_mut().expect("only a leader prepares");
         match reign.overlay.prepare_session(&self.state, zxid, request) {
             Ok(prepared) => {
+                if let SessionRequest::Renew { session, .. } = *request {
+                    // Its client has just been heard of, however long it takes to say so.
+                    self.touch_alive(session, now.instant);
+                }
                 let done_at = prepared.done_at;
                 let operations = prepared.operations;
                 let logs = !operations.is_empty();

@@ -266,7 +266,7 @@ impl Replica {
     pub fn on_turn_end(&mut self, now: Now, share: &mut Share, deeds: &mut Vec<Deed>) {
         self.share = *share;
         self.propose_backlog(now, deeds);
-        self.zab.on_turn_end(&mut self.actions);
+        self.zab.on_turn_end(now.instant, &mut self.actions);
         if self.reign.as_ref().is_some_and(Reign::is_settled)
             && let Some(why) = self.zab.reason_to_leave()
         {

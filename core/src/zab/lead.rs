@@ -1,16 +1,18 @@
 //! LEADING: from gathering a quorum to broadcasting an epoch's entries.
 
 mod majority;
+mod pace;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::base::id::{Epoch, ServerId, Zxid};
-use crate::base::time::Instant;
+use crate::base::time::{Duration, Instant};
 use crate::entry::{Entry, EntryKind};
 use crate::peer::message::PeerMessage;
 use crate::zab::admission::Identity;
 use crate::zab::discovery::AckedEpoch;
+use crate::zab::lead::pace::Pace;
 use crate::zab::log::{Log, Mark};
 use crate::zab::sync::for_each_frame;
 use crate::zab::{Action, Event, Phase, Zab};
@@ -35,6 +37,7 @@ pub struct Leader {
     told: Zxid,
     /// The newest zxid that a learner may have committed by itself.
     completed_elsewhere: Zxid,
+    pace: Pace,
     /// Somebody has acknowledged something since the learners were told what they complete.
     has_new_acks: bool,
     /// Quorum rounds: asked for, begun, and confirmed by a majority.
@@ -160,6 +163,7 @@ impl Leader {
             sent: Zxid::ZERO,
             told: Zxid::ZERO,
             completed_elsewhere: Zxid::ZERO,
+            pace: Pace::default(),
             has_new_acks: false,
             asked_round: 0,
             begun_round: 0,
@@ -192,8 +196,8 @@ impl Leader {
         self.inherited
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.give_up_at
+    pub(super) fn deadline(&self, sync_limit: Duration) -> Option<Instant> {
+        [self.give_up_at, self.pace_deadline(sync_limit)].into_iter().flatten().min()
     }
 
     pub(super) fn confirmed_round(&self) -> u64 {
@@ -318,7 +322,7 @@ impl Leader {
     }
 
     /// Sends what was appended since the last time to every learner that is in step.
-    pub(super) fn flush_proposals(&mut self, log: &Log, out: &mut Vec<Action>) {
+    pub(super) fn flush_proposals(&mut self, now: Instant, log: &Log, out: &mut Vec<Action>) {
         let tail = log.tail().zxid;
         if self.sent >= tail || self.reign == Reign::Gathering {
             return;
@@ -330,14 +334,16 @@ impl Leader {
             });
             self.told = log.committed();
         }
+        let sent = log.after(self.sent).map(|entry| entry.bytes().len());
+        self.pace.note(now, tail, sent.sum());
         self.sent = tail;
     }
 
-    pub(super) fn on_turn_end(&mut self, log: &Log, out: &mut Vec<Action>) {
+    pub(super) fn on_turn_end(&mut self, now: Instant, log: &Log, out: &mut Vec<Action>) {
         if !matches!(self.reign, Reign::Beginning | Reign::Established) {
             return;
         }
-        self.flush_proposals(log, out);
+        self.flush_proposals(now, log, out);
         if self.is_established() {
             self.tell_who_completes(out);
         }
@@ -522,6 +528,7 @@ impl Zab {
     }
 
     pub(super) fn on_leader_time(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.check_pace(now, out);
         let Phase::Leading(leader) = &mut self.phase else {
             return;
         };

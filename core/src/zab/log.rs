@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use crate::base::id::{ChainHash, Epoch, Sequence, ShardId, Zxid};
 use crate::base::limits::{
     HISTORY_BYTES, HISTORY_ENTRIES, IN_FLIGHT_BYTES, IN_FLIGHT_BYTES_OF_ALL, PINNED_BYTES_MAX,
-    SNAPSHOT_ENTRIES,
+    SNAPSHOT_ENTRIES, UNWRITTEN_BYTES_OF_ALL,
 };
 use crate::control::{Checkpoint, Control, SnapshotReference};
 use crate::durable::{Durable, LogMark, Record};
@@ -74,6 +74,8 @@ pub struct LogLimits {
     /// Bytes sent to such a learner before it has said that it holds those before; and requests to
     /// a leader before it has answered those before.
     pub in_flight_bytes: usize,
+    /// Bytes of proposals that a disk may be behind.
+    pub unwritten_bytes_max: u64,
 }
 
 /// Why an entry does not continue this log. The peer that sent it has broken the protocol.
@@ -134,6 +136,7 @@ impl Default for LogLimits {
             window_bytes: HISTORY_BYTES,
             pinned_bytes_max: PINNED_BYTES_MAX,
             in_flight_bytes: IN_FLIGHT_BYTES,
+            unwritten_bytes_max: UNWRITTEN_BYTES_OF_ALL,
         }
     }
 }
@@ -142,7 +145,11 @@ impl LogLimits {
     /// What the shards of one link may send together without being told to go on.
     pub fn of_one_in(shards: u16) -> Self {
         let share = IN_FLIGHT_BYTES_OF_ALL / usize::from(shards);
-        Self { in_flight_bytes: share.min(IN_FLIGHT_BYTES), ..Self::default() }
+        Self {
+            in_flight_bytes: share.min(IN_FLIGHT_BYTES),
+            unwritten_bytes_max: UNWRITTEN_BYTES_OF_ALL / u64::from(shards),
+            ..Self::default()
+        }
     }
 }
 
@@ -407,6 +414,10 @@ impl Log {
     /// The last entry of this log whose epoch is `epoch`, or of the newest epoch before it.
     pub fn end_of_epoch(&self, epoch: Epoch) -> Option<Mark> {
         self.epoch_ends.iter().rev().find(|end| end.zxid.epoch() <= epoch).copied()
+    }
+
+    pub(super) fn unwritten_bytes_max(&self) -> u64 {
+        self.limits.unwritten_bytes_max
     }
 
     /// How far the next step of a learner goes that holds everything up to `from`.

@@ -305,9 +305,10 @@ impl Zab {
 
     /// Everything of this turn has been handled: proposals and commits leave now, in one frame for
     /// each follower.
-    pub fn on_turn_end(&mut self, out: &mut Vec<Action>) {
+    pub fn on_turn_end(&mut self, now: Instant, out: &mut Vec<Action>) {
         if let Phase::Leading(leader) = &mut self.phase {
-            leader.on_turn_end(&self.log, out);
+            leader.on_turn_end(now, &self.log, out);
+            self.check_pace(now, out);
         }
     }
 
@@ -315,7 +316,7 @@ impl Zab {
         let of_phase = match &self.phase {
             Phase::Looking(election) => election.deadline(),
             Phase::Following(follower) => follower.deadline(),
-            Phase::Leading(leader) => leader.deadline(),
+            Phase::Leading(leader) => leader.deadline(self.periods.sync_limit),
         };
         [of_phase, self.leaving_deadline()].into_iter().flatten().min()
     }

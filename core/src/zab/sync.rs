@@ -24,7 +24,7 @@ impl Zab {
         let Phase::Leading(leader) = &mut self.phase else {
             return;
         };
-        leader.flush_proposals(&self.log, out);
+        leader.flush_proposals(now, &self.log, out);
         let epoch = leader.epoch();
         let Some(learner) = leader.learner(to) else {
             return;
