@@ -8,7 +8,7 @@ use pigeonhole_core::peer::message::{EpochEnd, PeerMessage, PeerState, Vote};
 use pigeonhole_core::txn::Txn;
 use pigeonhole_core::zab::admission::{Admitted, Identity};
 use pigeonhole_core::zab::log::{Log, LogLimits, Mark, Restored};
-use pigeonhole_core::zab::{Action, Membership, Zab};
+use pigeonhole_core::zab::{Action, Membership, Phase, Zab};
 
 const SHARD: ShardId = ShardId(0);
 
@@ -48,6 +48,7 @@ impl One {
             &mut out,
         );
         let mut one = Self { zab, now, appended: None };
+        one.hear(out);
         for peer in (1..=voters).filter(|&peer| peer != me) {
             one.up(peer);
         }
@@ -587,4 +588,65 @@ fn what_completed_a_majority_in_one_epoch_says_nothing_in_the_next() {
     assert_eq!(one.zab.log().committed(), Zxid::ZERO, "epoch 10 may yet come to nothing");
     one.tell(3, PeerMessage::UpToDate { epoch: 10, committed_zxid: first.zxid().0 });
     assert_eq!(one.zab.log().committed(), first.zxid());
+}
+
+/// A leader of two learners that has proposed something.
+fn leader_with_a_proposal() -> (One, Zxid) {
+    let mut one = One::new(3, 3, vec![], Zxid::ZERO);
+    one.be_established(&[1, 2]);
+    let mut out = vec![];
+    let zxid = one.zab.propose(EntryKind::Txn, &[], &mut out);
+    one.hear(out);
+    (one, zxid)
+}
+
+fn learners(one: &One) -> Vec<ServerId> {
+    let Phase::Leading(leader) = one.zab.phase() else { panic!("it leads") };
+    leader.learners().map(|(server, _)| server).collect()
+}
+
+#[test]
+fn a_learner_whose_disk_stands_still_is_let_go() {
+    let limit_ms = Periods::default().sync_limit.as_ms();
+    let (mut one, zxid) = leader_with_a_proposal();
+    one.sync();
+    one.tell(2, PeerMessage::Ack { epoch: 1, zxid: zxid.0 });
+    one.advance(limit_ms - 1);
+    assert_eq!(learners(&one), [ServerId(1), ServerId(2)]);
+    one.advance(1);
+    assert_eq!(learners(&one), [ServerId(2)]);
+    // Nobody lacks anything any more.
+    one.advance(10 * limit_ms);
+    assert_eq!(learners(&one), [ServerId(2)]);
+    assert!(one.zab.is_established_leader());
+}
+
+#[test]
+fn a_leader_whose_disk_stands_still_leads_no_more() {
+    let (mut one, zxid) = leader_with_a_proposal();
+    let mut out = vec![];
+    one.zab.on_turn_end(one.now, &mut out);
+    for learner in [1, 2] {
+        one.tell(learner, PeerMessage::Ack { epoch: 1, zxid: zxid.0 });
+    }
+    assert_eq!(one.zab.log().committed(), zxid, "the others are a majority");
+    one.now = one.now + Periods::default().sync_limit;
+    assert!(one.zab.deadline().is_some_and(|at| at <= one.now));
+    one.zab.on_time(one.now, &mut out);
+    assert_eq!(one.zab.state(), PeerState::Looking);
+}
+
+#[test]
+fn a_server_alone_waits_for_its_disk() {
+    let mut one = One::new(1, 1, vec![], Zxid::ZERO);
+    one.sync();
+    one.advance(10_000);
+    assert!(one.zab.is_established_leader());
+    let mut out = vec![];
+    one.zab.propose(EntryKind::Txn, &[], &mut out);
+    one.zab.on_turn_end(one.now, &mut out);
+    one.now = one.now + Duration::from_ms(100_000);
+    one.zab.on_time(one.now, &mut out);
+    assert!(one.zab.is_established_leader());
+    assert!(one.zab.deadline().is_none_or(|at| at > one.now), "there is nothing to look at");
 }
