@@ -266,6 +266,27 @@ fn a_silent_session_expires_and_a_talking_one_does_not() {
     assert_eq!(shards.iter().find(|shard| shard.shard == ShardId(0)).unwrap().znodes, 5);
 }
 
+/// A few bytes of it could keep a core for seconds.
+#[test]
+fn what_makes_little_of_much_is_done_once_a_turn() {
+    for shards in [1, 8] {
+        let mut alone = Alone::new(shards);
+        alone.connect();
+        let count = Request::GetAllChildrenNumber { path: "/" };
+        let bytes: Vec<u8> = (1..=5).flat_map(|xid| request(xid, &count)).collect();
+        let mut replies = alone.send(&bytes).len();
+        let mut turns = 1;
+        while replies < 5 {
+            assert_eq!(alone.worker.deadline(alone.now.instant), Some(alone.now.instant));
+            alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+            alone.settle();
+            replies += alone.frames().len();
+            turns += 1;
+        }
+        assert!(turns >= 5, "{turns} turns with {shards} shards");
+    }
+}
+
 #[test]
 fn who_meets_a_limit_is_counted() {
     let mut alone = Alone::new(1);

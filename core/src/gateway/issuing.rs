@@ -47,13 +47,16 @@ impl Gateway {
         let mut taken = 0;
         let mut is_cut = false;
         loop {
-            if taken == REQUESTS_PER_TURN_MAX || !self.takes_more(id) {
+            if taken >= REQUESTS_PER_TURN_MAX || !self.takes_more(id) {
                 is_cut = true;
                 break;
             }
             match frames.next() {
                 None => break,
-                Some(Ok(frame)) => self.on_frame(now, id, frame, replicas),
+                Some(Ok(frame)) => {
+                    taken += weight(frame) - 1;
+                    self.on_frame(now, id, frame, replicas);
+                }
                 Some(Err(FrameError::Word(word))) => {
                     self.wishes.push(Wish::Admin { connection: id, word });
                     if let Some(connection) = self.find(id) {
@@ -204,6 +207,7 @@ impl Gateway {
 
     /// Issues waiting requests in order, as far as the connection's order allows.
     pub(super) fn issue(&mut self, now: Instant, id: ConnectionId, replicas: &mut impl Replicas) {
+        let mut taken = 0;
         loop {
             let Some(connection) = self.find(id) else {
                 return;
@@ -220,6 +224,11 @@ impl Gateway {
             let SlotState::Waiting { op_code, body } = &mut connection.queue[index].state else {
                 unreachable!("the slot was chosen for it");
             };
+            if taken >= REQUESTS_PER_TURN_MAX {
+                self.unfinished.insert(id);
+                break;
+            }
+            taken += weight_of(*op_code);
             let (op_code, body) = (*op_code, core::mem::take(body));
             if !self.issue_one(now, id, index, op_code, &body, replicas) {
                 self.put_back(id, index, body);
@@ -540,5 +549,21 @@ impl Gateway {
         for shard in watching {
             self.ask(shard, What::Identify { reader: reader.clone() });
         }
+    }
+}
+
+/// What a frame takes of a turn.
+fn weight(frame: &[u8]) -> usize {
+    parse_header(frame).map_or(1, |(header, _)| weight_of(header.op_code))
+}
+
+/// Most requests cost what their replies weigh, which is bounded elsewhere. A few make little of
+/// much: of those one in a turn is enough.
+fn weight_of(op_code: i32) -> usize {
+    match OpCode::from_wire(op_code) {
+        Some(OpCode::MultiRead | OpCode::GetAllChildrenNumber | OpCode::GetEphemerals) => {
+            REQUESTS_PER_TURN_MAX
+        }
+        _ => 1,
     }
 }

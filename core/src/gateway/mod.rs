@@ -210,6 +210,7 @@ impl Gateway {
 
     pub fn on_time(&mut self, now: Instant, replicas: &mut impl Replicas) {
         for id in core::mem::take(&mut self.unfinished) {
+            self.issue(now, id, replicas);
             self.receive(now, id, &[], replicas);
         }
         while let Some(&(at, id)) = self.deadlines.first() {
