@@ -64,9 +64,13 @@ impl Gateway {
             return;
         };
         let Outcome::Session { generation, timeout_ms, attached } = outcome else {
-            // Unknown, expired, or the wrong password: the client begins anew.
-            reply::connect(&mut connection.output, &ConnectResponse::refused(read_only));
-            self.wishes.push(Wish::Output { connection: id });
+            let code = ErrorCode::SessionExpired;
+            if !is_new && matches!(outcome, Outcome::Refused { code: it, .. } if *it == code) {
+                // It is over, or the password is wrong: the client begins anew.
+                reply::connect(&mut connection.output, &ConnectResponse::refused(read_only));
+                self.wishes.push(Wish::Output { connection: id });
+            }
+            // Whatever else it is will not last: the client comes back.
             self.close(id);
             return;
         };
