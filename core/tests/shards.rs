@@ -291,6 +291,23 @@ fn a_request_about_several_shards_is_answered_in_one() {
     }
 }
 
+/// The C client says goodbye and hangs up.
+#[test]
+fn a_close_that_still_waits_ends_the_session_of_a_client_that_is_gone() {
+    let names = names();
+    for mut ensemble in shapes() {
+        let client = ensemble.connect(0, 0);
+        ensemble.get(client, &ephemeral(&names[0]));
+        for (xid, name) in (1..).zip(&names[1..]) {
+            ensemble.ask(client, xid, &ephemeral(name));
+        }
+        ensemble.ask(client, 100, &Request::CloseSession);
+        ensemble.cut(client);
+        ensemble.run();
+        assert_eq!(ensemble.ephemerals_count(0), 0, "no time has passed");
+    }
+}
+
 /// What changed while the client was away fires, and nothing else does.
 #[test]
 fn watches_are_set_again_shard_by_shard() {

@@ -13,7 +13,7 @@ use crate::base::time::{Duration, Instant};
 use crate::gateway::gather::Gather;
 use crate::gateway::points::PointWatches;
 use crate::mail::{Reader, Ticket};
-use crate::op::EventType;
+use crate::op::{EventType, OpCode};
 use crate::peer::message::{Seen, SeenShard};
 use crate::shard::ShardMap;
 use crate::wire::frame::Deframer;
@@ -260,6 +260,16 @@ impl Connection {
     pub(super) fn push(&mut self, slot: Slot) {
         self.queue_bytes += slot.bytes;
         self.queue.push_back(slot);
+    }
+
+    /// Whether it ends with a closeSession that has yet to be issued. Clients that say goodbye do
+    /// not always wait for an answer.
+    pub(super) fn has_asked_to_close(&self) -> bool {
+        let close = OpCode::CloseSession.wire();
+        self.stage == Stage::Attached
+            && self.queue.iter().any(
+                |slot| matches!(slot.state, SlotState::Waiting { op_code, .. } if op_code == close),
+            )
     }
 
     /// Whether so much waits that nothing more is read from the client.

@@ -187,6 +187,9 @@ impl Gateway {
         }
         self.unfinished.remove(&id);
         self.tell_last_seen(&connection);
+        if connection.has_asked_to_close() {
+            self.close_session_of(&connection);
+        }
         for shard in connection.watching {
             self.ask(shard, What::Forget { connection: id });
         }

@@ -49,6 +49,17 @@ impl Gateway {
         self.deadlines.insert((now + timeout, id));
     }
 
+    /// The client is gone, and its session is to end: what waited before that is not asked any more,
+    /// and nobody hears of it.
+    pub(super) fn close_session_of(&mut self, connection: &Connection) {
+        let session = &connection.session;
+        let home = self.config.map.home_of(session.id);
+        let ask =
+            WriteAsk::SessionClose { session: session.id.0, generation: session.generation.0 };
+        let asker = system_writer();
+        self.ask_for(home, What::Write { asker, ask }, Purpose::Request(connection.id));
+    }
+
     pub(super) fn on_established(
         &mut self,
         now: Instant,
