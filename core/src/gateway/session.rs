@@ -49,8 +49,8 @@ impl Gateway {
         self.deadlines.insert((now + timeout, id));
     }
 
-    /// The client is gone, and its session is to end: what waited before that is not asked any more,
-    /// and nobody hears of it.
+    /// The client is gone, and its session is to end: what waited before that is not asked any
+    /// more, and nobody hears of it.
     pub(super) fn close_session_of(&mut self, connection: &Connection) {
         let session = &connection.session;
         let home = self.config.map.home_of(session.id);
