@@ -10,7 +10,6 @@ use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, ServerId};
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::time::{Instant, Now, Periods};
-use pigeonhole_core::control::Checkpoint;
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
 use pigeonhole_core::gateway::ClientLimits;
@@ -37,8 +36,7 @@ impl Alone {
         let restored = map
             .shards()
             .map(|shard| {
-                let nothing = Checkpoint::empty(shard);
-                let restored = Restored::new(&nothing, &nothing.snapshot, vec![]);
+                let restored = Restored::nothing(shard);
                 (State::new(shard, map), restored)
             })
             .collect();

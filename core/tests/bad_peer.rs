@@ -2,18 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use pigeonhole_core::auth::{AuthSettings, Identities};
+mod ordinary;
+
+use pigeonhole_core::auth::Identities;
 use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{
-    ChainHash, CoreId, DiskId, Epoch, LinkId, Sequence, ServerId, SessionId, ShardId, Zxid,
+    ChainHash, CoreId, Epoch, LinkId, Sequence, ServerId, SessionId, ShardId, Zxid,
 };
-use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX, RECORD_BYTES_MAX};
-use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
-use pigeonhole_core::control::Checkpoint;
+use pigeonhole_core::base::limits::RECORD_BYTES_MAX;
+use pigeonhole_core::base::time::{Duration, Instant, Now};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Effect, Effects, Input};
 use pigeonhole_core::entry::{Entry, EntryKind};
-use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::mail::{Ask, Mail, Ticket, What};
 use pigeonhole_core::op::OpCode;
 use pigeonhole_core::peer::codec::{self, Frame};
@@ -24,7 +24,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::txn::{Operation, Origin, Txn};
 use pigeonhole_core::worker::{Worker, WorkerConfig};
-use pigeonhole_core::zab::log::{LogLimits, Restored};
+use pigeonhole_core::zab::log::Restored;
 
 const SHARDS: u16 = 3;
 const SHARD: ShardId = ShardId(0);
@@ -81,33 +81,13 @@ impl Server {
 
     fn new(shards: u16, voters: &[u8], observers: &[u8]) -> Self {
         let map = ShardMap::new(shards);
+        let voters = voters.iter().copied().map(ServerId);
         let config = WorkerConfig {
-            server: ServerId(1),
-            core: CoreId(0),
-            cores: 1,
-            shards: map,
-            voters: voters.iter().copied().map(ServerId).collect(),
             observers: observers.iter().copied().map(ServerId).collect(),
-            disk: DiskId(1),
-            is_founder: true,
             incarnation: INCARNATION,
-            periods: Periods::default(),
-            session_base_ms: 1_700_000_000_000,
-            client: ClientLimits {
-                frame_bytes_max: FRAME_BYTES_MAX,
-                connections_per_address_max: 60,
-                connections_max: 100,
-            },
-            auth: AuthSettings::default(),
-            log: LogLimits::default(),
-            counter_handover: COUNTER_HANDOVER,
-            seed: 1,
+            ..ordinary::config(ServerId(1), voters, map)
         };
-        let restored = map.shards().map(|shard| {
-            let nothing = Checkpoint::empty(shard);
-            let restored = Restored::new(&nothing, &nothing.snapshot, vec![]);
-            (State::new(shard, map), restored)
-        });
+        let restored = map.shards().map(|shard| (State::new(shard, map), Restored::nothing(shard)));
         let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
         let mut effects = Effects::new();
         let worker = Worker::new(config, restored.collect(), now, &mut effects);

@@ -7,7 +7,6 @@ use pigeonhole_core::base::id::{
 };
 use pigeonhole_core::base::limits::{COUNTER_HANDOVER, RECORD_BYTES_MAX};
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
-use pigeonhole_core::control::Checkpoint;
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::mail::{Ask, Mail, Outcome, Reader, Ticket, What, Writer};
 use pigeonhole_core::op::OpCode;
@@ -50,8 +49,7 @@ impl One {
             counter_handover,
             seed: 1,
         };
-        let nothing = Checkpoint::empty(SHARD);
-        let restored = Restored::new(&nothing, &nothing.snapshot, vec![]);
+        let restored = Restored::nothing(SHARD);
         let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
         let mut deeds = vec![];
         let replica = Replica::new(config, State::new(SHARD, map), restored, now, &mut deeds);

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use pigeonhole_core::auth::AuthSettings;
-use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, ServerId, SessionId, ShardId};
-use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, COUNTER_HANDOVER, FRAME_BYTES_MAX};
+mod ordinary;
+
+use pigeonhole_core::base::id::{ConnectionId, CoreId, ServerId, SessionId, ShardId};
+use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, FRAME_BYTES_MAX};
 use pigeonhole_core::base::met::Limit;
-use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
-use pigeonhole_core::control::Checkpoint;
+use pigeonhole_core::base::time::{Duration, Instant, Now};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
 use pigeonhole_core::gateway::ClientLimits;
@@ -17,7 +17,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::wire::client;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
-use pigeonhole_core::zab::log::{LogLimits, Restored};
+use pigeonhole_core::zab::log::Restored;
 
 const CONNECTION: ConnectionId = ConnectionId { core: CoreId(0), slot: 0, generation: 1 };
 
@@ -33,38 +33,17 @@ impl Alone {
     fn new(shards: u16) -> Self {
         let map = ShardMap::new(shards);
         let config = WorkerConfig {
-            server: ServerId(1),
-            core: CoreId(0),
-            cores: 1,
-            shards: map,
-            voters: vec![ServerId(1)],
-            observers: vec![],
-            disk: DiskId(1),
-            is_founder: true,
-            incarnation: 99,
-            periods: Periods::default(),
-            session_base_ms: 1_700_000_000_000,
             client: ClientLimits {
                 frame_bytes_max: FRAME_BYTES_MAX,
                 connections_per_address_max: 60,
                 connections_max: 100,
             },
-            auth: AuthSettings::default(),
-            log: LogLimits::default(),
-            counter_handover: COUNTER_HANDOVER,
-            seed: 1,
+            ..ordinary::config(ServerId(1), [ServerId(1)], map)
         };
-        let restored = map
-            .shards()
-            .map(|shard| {
-                let nothing = Checkpoint::empty(shard);
-                let restored = Restored::new(&nothing, &nothing.snapshot, vec![]);
-                (State::new(shard, map), restored)
-            })
-            .collect();
+        let restored = map.shards().map(|shard| (State::new(shard, map), Restored::nothing(shard)));
         let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
         let mut effects = Effects::new();
-        let worker = Worker::new(config, restored, now, &mut effects);
+        let worker = Worker::new(config, restored.collect(), now, &mut effects);
         let mut alone = Self { worker, effects, now, received: vec![], is_closed: false };
         alone.settle();
         alone

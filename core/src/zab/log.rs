@@ -43,6 +43,12 @@ pub struct Restored {
 }
 
 impl Restored {
+    /// A shard in which nothing has happened.
+    pub fn nothing(shard: ShardId) -> Self {
+        let nothing = Checkpoint::empty(shard);
+        Self::new(&nothing, &nothing.snapshot, Vec::new())
+    }
+
     /// The past on top of one of the snapshots that the checkpoint speaks of.
     pub fn new(checkpoint: &Checkpoint, base: &SnapshotReference, entries: Vec<Entry>) -> Self {
         let base = Mark { zxid: Zxid(base.zxid), hash: ChainHash(base.hash) };

@@ -8,16 +8,16 @@
 
 mod disk;
 
+#[path = "../ordinary/mod.rs"]
+mod ordinary;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
-use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, LinkId, ServerId, ShardId, Zxid};
-use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
-use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
+use pigeonhole_core::base::time::{Duration, Instant, Now};
 use pigeonhole_core::durable::{Append, Durable, LogMark};
 use pigeonhole_core::effect::{Crowd, Effect, Effects, Input, SnapshotJob};
-use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request, permission};
 use pigeonhole_core::peer::codec::{self, Frame};
 use pigeonhole_core::peer::message::{ArchivedPeerMessage, PeerState};
@@ -629,25 +629,12 @@ fn config(options: &Options, at: usize, node: &Node) -> WorkerConfig {
     let (boots, identity) = (node.boots, node.disk.identity);
     let voters = (0..usize::from(options.servers)).map(server);
     WorkerConfig {
-        server: server(at),
-        core: CoreId(0),
-        cores: 1,
-        shards: ShardMap::new(options.shards),
-        voters: voters.collect(),
-        observers: vec![],
         disk: identity.disk,
         is_founder: identity.is_founder,
         incarnation: boots << 8 | u64::try_from(at).unwrap(),
-        periods: Periods::default(),
         session_base_ms: 1_700_000_000_000 + boots,
-        client: ClientLimits {
-            frame_bytes_max: FRAME_BYTES_MAX,
-            connections_per_address_max: 0,
-            connections_max: 1000,
-        },
-        auth: AuthSettings::default(),
-        counter_handover: COUNTER_HANDOVER,
         log: options.limits,
         seed: boots,
+        ..ordinary::config(server(at), voters, ShardMap::new(options.shards))
     }
 }

@@ -6,26 +6,26 @@
     reason = "a test that cannot go on fails; its numbers are small"
 )]
 
+#[path = "../ordinary/mod.rs"]
+mod ordinary;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
-use pigeonhole_core::auth::AuthSettings;
 use pigeonhole_core::base::id::{
-    ConnectionId, CoreId, DiskId, Epoch, LinkId, Sequence, ServerId, ShardId, Zxid,
+    ConnectionId, CoreId, Epoch, LinkId, Sequence, ServerId, ShardId, Zxid,
 };
-use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
 use pigeonhole_core::base::prng::Prng;
-use pigeonhole_core::base::time::{Instant, Now, Periods};
-use pigeonhole_core::control::{Checkpoint, Control};
+use pigeonhole_core::base::time::{Instant, Now};
+use pigeonhole_core::control::Control;
 use pigeonhole_core::durable::{Append, Durable, LogMark, Record};
 use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
 use pigeonhole_core::entry::Entry;
-use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::Event;
-use pigeonhole_core::zab::log::{LogLimits, Restored};
+use pigeonhole_core::zab::log::Restored;
 
 pub(crate) const WALL_MS: i64 = 1_700_000_000_000;
 
@@ -118,27 +118,12 @@ impl Cluster {
         let it = &mut self.nodes[node];
         assert!(it.worker.is_none());
         it.boot += 1;
+        let voters = (0..count).map(server);
         let config = WorkerConfig {
-            server: server(node),
-            core: CoreId(0),
-            cores: 1,
-            shards: self.map,
-            voters: (0..count).map(server).collect(),
-            observers: vec![],
-            disk: DiskId(1 + node as u128),
-            is_founder: true,
             incarnation: it.boot * 1000 + node as u64,
-            periods: Periods::default(),
             session_base_ms: 1_700_000_000_000 + it.boot * 1_000_000,
-            client: ClientLimits {
-                frame_bytes_max: FRAME_BYTES_MAX,
-                connections_per_address_max: 0,
-                connections_max: 1000,
-            },
-            auth: AuthSettings::default(),
-            log: LogLimits::default(),
-            counter_handover: COUNTER_HANDOVER,
             seed: self.prng.next_u64(),
+            ..ordinary::config(server(node), voters, self.map)
         };
         let map = self.map;
         let restored =
@@ -451,8 +436,7 @@ fn wall(now: Instant) -> Now {
 
 /// What recovery would make of the log.
 fn restore(shard: ShardId, items: &[Item]) -> Restored {
-    let nothing = Checkpoint::empty(shard);
-    let mut restored = Restored::new(&nothing, &nothing.snapshot, vec![]);
+    let mut restored = Restored::nothing(shard);
     let mut entries: Vec<Entry> = vec![];
     for item in items {
         match item {

@@ -2,20 +2,17 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
+#[path = "../ordinary/mod.rs"]
+mod ordinary;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
-use pigeonhole_core::auth::AuthSettings;
-use pigeonhole_core::base::id::{
-    ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId, Zxid,
-};
-use pigeonhole_core::base::limits::{COUNTER_HANDOVER, FRAME_BYTES_MAX};
+use pigeonhole_core::base::id::{ConnectionId, CoreId, LinkId, ServerId, SessionId, ShardId, Zxid};
 use pigeonhole_core::base::prng::Prng;
-use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
-use pigeonhole_core::control::Checkpoint;
+use pigeonhole_core::base::time::{Duration, Instant, Now};
 use pigeonhole_core::durable::{Durable, LogMark, Rider};
 use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
-use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::links::core_of;
 use pigeonhole_core::mail::Mail;
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, EventType, Request, permission};
@@ -24,7 +21,7 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::wire::client;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
-use pigeonhole_core::zab::log::{LogLimits, Restored};
+use pigeonhole_core::zab::log::Restored;
 
 /// One core of one node.
 type Place = (usize, u8);
@@ -107,34 +104,14 @@ impl Ensemble {
     }
 
     fn start(&mut self, (node, core): Place, nodes: usize) -> Worker {
+        let voters = (0..nodes).map(server);
         let config = WorkerConfig {
-            server: server(node),
             core: CoreId(core),
             cores: self.cores,
-            shards: self.map,
-            voters: (0..nodes).map(server).collect(),
-            observers: vec![],
-            disk: DiskId(1 + node as u128),
-            is_founder: true,
-            log: LogLimits::default(),
-            incarnation: 99 + node as u64,
-            periods: Periods::default(),
-            session_base_ms: 1_700_000_000_000,
-            client: ClientLimits {
-                frame_bytes_max: FRAME_BYTES_MAX,
-                connections_per_address_max: 0,
-                connections_max: 10_000,
-            },
-            auth: AuthSettings::default(),
-            counter_handover: COUNTER_HANDOVER,
-            seed: 1,
+            ..ordinary::config(server(node), voters, self.map)
         };
         let here = self.map.shards().filter(|&shard| core_of(shard, self.cores) == CoreId(core));
-        let restored = here.map(|shard| {
-            let nothing = Checkpoint::empty(shard);
-            let restored = Restored::new(&nothing, &nothing.snapshot, vec![]);
-            (State::new(shard, self.map), restored)
-        });
+        let restored = here.map(|shard| (State::new(shard, self.map), Restored::nothing(shard)));
         Worker::new(config, restored.collect(), self.now, &mut self.effects)
     }
 

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use pigeonhole_core::base::limits::SEGMENT_BYTES;
+use pigeonhole_tests::caller::Caller;
+use pigeonhole_tests::servers::Servers;
 
 use crate::PROGRAM;
 
@@ -22,14 +24,13 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     };
     servers.start_as(1, disk.inside(servers.serve(1)));
     let mut client = servers.client(1);
-    let path = |number: usize| format!("/node-{}", number % 10);
-    client.create_all((0..10).map(path), b"before");
+    client.create_all(paths(10), b"before");
     // The next segment is there, so that the next start has one.
     servers.wait_until(|_| disk.segments_with_room() == 2);
     let filler = disk.files.join("filler");
     fill(&filler);
     servers.wait_until(|it| it.said(1).contains("writes are refused until there is"));
-    let refused = client.set_all((0..10).map(path), b"refused");
+    let refused = client.set_all(paths(10), b"refused");
     assert_eq!(refused, (0, Some(SYSTEM_ERROR)));
     assert!(client.exists("/node-9"), "reads go on");
 
@@ -42,19 +43,15 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     servers.wait_until(|it| it.said(1).contains("the disk has room again"));
     let mut client = servers.client(1);
     assert!(client.exists("/node-9"), "nothing is lost");
-    assert_eq!(client.set_all((0..10).map(path), b"after"), (10, None));
+    assert_eq!(client.set_all(paths(10), b"after"), (10, None));
 
     // This time it is the log itself for which there is no room: of four segments the disk has
     // place for three.
     keep_free(&filler, &disk.files, 100 << 20);
-    let (written, refused) = client.set_all((0..4000).map(path), &[1; 50_000]);
-    assert!(written > 0);
-    assert_eq!(refused, Some(SYSTEM_ERROR));
-    assert!(servers.said(1).contains("no room for another segment"), "{}", servers.said(1));
-    assert!(client.exists("/node-9"), "reads go on");
+    fill_log(&servers, &mut client);
     fs::remove_file(&filler).unwrap();
     servers.wait_until(|it| it.said(1).matches("the disk has room again").count() == 2);
-    assert_eq!(client.set_all((0..10).map(path), b"at last"), (10, None));
+    assert_eq!(client.set_all(paths(10), b"at last"), (10, None));
     assert_eq!(servers.terminate(1).code(), Some(0));
 }
 
@@ -66,21 +63,30 @@ fn a_disk_without_room_for_a_name_is_a_full_one() {
     };
     servers.start_as(1, disk.inside(servers.serve(1)));
     let mut client = servers.client(1);
-    let path = |number: usize| format!("/node-{}", number % 10);
-    client.create_all((0..10).map(path), b"before");
+    client.create_all(paths(10), b"before");
     let fillers = disk.files.join("fillers");
     fs::create_dir(&fillers).unwrap();
     let made = (0..100).take_while(|it| File::create(fillers.join(it.to_string())).is_ok());
     assert!((1..100).contains(&made.count()), "the names are used up");
-    let (written, refused) = client.set_all((0..4000).map(path), &[1; 50_000]);
+    fill_log(&servers, &mut client);
+    fs::remove_dir_all(&fillers).unwrap();
+    servers.wait_until(|it| it.said(1).contains("the disk has room again"));
+    assert_eq!(client.set_all(paths(10), b"after"), (10, None));
+    assert_eq!(servers.terminate(1).code(), Some(0));
+}
+
+/// So many paths, of ten znodes.
+fn paths(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|number| format!("/node-{}", number % 10))
+}
+
+/// Writes until the log would need a segment for which there is no room.
+fn fill_log(servers: &Servers, client: &mut Caller) {
+    let (written, refused) = client.set_all(paths(4000), &[1; 50_000]);
     assert!(written > 0);
     assert_eq!(refused, Some(SYSTEM_ERROR));
     assert!(servers.said(1).contains("no room for another segment"), "{}", servers.said(1));
     assert!(client.exists("/node-9"), "reads go on");
-    fs::remove_dir_all(&fillers).unwrap();
-    servers.wait_until(|it| it.said(1).contains("the disk has room again"));
-    assert_eq!(client.set_all((0..10).map(path), b"after"), (10, None));
-    assert_eq!(servers.terminate(1).code(), Some(0));
 }
 
 /// A small file system over a directory, which only the processes see that are let in. It lasts as
