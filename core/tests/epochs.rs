@@ -622,6 +622,21 @@ fn a_learner_whose_disk_stands_still_is_let_go() {
 }
 
 #[test]
+fn a_learner_is_let_go_for_the_last_of_what_came_together() {
+    let (mut one, first) = leader_with_a_proposal();
+    one.sync();
+    one.advance(1);
+    let mut out = vec![];
+    let second = one.zab.propose(EntryKind::Txn, &[], &mut out);
+    one.hear(out);
+    one.sync();
+    one.tell(1, PeerMessage::Ack { epoch: 1, zxid: first.0 });
+    one.tell(2, PeerMessage::Ack { epoch: 1, zxid: second.0 });
+    one.advance(Periods::default().sync_limit.as_ms());
+    assert_eq!(learners(&one), [ServerId(2)]);
+}
+
+#[test]
 fn a_leader_whose_disk_stands_still_leads_no_more() {
     let (mut one, zxid) = leader_with_a_proposal();
     let mut out = vec![];

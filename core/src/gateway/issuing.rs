@@ -53,10 +53,7 @@ impl Gateway {
             }
             match frames.next() {
                 None => break,
-                Some(Ok(frame)) => {
-                    taken += weight(frame) - 1;
-                    self.on_frame(now, id, frame, replicas);
-                }
+                Some(Ok(frame)) => taken += self.on_frame(now, id, frame, replicas),
                 Some(Err(FrameError::Word(word))) => {
                     self.wishes.push(Wish::Admin { connection: id, word });
                     if let Some(connection) = self.find(id) {
@@ -72,7 +69,6 @@ impl Gateway {
                     break;
                 }
             }
-            taken += 1;
         }
         drop(frames);
         deframer.on_turn_end();
@@ -118,23 +114,24 @@ impl Gateway {
         })
     }
 
+    /// Takes in one frame; tells what it takes of the turn.
     fn on_frame(
         &mut self,
         now: Instant,
         id: ConnectionId,
         frame: &[u8],
         replicas: &mut impl Replicas,
-    ) {
+    ) -> usize {
         let Some(connection) = self.find(id) else {
-            return;
+            return 1;
         };
         if connection.stage == Stage::Connecting {
             self.on_connect_request(now, id, frame);
-            return;
+            return 1;
         }
         let Ok((header, body)) = parse_header(frame) else {
             self.close(id);
-            return;
+            return 1;
         };
         if header.op_code == OpCode::Ping.wire() {
             self.on_ping(now, id);
@@ -147,7 +144,7 @@ impl Gateway {
             // The common case: nothing waits, and the shard is here.
         } else {
             let Some(connection) = self.find(id) else {
-                return;
+                return 1;
             };
             let state = SlotState::Waiting { op_code: header.op_code, body: body.to_vec() };
             connection.push(Slot {
@@ -160,6 +157,7 @@ impl Gateway {
             self.watch_waiting(now, id);
             self.issue(now, id, replicas);
         }
+        weight_of(header.op_code)
     }
 
     /// Executes a read of a shard on this core, if it is one; tells whether it was.
@@ -552,12 +550,7 @@ impl Gateway {
     }
 }
 
-/// What a frame takes of a turn.
-fn weight(frame: &[u8]) -> usize {
-    parse_header(frame).map_or(1, |(header, _)| weight_of(header.op_code))
-}
-
-/// Most requests cost what their replies weigh, which is bounded elsewhere. A few make little of
+/// What a request takes of a turn. Most cost what their replies weigh, which is bounded elsewhere. A few make little of
 /// much: of those one in a turn is enough.
 fn weight_of(op_code: i32) -> usize {
     match OpCode::from_wire(op_code) {

@@ -312,16 +312,14 @@ fn parse_multi_read<'a>(reader: &mut Reader<'a>) -> Result<Request<'a>, RequestE
         if operations.len() == MULTI_OPERATIONS_MAX {
             return Err(RequestError::Code(ErrorCode::BadArguments));
         }
-        operations.push(match OpCode::from_wire(op_code) {
-            Some(OpCode::GetData) => {
-                let (path, watch) = (read_path(reader)?.to_look_up(), reader.boolean()?);
-                Request::GetData { path, watch }
-            }
-            Some(OpCode::GetChildren) => {
-                let (path, watch) = (read_path(reader)?.to_look_up(), reader.boolean()?);
-                Request::GetChildren { path, watch, with_stat: false }
-            }
-            _ => return Err(RequestError::Code(ErrorCode::MarshallingError)),
+        let op_code = OpCode::from_wire(op_code);
+        if !matches!(op_code, Some(OpCode::GetData | OpCode::GetChildren)) {
+            return Err(RequestError::Code(ErrorCode::MarshallingError));
+        }
+        let (path, watch) = (read_path(reader)?.to_look_up(), reader.boolean()?);
+        operations.push(match op_code {
+            Some(OpCode::GetData) => Request::GetData { path, watch },
+            _ => Request::GetChildren { path, watch, with_stat: false },
         });
     }
     Ok(Request::MultiRead(operations))

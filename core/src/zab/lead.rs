@@ -288,6 +288,7 @@ impl Leader {
             Zxid::new(self.epoch, 1)
         };
         let entry = Entry::new(kind, log.shard(), zxid, tail.hash, payload);
+        self.pace.count(entry.bytes().len());
         let (sequence, record) = log.append(entry).expect("a leader continues its own log");
         out.push(Action::Append { sequence, record, riders: Vec::new() });
         zxid
@@ -334,8 +335,7 @@ impl Leader {
             });
             self.told = log.committed();
         }
-        let sent = log.after(self.sent).map(|entry| entry.bytes().len());
-        self.pace.note(now, tail, sent.sum());
+        self.pace.mark(now, tail);
         self.sent = tail;
     }
 

@@ -26,13 +26,17 @@ struct Mark {
 }
 
 impl Pace {
-    /// Everything up to `tail` is proposed. Not every proposal is marked: it is enough to know
-    /// roughly since when one waits.
-    pub(super) fn note(&mut self, now: Instant, tail: Zxid, bytes: usize) {
+    pub(super) fn count(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
-        let last = self.marks.back();
-        if last.is_none_or(|last| now.since(last.at) >= MARK_PERIOD) {
-            self.marks.push_back(Mark { zxid: tail, at: now, bytes: self.bytes });
+    }
+
+    /// Everything up to `tail` is proposed. What comes soon after each other has one mark: it is
+    /// enough to know roughly since when a proposal waits.
+    pub(super) fn mark(&mut self, now: Instant, tail: Zxid) {
+        let bytes = self.bytes;
+        match self.marks.back_mut().filter(|last| now.since(last.at) < MARK_PERIOD) {
+            Some(last) => (last.zxid, last.bytes) = (tail, bytes),
+            None => self.marks.push_back(Mark { zxid: tail, at: now, bytes }),
         }
     }
 
@@ -99,5 +103,5 @@ impl Zab {
     }
 }
 
-/// Between two marks.
+/// What one mark stands for.
 const MARK_PERIOD: Duration = Duration::from_ms(50);
