@@ -53,16 +53,18 @@ fn a_stop_in_good_order_takes_less_than_five_seconds_and_leaves_a_clean_log() {
 
 #[test]
 fn what_was_asked_of_a_server_before_it_is_to_stop_is_answered() {
-    let mut servers = PROGRAM.ensemble("finish", 3, "pigeonhole.shards=8\npigeonhole.cores=2\n");
+    // A machine that is busy with something else is no peer that has died.
+    let patient = "pigeonhole.shards=8\npigeonhole.cores=2\npigeonhole.peerSilenceMs=5000\n";
+    let mut servers = PROGRAM.ensemble("finish", 3, patient);
     servers.start_all();
     for stopping in servers.ids() {
         // Each in a subtree of its own: some are led by this server, and each waits for the one
         // before it.
-        let paths = (0..100).map(|number| format!("/of-{stopping}-{number}"));
+        let paths = (0..40).map(|number| format!("/of-{stopping}-{number}"));
         let mut client = servers.client(stopping);
         client.begin_to_create(paths);
         assert_eq!(servers.terminate(stopping).code(), Some(0));
-        assert_eq!(client.replies(), [0; 99], "server {stopping}");
+        assert_eq!(client.replies(), [0; 39], "server {stopping}");
         servers.start(stopping);
     }
 }
