@@ -30,6 +30,7 @@ struct Link {
     carried: Vec<u8>,
     output: Vec<u8>,
     heard: Instant,
+    has_spoken: bool,
     ping_at: Instant,
     is_closing: bool,
 }
@@ -52,6 +53,7 @@ impl Links {
             carried: Vec::new(),
             output: Vec::new(),
             heard: now,
+            has_spoken: false,
             ping_at: next_ping(now, self.heartbeat),
             is_closing: false,
         };
@@ -86,6 +88,7 @@ impl Links {
             return Ok(());
         };
         link.heard = now;
+        link.has_spoken = true;
         let mut carried = core::mem::take(&mut link.carried);
         let was_empty = carried.is_empty();
         let mut rest = if was_empty {
@@ -172,7 +175,7 @@ impl Links {
         let (heartbeat, silence) = (self.heartbeat, self.silence);
         let patience = if self.behind_at == Some(now) { SILENCES_WHILE_BEHIND } else { 1 };
         for link in self.links.values_mut().filter(|link| !link.is_closing) {
-            if now.since(link.heard).0 >= silence.0 * patience {
+            if link.silent_until(Duration(silence.0 * patience)) <= now {
                 link.is_closing = true;
                 on_silence(link.id);
             } else if link.ping_at <= now {
@@ -194,7 +197,7 @@ impl Links {
 
     pub fn deadline(&self) -> Option<Instant> {
         let open = self.links.values().filter(|link| !link.is_closing);
-        open.map(|link| link.ping_at.min(link.heard + self.silence)).min()
+        open.map(|link| link.ping_at.min(link.silent_until(self.silence))).min()
     }
 
     fn find(&mut self, id: LinkId) -> Option<&mut Link> {
@@ -202,6 +205,17 @@ impl Links {
     }
 }
 
+impl Link {
+    /// When a peer of which nothing more is heard is given up.
+    fn silent_until(&self, silence: Duration) -> Instant {
+        let patience = if self.has_spoken { 1 } else { SILENCES_BEFORE_THE_FIRST_WORD };
+        self.heard + Duration(silence.0 * patience)
+    }
+}
+
+/// Words of a living peer come one heartbeat after the other, from however far away. Only the first
+/// takes a round trip: the peer speaks when it has been answered.
+const SILENCES_BEFORE_THE_FIRST_WORD: u64 = 5;
 /// A server that is always behind still gives up a peer that is gone.
 const SILENCES_WHILE_BEHIND: u64 = 8;
 

@@ -253,6 +253,8 @@ impl Replica {
 
     pub fn on_time(&mut self, now: Now, deeds: &mut Vec<Deed>) {
         self.zab.on_time(now.instant, &mut self.actions);
+        // Only who still leads may end sessions.
+        self.settle(now, deeds);
         self.expire_sessions(now, deeds);
         self.go_on_sending(deeds);
         if self.give_up_deadline().is_some_and(|at| at <= now.instant) {

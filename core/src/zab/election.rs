@@ -174,7 +174,8 @@ impl Zab {
     fn count_votes(&mut self, now: Instant, out: &mut Vec<Action>) {
         let majority = self.majority();
         // Servers whose discovery failed together must not fail together again.
-        let settle = self.periods.vote_settle.0;
+        let doublings = self.futile_elections.saturating_sub(QUICK_ELECTIONS);
+        let settle = self.periods.vote_settle.0 << doublings.min(SETTLE_DOUBLINGS_MAX);
         let settled_at = now + Duration(settle + self.prng.below(settle / 2 + 1));
         let Phase::Looking(Election { voting: Some(voting) }) = &mut self.phase else {
             return;
@@ -184,9 +185,10 @@ impl Zab {
             voting.settled_at = None;
             return;
         }
-        let everybody_spoke = voting.votes.len() == self.membership.voters.len();
+        let nothing_to_wait_for =
+            doublings == 0 && voting.votes.len() == self.membership.voters.len();
         let settled_at = *voting.settled_at.get_or_insert(settled_at);
-        if !everybody_spoke && now < settled_at {
+        if !nothing_to_wait_for && now < settled_at {
             return;
         }
         let leader = voting.proposal.leader;
@@ -262,3 +264,10 @@ impl Zab {
         }
     }
 }
+
+/// So many elections in a row may come to nothing because somebody was late. After that somebody
+/// does not reach whom the others elect (as in a star, whose hub hears all votes), and each further
+/// one settles for twice as long.
+const QUICK_ELECTIONS: u32 = 4;
+/// Half a second to a second: as long as it takes to notice that a peer is gone.
+const SETTLE_DOUBLINGS_MAX: u32 = 5;

@@ -91,6 +91,7 @@ impl Zab {
     /// There is a leader again.
     pub(super) fn on_successor(&mut self) {
         self.succession_by = None;
+        self.futile_elections = 0;
     }
 
     pub(super) fn leaving_deadline(&self) -> Option<Instant> {

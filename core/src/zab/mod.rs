@@ -148,6 +148,8 @@ pub struct Zab {
     prng: Prng,
     /// The logical clock of elections; grows with each.
     round: u64,
+    /// Elections since this server last had a leader to serve under.
+    futile_elections: u32,
     /// Numbers this server's attempts to join a leader.
     attempt: u32,
     /// The disks that count, by the entries applied up to this zxid.
@@ -188,6 +190,7 @@ impl Zab {
             log: Log::new(restored, limits),
             prng: Prng::new(seed),
             round: 0,
+            futile_elections: 0,
             attempt: 0,
             admitted,
             admitted_at,
@@ -404,6 +407,7 @@ impl Zab {
     fn look(&mut self, now: Instant, why: &'static str, out: &mut Vec<Action>) {
         // A peer may say that it has come to any round. Votes of the last one are all alike.
         self.round = self.round.saturating_add(1);
+        self.futile_elections = self.futile_elections.saturating_add(1);
         // Whoever is elected although it would rather not is the best there is.
         self.leaving = None;
         self.phase = Phase::Looking(Election::waiting());

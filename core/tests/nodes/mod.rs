@@ -143,7 +143,7 @@ impl Ensemble {
                     self.step(place, Input::ClientClosed { connection });
                 }
                 Effect::LinkOutput { link } => self.send_over(place, link),
-                Effect::LinkClose { why, .. } => panic!("no link is closed: {why}"),
+                Effect::LinkClose { link: far, .. } => self.unlink(place, far),
                 _ => {}
             }
         }
@@ -229,6 +229,22 @@ impl Ensemble {
             self.step(place, Input::Time);
         }
         self.now.instant = end;
+    }
+
+    /// A node stands still, and all that is on its way to it and from it with it. The first that it
+    /// knows then is how late it is.
+    pub(crate) fn pause(&mut self, node: usize, milliseconds: u64) {
+        self.now.instant = self.now.instant + Duration::from_ms(milliseconds);
+        for core in 0..self.cores {
+            self.step((node, core), Input::Time);
+        }
+    }
+
+    fn unlink(&mut self, near: Place, far: LinkId) {
+        let other = (usize::from(far.peer.0) - 1, far.core.0);
+        self.queues.retain(|ends, _| *ends != (near, other) && *ends != (other, near));
+        self.step(near, Input::LinkDown { link: far });
+        self.step(other, Input::LinkDown { link: link(near) });
     }
 
     /// The node stops, with everything that was on its way from it and to it.
