@@ -104,11 +104,8 @@ fn states_of_many_shards_are_sent_in_small_parts() {
     const BYTES_OF_ONE: usize = 20_000;
     const FRAMES_BYTES_MAX: usize = 1000;
     let shards = 2;
-    let limits = LogLimits {
-        in_flight_bytes: BYTES_OF_ONE,
-        window_entries: 8,
-        ..LogLimits::default()
-    };
+    let limits =
+        LogLimits { in_flight_bytes: BYTES_OF_ONE, window_entries: 8, ..LogLimits::default() };
     let mut cluster = Cluster::new(Options { shards, limits, ..Options::default() });
     cluster.converge();
     let connection = cluster.connect(0).unwrap();
