@@ -29,6 +29,9 @@ pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 60;
 pub const CONNECT_TIME_MS_MAX: u64 = 5000;
 /// Watches of one connection: each costs memory on its server until it fires.
 pub const WATCHES_PER_CONNECTION_MAX: usize = 100_000;
+/// Between the ids that two boots of a server begin with lie at least so many milliseconds' worth:
+/// four thousand million sessions, all of them different, even if the clock is put back.
+pub const SESSION_BASE_STEP_MS: u64 = 1 << 16;
 /// What a session's client has seen, remembered so many times by the session's home: enough for a
 /// client that lags behind its server by a whole timeout.
 pub const SEEN_PER_SESSION_MAX: usize = 16;
