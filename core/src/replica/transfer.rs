@@ -174,7 +174,7 @@ impl Replica {
         assert_eq!(state.applied(), wanted.at.zxid);
         self.zab.install(now.instant, digest, &mut self.actions);
         let (admitted, at) = (state.admitted(), wanted.at.zxid);
-        self.zab.set_admitted(now.instant, admitted, at, &mut self.actions);
+        self.zab.set_admitted(admitted, at, &mut self.actions);
         let ack = PeerMessage::SnapshotChunkAck { epoch: wanted.epoch.0, index: chunks - 1 };
         self.send(wanted.leader, ack, deeds);
         let before = core::mem::replace(&mut self.state, state);
