@@ -21,8 +21,8 @@ fn get(path: &str, watch: bool) -> Request<'_> {
     Request::GetData { path, watch }
 }
 
-/// Requests one behind the other, and all that is heard of them but the answer to addAuth, which comes
-/// first.
+/// Requests one behind the other, and all that is heard of them but the answer to addAuth, which
+/// comes first.
 fn told(ensemble: &mut Ensemble, handle: Handle, requests: &[Request<'_>]) -> Vec<Heard> {
     for (xid, request) in (1..).zip(requests) {
         let xid = if matches!(request, Request::Auth { .. }) { -4 } else { xid };

@@ -67,7 +67,8 @@ pub const SNAPSHOT_ENTRIES: u64 = 100_000;
 /// learners begin again later.
 pub const PINNED_BYTES_MAX: usize = 1 << 30;
 /// Bytes sent in one shard before the other side has answered: entries or the state to a learner
-/// that is behind, and requests to a leader. The rest waits, because a link that is given too much is dropped.
+/// that is behind, and requests to a leader. The rest waits, because a link that is given too much
+/// is dropped.
 pub const IN_FLIGHT_BYTES: usize = 8 << 20;
 /// The same in all shards together, because they share a link, and each way.
 pub const IN_FLIGHT_BYTES_OF_ALL: usize = 16 << 20;
