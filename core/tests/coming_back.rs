@@ -1,8 +1,6 @@
 //! Clients that come back on another connection while there are several shards: what they missed
 //! fires, and what was on its way from before does nothing.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 mod nodes;
 
 use nodes::{

@@ -1,5 +1,4 @@
 //! Many sessions in an image: written in bounded steps, and the same bytes as in one go.
-#![expect(clippy::unwrap_used, reason = "a test may panic wherever it finds something wrong")]
 
 mod leader;
 
