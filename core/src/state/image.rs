@@ -31,8 +31,8 @@
 //! | sessions |              |       | the sessions' own format                                   |
 //!
 //! For a file, the image is cut into chunks of `SNAPSHOT_CHUNK_BYTES`, wherever that falls; only
-//! the last one is shorter. On a link they may be smaller. Chunks are checksummed by those who store
-//! and carry them. The reader checks form and the digest, and takes nothing for granted.
+//! the last one is shorter. On a link they may be smaller. Chunks are checksummed by those who
+//! store and carry them. The reader checks form and the digest, and takes nothing for granted.
 
 mod reader;
 mod walk;
