@@ -110,6 +110,16 @@ pub struct Reader {
     pub connection: ConnectionId,
     pub session: SessionId,
     pub identities: Identities,
+    /// Those of the connection by now, if it has had more since it asked.
+    pub later: Option<Identities>,
+}
+
+impl Reader {
+    /// Whom the events go to of a watch that the read leaves: a connection hears what it may hear
+    /// when something happens, whatever it could prove when it began to watch.
+    pub fn watcher(&self) -> &Identities {
+        self.later.as_ref().unwrap_or(&self.identities)
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

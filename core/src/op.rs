@@ -236,6 +236,11 @@ pub mod permission {
 }
 
 impl OpCode {
+    /// Whether a few bytes of it, in the request and in the reply, may stand for a lot of work.
+    pub const fn makes_much_of_little(self) -> bool {
+        matches!(self, Self::MultiRead | Self::GetAllChildrenNumber | Self::GetEphemerals)
+    }
+
     /// The code with this number, if a client may send it.
     pub const fn from_wire(number: i32) -> Option<Self> {
         Some(match number {

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::auth::AuthSettings;
 use crate::base::id::{ConnectionId, CoreId, DiskId, LinkId, ServerId, SessionId, ShardId};
-use crate::base::limits::{BALANCE_PERIOD_MS, PROPOSE_BYTES_TARGET};
+use crate::base::limits::{BALANCE_PERIOD_MS, PROPOSE_BYTES_TARGET, TURN_SHARE};
 use crate::base::prng::Prng;
 use crate::base::time::{Duration, Instant, Now, Periods};
 use crate::durable::{Append, Rider};
@@ -64,6 +64,10 @@ pub struct Worker {
     links: Links,
     /// Mail to this core itself, in order.
     inbox: VecDeque<Mail>,
+    /// Mail from other cores that the turn had no room for, in order.
+    letters: VecDeque<Mail>,
+    /// What reads that come by mail may still take of the turn.
+    read_share: usize,
     /// Empty between two messages: room for the next one's frame.
     frame: Vec<u8>,
     /// When shards may next be handed to the servers that should lead them.
@@ -110,6 +114,8 @@ impl Worker {
             shards,
             links,
             inbox: VecDeque::new(),
+            letters: VecDeque::new(),
+            read_share: TURN_SHARE,
             frame: Vec::new(),
             balance_at,
         };
@@ -158,9 +164,14 @@ impl Worker {
                     replica.on_snapshot_wanted(now, deeds);
                 });
             }
-            Input::Mail { from: _, mail } => self.inbox.push_back(mail),
+            Input::Mail { from: _, mail } => {
+                self.letters.push_back(mail);
+                self.open_letters(now, effects);
+            }
             Input::Time => self.on_time(now, effects),
             Input::TurnEnd { share } => {
+                self.read_share = share;
+                self.open_letters(now, effects);
                 self.gateway.on_turn_end(instant);
                 self.end_turn(now, share, effects);
             }
@@ -183,7 +194,7 @@ impl Worker {
 
     /// After a turn: whether the next one is due at once, as the share has left something over.
     pub fn is_in_haste(&self) -> bool {
-        self.shards.replicas.values().any(Replica::is_in_haste)
+        !self.letters.is_empty() || self.shards.replicas.values().any(Replica::is_in_haste)
     }
 
     /// What is ready to be sent to a client. The driver takes it when it sends.
@@ -379,13 +390,27 @@ impl Worker {
         }
     }
 
+    /// Opens what other cores have sent until its reads have used up what is theirs of the turn:
+    /// like everything else they are executed in order, so that all the rest waits behind them.
+    fn open_letters(&mut self, now: Now, effects: &mut Effects) {
+        while self.read_share > 0
+            && let Some(mail) = self.letters.pop_front()
+        {
+            self.inbox.push_back(mail);
+            self.route(now, effects);
+        }
+    }
+
     fn open(&mut self, now: Now, mail: Mail) {
         match mail {
             Mail::Ask { shard, ask } => {
+                let mut weight = 0;
                 let known = self.shards.with(shard, |replica, deeds| {
                     replica.on_ask(now, ask, deeds);
+                    weight = replica.take_read_weight();
                 });
                 assert!(known, "mail about a shard goes to its core");
+                self.read_share = self.read_share.saturating_sub(weight);
             }
             Mail::Answer { shard, ticket, zxid, outcome } => match ticket.replica() {
                 Some(asker) => {

@@ -3,6 +3,8 @@
 mod ensemble;
 
 use pigeonhole_core::base::id::{ConnectionId, CoreId};
+use pigeonhole_core::base::limits::REQUESTS_PER_CONNECTION_MAX;
+use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::effect::Input;
 use pigeonhole_core::op::{ConnectRequest, Request};
 use pigeonhole_core::wire::client;
@@ -103,6 +105,31 @@ fn a_ping_outlives_the_leader_that_was_asked_about_it() {
     let (frames, is_closed) = received(&mut cluster);
     assert!(!is_closed, "the session is as good as before");
     assert_eq!(frames.len(), 1);
+}
+
+/// Each is to be answered, and until then costs memory, like a request.
+#[test]
+fn pings_that_wait_are_bounded() {
+    const PINGS: usize = 3 * REQUESTS_PER_CONNECTION_MAX;
+    let (mut cluster, leader, node) = with_a_session();
+    cluster.crash(leader);
+    let mut pings = vec![];
+    for _ in 0..PINGS {
+        client::put_request(&mut pings, -2, &Request::Ping);
+    }
+    send(&mut cluster, node, &pings);
+    let mut answered = vec![];
+    while answered.iter().sum::<usize>() < PINGS {
+        cluster.run(100);
+        let (frames, is_closed) = received(&mut cluster);
+        assert!(!is_closed && answered.len() < 100, "all are answered: {answered:?}");
+        answered.push(frames.len());
+        let sent = Input::ClientSent { connection: CONNECTION, unsent_bytes: 0 };
+        cluster.step(node, sent);
+    }
+    let report = cluster.nodes[node].worker.as_ref().unwrap().report();
+    let met = report.limits_met.count(Limit::RequestsPerConnection);
+    assert_eq!(met, 1, "nothing is read beyond the bound");
 }
 
 #[test]

@@ -272,7 +272,7 @@ fn nothing_is_read_before_a_leader_has_said_what_is_committed() {
     let read = || {
         let connection = ConnectionId { core: CoreId(0), slot: 1, generation: 1 };
         let session = SessionId(77);
-        let reader = Reader { connection, session, identities: Identities::none() };
+        let reader = Reader { connection, session, identities: Identities::none(), later: None };
         let mut body = vec![0, 0, 0, 1];
         body.extend_from_slice(b"/\0");
         What::Read { reader, op_code: OpCode::Exists.wire(), body }
@@ -311,7 +311,12 @@ fn a_replica_without_a_leader_for_long_serves_no_other_core_either() {
     one.tell(3, follower_looks());
     let connection = ConnectionId { core: CoreId(1), slot: 0, generation: 0 };
     let read = || What::Read {
-        reader: Reader { connection, session: SessionId(77), identities: Identities::none() },
+        reader: Reader {
+            connection,
+            session: SessionId(77),
+            identities: Identities::none(),
+            later: None,
+        },
         op_code: OpCode::GetData.wire(),
         body: vec![0, 0, 0, 1, b'/', 0],
     };

@@ -98,6 +98,42 @@ fn what_a_learner_lacks_is_sent_in_steps() {
     assert!(cluster.has_event(0, is_diff) || cluster.has_event(1, is_diff));
 }
 
+/// A server that has lost its disk is sent the state of every shard, and all of it over one link.
+#[test]
+fn states_of_many_shards_are_sent_in_small_parts() {
+    const BYTES_OF_ONE: usize = 20_000;
+    const FRAMES_BYTES_MAX: usize = 1000;
+    let shards = 2;
+    let limits =
+        LogLimits { in_flight_bytes: BYTES_OF_ONE, window_entries: 8, ..LogLimits::default() };
+    let mut cluster = Cluster::new(Options { shards, limits, ..Options::default() });
+    cluster.converge();
+    let connection = cluster.connect(0).unwrap();
+    for number in 0..400 {
+        let name = format!("/n{number}");
+        cluster.write(0, connection, &[&name], 1000);
+    }
+    cluster.converge();
+    let lost = 2;
+    cluster.crash(lost);
+    cluster.replace_disk(lost);
+    cluster.start(lost);
+    let mut most = 0;
+    cluster.until("the state is there", |cluster| {
+        let under_way = |from| cluster.bytes_under_way(from, lost);
+        most = most.max(under_way(0)).max(under_way(1));
+        let is_there = |shard| {
+            let reports = cluster.shards(shard);
+            reports.len() == 3 && reports.iter().all(|(_, it)| it.established)
+        };
+        (0..shards).map(ShardId).all(is_there)
+    });
+    let of_all = usize::from(shards) * (BYTES_OF_ONE + FRAMES_BYTES_MAX);
+    assert!(most > BYTES_OF_ONE && most <= of_all, "{most} bytes under way");
+    assert!(has_installed(&cluster, lost));
+    cluster.converge();
+}
+
 #[test]
 fn a_job_may_go_to_another_thread() {
     fn is_send<T: Send>() {}

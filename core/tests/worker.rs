@@ -4,15 +4,17 @@ use std::net::{IpAddr, Ipv4Addr};
 
 mod ordinary;
 
+use pigeonhole_core::auth::Identities;
+use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{ConnectionId, CoreId, ServerId, SessionId, ShardId};
-use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, FRAME_BYTES_MAX};
+use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, FRAME_BYTES_MAX, TURN_SHARE_BYTES};
 use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Duration, Instant, Now};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
 use pigeonhole_core::gateway::ClientLimits;
-use pigeonhole_core::op::Acl;
-use pigeonhole_core::op::{ConnectRequest, CreateMode, Request, permission};
+use pigeonhole_core::mail::{Ask, Mail, Outcome, Reader, Ticket, What};
+use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, OpCode, Request, permission};
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::wire::client;
@@ -205,6 +207,56 @@ fn what_arrives_at_once_is_proposed_and_applied_over_several_turns() {
     assert_eq!(applied, [(60, true), (100, false)]);
     alone.settle();
     assert_eq!(alone.frames().len(), 100, "and every write is answered");
+}
+
+/// Other cores may ask for much at once, and in the order in which they ask.
+#[test]
+fn what_other_cores_read_is_executed_over_several_turns() {
+    const READS: u64 = 20;
+    let mut alone = Alone::new(1);
+    alone.connect();
+    let data = [7; 10 * TURN_SHARE_BYTES];
+    alone.send(&request(1, &create("/a", &data, CreateMode::Persistent)));
+    alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
+    let body = request(0, &Request::GetData { path: "/a", watch: false });
+    let reader = Reader {
+        connection: ConnectionId { core: CoreId(1), ..CONNECTION },
+        session: SessionId(1),
+        identities: Identities::none(),
+        later: None,
+    };
+    for ticket in 1..=READS {
+        let what = What::Read {
+            reader: reader.clone(),
+            op_code: OpCode::GetData.wire(),
+            body: body[client::REQUEST_PREFIX_BYTES..].to_vec(),
+        };
+        let ask = Ask { core: CoreId(1), ticket: Ticket(ticket), what };
+        let mail = Mail::Ask { shard: ShardId(0), ask };
+        let from = CoreId(1);
+        alone.worker.step(alone.now, Input::Mail { from, mail }, &mut alone.effects);
+    }
+    let mut answered = vec![];
+    let mut turns = vec![];
+    loop {
+        let answers = alone.effects.drain().filter_map(|effect| match effect {
+            Effect::Mail { to: CoreId(1), mail: Mail::Answer { ticket, outcome, .. } } => {
+                let is_found = matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. });
+                Some((ticket.0, is_found))
+            }
+            _ => None,
+        });
+        let before = answered.len();
+        answered.extend(answers);
+        turns.push(answered.len() - before);
+        if !alone.worker.is_in_haste() {
+            break;
+        }
+        alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
+    }
+    // Eleven for each: its bytes, and one for itself.
+    assert_eq!(turns, [6, 6, 6, 2]);
+    assert_eq!(answered, (1..=READS).map(|ticket| (ticket, true)).collect::<Vec<_>>());
 }
 
 #[test]

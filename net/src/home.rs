@@ -136,7 +136,7 @@ impl Home {
     pub(crate) fn take_session_base(&mut self, wall_ms: i64) -> Result<u64, Failure> {
         assert!(self.is_formed(), "only members have clients");
         let clock = u64::try_from(wall_ms).unwrap_or(0);
-        self.meta.session_base_ms = clock.max(self.meta.session_base_ms + 1);
+        self.meta.session_base_ms = self.meta.next_session_base_ms(clock);
         write_meta(&self.directory, &self.meta)?;
         Ok(self.meta.session_base_ms)
     }

@@ -24,7 +24,7 @@ use core::fmt;
 
 use pigeonhole_core::base::bytes::{Put, Reader, Truncated};
 use pigeonhole_core::base::id::{ClusterId, DiskId, ServerId};
-use pigeonhole_core::base::limits::{LOG_BLOCK_BYTES, SHARDS_MAX};
+use pigeonhole_core::base::limits::{LOG_BLOCK_BYTES, SESSION_BASE_STEP_MS, SHARDS_MAX};
 use xxhash_rust::xxh3::xxh3_128;
 
 pub const META_FILE_NAME: &str = "meta";
@@ -66,6 +66,12 @@ pub enum MetaError {
 }
 
 impl Meta {
+    /// The milliseconds from which another boot counts its session ids, when the clock shows so
+    /// many: no earlier boot has used them, even if the clock was put back.
+    pub fn next_session_base_ms(&self, clock_ms: u64) -> u64 {
+        clock_ms.max(self.session_base_ms + SESSION_BASE_STEP_MS)
+    }
+
     /// The whole content of the file.
     pub fn encode(&self) -> Vec<u8> {
         self.encode_as(META_FORMAT)

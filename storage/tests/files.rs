@@ -98,9 +98,8 @@ fn a_snapshot_is_published_after_it_was_read_back() {
     assert_eq!(steps[3], PublishStep::SyncDirectory);
 }
 
-#[test]
-fn no_changed_byte_of_meta_goes_unnoticed() {
-    let meta = Meta {
+fn meta() -> Meta {
+    Meta {
         cluster: ClusterId(1 << 100),
         state: Formation::Forming,
         server: ServerId(254),
@@ -108,7 +107,26 @@ fn no_changed_byte_of_meta_goes_unnoticed() {
         is_founder: true,
         shards: 8,
         session_base_ms: 1 << 40,
-    };
+    }
+}
+
+/// The ids of a boot may have run ahead of the clock, and the clock may be put back.
+#[test]
+fn a_boot_begins_beyond_the_session_ids_of_the_last_one() {
+    const SESSIONS: u64 = 1 << 32;
+    let clock_ms = 1_700_000_000_000;
+    let first = Meta { session_base_ms: clock_ms, ..meta() };
+    for later_ms in [0, clock_ms - 1, clock_ms, clock_ms + 1] {
+        // 65,536 ids for each millisecond.
+        let ids = (first.next_session_base_ms(later_ms) - clock_ms) << 16;
+        assert!(ids >= SESSIONS, "{ids} at {later_ms}");
+    }
+    assert_eq!(first.next_session_base_ms(clock_ms + 86_400_000), clock_ms + 86_400_000);
+}
+
+#[test]
+fn no_changed_byte_of_meta_goes_unnoticed() {
+    let meta = meta();
     let bytes = meta.encode();
     assert_eq!(Meta::decode(&bytes), Ok(meta));
     for at in 0..bytes.len() {

@@ -29,6 +29,9 @@ pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 60;
 pub const CONNECT_TIME_MS_MAX: u64 = 5000;
 /// Watches of one connection: each costs memory on its server until it fires.
 pub const WATCHES_PER_CONNECTION_MAX: usize = 100_000;
+/// Between the ids that two boots of a server begin with lie at least so many milliseconds' worth:
+/// four thousand million sessions, all of them different, even if the clock is put back.
+pub const SESSION_BASE_STEP_MS: u64 = 1 << 16;
 /// What a session's client has seen, remembered so many times by the session's home: enough for a
 /// client that lags behind its server by a whole timeout.
 pub const SEEN_PER_SESSION_MAX: usize = 16;
@@ -63,8 +66,9 @@ pub const SNAPSHOT_ENTRIES: u64 = 100_000;
 /// Bytes of entries that stay in memory because learners that are behind need them; beyond, those
 /// learners begin again later.
 pub const PINNED_BYTES_MAX: usize = 1 << 30;
-/// Bytes sent in one shard before the other side has answered: entries to a learner that is behind,
-/// and requests to a leader. The rest waits, because a link that is given too much is dropped.
+/// Bytes sent in one shard before the other side has answered: entries or the state to a learner
+/// that is behind, and requests to a leader. The rest waits, because a link that is given too much
+/// is dropped.
 pub const IN_FLIGHT_BYTES: usize = 8 << 20;
 /// The same in all shards together, because they share a link, and each way.
 pub const IN_FLIGHT_BYTES_OF_ALL: usize = 16 << 20;
@@ -102,8 +106,11 @@ pub const PEER_FRAME_BYTES_MAX: usize = 8 << 20;
 pub const PROPOSE_BYTES_TARGET: usize = 256 << 10;
 /// One chunk of a snapshot, on the link and in the file.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
-/// Chunks of a snapshot sent to a learner and not yet acknowledged.
+/// Chunks of a snapshot sent to a learner and not yet acknowledged. Together they are no more than
+/// a shard may have in flight: with many shards, they are smaller.
 pub const SNAPSHOT_CHUNKS_IN_FLIGHT: usize = 4;
+/// Smaller ones would cost more than what is in them.
+pub const SNAPSHOT_PART_BYTES_MIN: usize = 4096;
 /// Bytes waiting on one link before it is dropped: a peer so far behind gets a snapshot later.
 pub const LINK_OUTPUT_BYTES_MAX: usize = 64 << 20;
 
@@ -135,11 +142,13 @@ const _: () = assert!(LOG_BUFFER_BYTES >= RECORD_BYTES_MAX + LOG_BLOCK_BYTES);
 const _: () = assert!(LOG_BUFFER_BYTES.is_multiple_of(LOG_BLOCK_BYTES));
 const _: () = assert!(PEER_FRAME_BYTES_MAX >= PROPOSE_BYTES_TARGET + RECORD_BYTES_MAX);
 const _: () = assert!(PEER_FRAME_BYTES_MAX >= SNAPSHOT_CHUNK_BYTES + 4096);
-// What is sent without being asked for again, and still leaves room for proposals: of a learner
-// that is behind in every shard, and of one that is sent the state of sixteen at once.
+// What is sent without being asked for again, to a server that is behind in every shard and leads
+// others, is half of what a link holds: the other half is for proposals.
+const _: () = assert!(LINK_OUTPUT_BYTES_MAX >= 4 * IN_FLIGHT_BYTES_OF_ALL);
+const _: () = assert!(SNAPSHOT_CHUNKS_IN_FLIGHT * SNAPSHOT_CHUNK_BYTES <= IN_FLIGHT_BYTES);
 const _: () = assert!(
-    LINK_OUTPUT_BYTES_MAX
-        >= 2 * IN_FLIGHT_BYTES_OF_ALL + 16 * SNAPSHOT_CHUNKS_IN_FLIGHT * SNAPSHOT_CHUNK_BYTES
+    SNAPSHOT_CHUNKS_IN_FLIGHT * SNAPSHOT_PART_BYTES_MIN * SHARDS_MAX as usize
+        <= IN_FLIGHT_BYTES_OF_ALL
 );
 const _: () = assert!(PURGE_BYTES_MAX + PURGE_PATHS_MAX * 64 < RECORD_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES >= 8 * LOG_BUFFER_BYTES as u64);

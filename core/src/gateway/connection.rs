@@ -86,7 +86,7 @@ pub(super) struct Session {
     pub(super) is_touch_queued: bool,
     /// Since when the home leader's word has been waited for, and pings that wait for it.
     pub(super) unconfirmed_since: Option<Instant>,
-    pub(super) pings: u32,
+    pub(super) pings: usize,
 }
 
 /// One request and what has become of it.
@@ -113,7 +113,12 @@ pub(super) struct HeldEvent {
 
 pub(super) enum SlotState {
     /// Not issued: it waits for what came before it.
-    Waiting { op_code: i32, body: Vec<u8> },
+    Waiting {
+        op_code: i32,
+        body: Vec<u8>,
+        /// Those that the client had when it asked: what it proves later does not count.
+        identities: Identities,
+    },
     /// Issued, with answers to come from so many shards.
     Open {
         ticket: Ticket,
@@ -202,6 +207,23 @@ impl Connection {
             connection: self.id,
             session: self.session.id,
             identities: self.identities.clone(),
+            later: None,
+        }
+    }
+
+    /// Who asks for the request at `index`, which has not been issued.
+    pub(super) fn reader_at(&self, index: usize) -> Reader {
+        let identities = self.identities_at(index).clone();
+        let later = (identities != self.identities).then(|| self.identities.clone());
+        Reader { identities, later, ..self.reader() }
+    }
+
+    /// Who the client had proven to be when it sent the request at `index`, which has not been
+    /// issued.
+    pub(super) fn identities_at(&self, index: usize) -> &Identities {
+        match &self.queue[index].state {
+            SlotState::Waiting { identities, .. } => identities,
+            SlotState::Open { .. } | SlotState::Done(_) => unreachable!("it has not been issued"),
         }
     }
 
@@ -274,7 +296,7 @@ impl Connection {
 
     /// Whether so much waits that nothing more is read from the client.
     pub(super) fn is_deep(&self) -> bool {
-        self.queue.len() >= REQUESTS_PER_CONNECTION_MAX
+        self.queue.len() + self.session.pings >= REQUESTS_PER_CONNECTION_MAX
             || self.queue_bytes >= REQUEST_BYTES_PER_CONNECTION_MAX
     }
 

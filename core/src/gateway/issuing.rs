@@ -146,7 +146,11 @@ impl Gateway {
             let Some(connection) = self.find(id) else {
                 return 1;
             };
-            let state = SlotState::Waiting { op_code: header.op_code, body: body.to_vec() };
+            let state = SlotState::Waiting {
+                op_code: header.op_code,
+                body: body.to_vec(),
+                identities: connection.identities.clone(),
+            };
             connection.push(Slot {
                 xid: header.xid,
                 since: now,
@@ -219,7 +223,8 @@ impl Gateway {
             if index == connection.queue.len() {
                 break;
             }
-            let SlotState::Waiting { op_code, body } = &mut connection.queue[index].state else {
+            let SlotState::Waiting { op_code, body, .. } = &mut connection.queue[index].state
+            else {
                 unreachable!("the slot was chosen for it");
             };
             if taken >= REQUESTS_PER_TURN_MAX {
@@ -336,7 +341,7 @@ impl Gateway {
                 false
             }
             Some((zxid, _)) => {
-                let reader = connection.reader();
+                let reader = connection.reader_at(index);
                 let mut reply_body = Vec::new();
                 let result = replicas.read(shard, &reader, request, &mut reply_body);
                 let code = result.expect("the shard was here").err().unwrap_or(ErrorCode::Ok);
@@ -345,7 +350,7 @@ impl Gateway {
                 true
             }
             None => {
-                let reader = connection.reader();
+                let reader = connection.reader_at(index);
                 let what = What::Read { reader, op_code, body: body.to_vec() };
                 let ticket = self.ask_for(shard, what, Purpose::Request(id));
                 self.open_at(id, index, ticket, Some(shard), 1, Kind::Read, None);
@@ -395,7 +400,7 @@ impl Gateway {
         if leaves_watch(request) {
             connection.watching.extend(shards.iter().copied());
         }
-        let reader = connection.reader();
+        let reader = connection.reader_at(index);
         let gather = Gather::new(split.plan, shards.iter().copied(), split.marks);
         let answers = shards.len();
         let gather = Some(gather.into());
@@ -444,7 +449,7 @@ impl Gateway {
             session: session.id,
             generation: session.generation,
             attachment: session.attached.get(&shard).copied().flatten(),
-            identities: connection.identities.clone(),
+            identities: connection.identities_at(index).clone(),
         };
         let what = What::Write { asker, ask };
         let ticket = self.ask_for(shard, what, Purpose::Request(id));
@@ -512,15 +517,15 @@ impl Gateway {
         };
         let mut body = Vec::new();
         let mut known = reply::begin_vector(&mut body);
-        for identity in connection.identities.iter() {
+        for identity in connection.identities_at(index).iter() {
             reply::push_identity(&mut body, &mut known, &identity.scheme, identity.user_name());
         }
         reply::finish_vector(&mut body, known);
         self.done_at(id, index, ErrorCode::Ok, &body, false);
     }
 
-    /// addAuth is answered at once, ahead of what waits, as in ZooKeeper. A wrong credential ends
-    /// the connection.
+    /// addAuth is answered at once, ahead of what waits, as in ZooKeeper; what waits was asked
+    /// without it. A wrong credential ends the connection.
     fn on_auth(&mut self, id: ConnectionId, xid: i32, body: &[u8]) {
         let settings = self.config.auth.clone();
         let Ok(Request::Auth { scheme, credential }) = parse_request(OpCode::Auth.wire(), body)
@@ -550,13 +555,9 @@ impl Gateway {
     }
 }
 
-/// What a request takes of a turn. Most cost what their replies weigh, which is bounded elsewhere.
-/// A few make little of much: of those one in a turn is enough.
+/// What a request takes of a turn. Most cost what their replies weigh, which is bounded elsewhere;
+/// of the others one in a turn is enough.
 fn weight_of(op_code: i32) -> usize {
-    match OpCode::from_wire(op_code) {
-        Some(OpCode::MultiRead | OpCode::GetAllChildrenNumber | OpCode::GetEphemerals) => {
-            REQUESTS_PER_TURN_MAX
-        }
-        _ => 1,
-    }
+    let makes_much = OpCode::from_wire(op_code).is_some_and(OpCode::makes_much_of_little);
+    if makes_much { REQUESTS_PER_TURN_MAX } else { 1 }
 }

@@ -39,7 +39,8 @@ pub struct GatewayConfig {
     pub periods: Periods,
     pub client: ClientLimits,
     pub auth: AuthSettings,
-    /// Milliseconds that no earlier boot of this server has used; session ids begin there.
+    /// Milliseconds that no earlier boot of this server has used; session ids begin there. The next
+    /// boot's are [`SESSION_BASE_STEP_MS`](crate::base::limits::SESSION_BASE_STEP_MS) later.
     pub session_base_ms: u64,
 }
 

@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, Generation, SessionId, ShardId, Zxid};
+use crate::base::limits::PROPOSE_BYTES_TARGET;
 use crate::base::met::Limit;
 use crate::base::time::{Duration, Instant};
 use crate::gateway::connection::{Connection, Stage};
 use crate::gateway::{Gateway, Purpose, Wish};
 use crate::mail::{Outcome, Ticket, What, Writer};
-use crate::peer::message::{Touched, WriteAsk};
+use crate::peer::message::{SeenShard, Touched, WriteAsk};
 use crate::wire::reply::{self, ConnectResponse, PASSWORD_BYTES};
 use crate::wire::request::parse_connect;
 
@@ -219,7 +220,8 @@ impl Gateway {
         self.deadlines.insert((now + again, id));
     }
 
-    /// One question to each home for all sessions that were heard from.
+    /// One question to each home for all sessions that were heard from, or a few if those are very
+    /// many.
     pub(super) fn send_touches(&mut self, now: Instant) {
         if self.touch_queue.is_empty() {
             return;
@@ -238,6 +240,7 @@ impl Gateway {
         for home in map.shards() {
             let mut sessions = Vec::new();
             let mut asked = Vec::new();
+            let mut bytes = 0;
             for &id in &queue {
                 let Some(connection) = self.find(id) else {
                     continue;
@@ -250,23 +253,36 @@ impl Gateway {
                 session.touched = now;
                 let (id_of_session, generation) = (session.id.0, session.generation.0);
                 let is_recalled = session.is_recalled;
-                sessions.push(Touched {
-                    session: id_of_session,
-                    generation,
-                    is_alive: true,
-                    // Before the answer, it would push out what is asked for.
-                    seen: connection.checkpoint().filter(|_| is_recalled),
-                });
+                // Before the answer, it would push out what is asked for.
+                let seen = connection.checkpoint().filter(|_| is_recalled);
+                let shards = seen.as_ref().map_or(0, |seen| seen.shards.len());
+                bytes += size_of::<Touched>() + shards * size_of::<SeenShard>();
+                sessions.push(Touched { session: id_of_session, generation, is_alive: true, seen });
                 asked.push(id);
+                // The question may have to go to another server, in one frame.
+                if bytes >= PROPOSE_BYTES_TARGET {
+                    self.touch(now, home, core::mem::take(&mut sessions), &mut asked);
+                    bytes = 0;
+                }
             }
             if !sessions.is_empty() {
-                let what = What::Touch { sessions };
-                let ticket = self.ask_for(home, what, Purpose::Touch(now, asked));
-                self.touches.push_back((now, ticket));
+                self.touch(now, home, sessions, &mut asked);
             }
         }
         queue.clear();
         self.touch_queue = queue;
+    }
+
+    fn touch(
+        &mut self,
+        now: Instant,
+        home: ShardId,
+        sessions: Vec<Touched>,
+        asked: &mut Vec<ConnectionId>,
+    ) {
+        let purpose = Purpose::Touch(now, core::mem::take(asked));
+        let ticket = self.ask_for(home, What::Touch { sessions }, purpose);
+        self.touches.push_back((now, ticket));
     }
 
     /// The home leader has heard of these sessions.
@@ -295,6 +311,7 @@ impl Gateway {
             }
             if pings > 0 {
                 self.wishes.push(Wish::Output { connection: id });
+                self.limit(id);
             }
         }
     }

@@ -31,11 +31,11 @@ impl Replica {
     /// The client hears an error that every client library knows.
     pub(super) const NO_ROOM: ErrorCode = ErrorCode::SystemError;
 
-    pub(super) fn on_admission(&mut self, now: Now, entry: &Entry) {
+    pub(super) fn on_admission(&mut self, entry: &Entry) {
         let disks = admission::named(entry);
         self.state.admit(entry.zxid(), &disks);
         let admitted = self.state.admitted();
-        self.zab.set_admitted(now.instant, admitted, entry.zxid(), &mut self.actions);
+        self.zab.set_admitted(admitted, entry.zxid(), &mut self.actions);
         if let Some(reign) = &mut self.reign {
             reign.is_admission_proposed = false;
         }

@@ -18,6 +18,32 @@ pub struct Share {
     pub applies: usize,
 }
 
+/// What an entry says to the state.
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    Txn(&'a ArchivedTxn),
+    SnapshotPoint,
+    Admission,
+    Nothing,
+}
+
+impl<'a> Content<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        match entry.kind() {
+            EntryKind::Txn => Self::Txn(
+                Txn::view(entry.payload()).expect("a hash-checked entry holds a transaction"),
+            ),
+            EntryKind::SnapshotPoint => Self::SnapshotPoint,
+            EntryKind::Admission => Self::Admission,
+            EntryKind::EpochStart | EntryKind::Format => Self::Nothing,
+        }
+    }
+
+    fn operations(&self) -> &'a [ArchivedOperation] {
+        if let Self::Txn(txn) = self { &txn.operations } else { &[] }
+    }
+}
+
 impl Share {
     /// What a request or an entry of so many bytes takes of a share.
     pub(super) fn weight(bytes: usize) -> usize {
@@ -40,16 +66,14 @@ impl Replica {
             if group.is_empty() {
                 break;
             }
-            let mut txns = [None; PATHS_AT_ONCE];
-            for (txn, entry) in txns.iter_mut().zip(&group) {
-                *txn = (entry.kind() == EntryKind::Txn).then(|| {
-                    Txn::view(entry.payload()).expect("a hash-checked entry holds a transaction")
-                });
+            let mut contents = [Content::Nothing; PATHS_AT_ONCE];
+            for (content, entry) in contents.iter_mut().zip(&group) {
+                *content = Content::of(entry);
             }
-            let operations = txns.iter().flatten().flat_map(|txn| txn.operations.iter());
+            let operations = contents.iter().flat_map(Content::operations);
             self.state.tree().look_ahead(operations.filter_map(ArchivedOperation::path));
-            for (entry, txn) in group.iter().zip(txns) {
-                self.apply(now, entry, txn, deeds);
+            for (entry, content) in group.iter().zip(contents) {
+                self.apply(now, entry, content, deeds);
                 taken += Share::weight(entry.payload().len());
             }
         }
@@ -69,21 +93,18 @@ impl Replica {
         }
     }
 
-    fn apply(&mut self, now: Now, entry: &Entry, txn: Option<&ArchivedTxn>, deeds: &mut Vec<Deed>) {
+    fn apply(&mut self, now: Now, entry: &Entry, content: Content<'_>, deeds: &mut Vec<Deed>) {
         self.entries_since_point += 1;
         let zxid = entry.zxid();
-        match entry.kind() {
-            EntryKind::Txn => {
-                let txn = txn.expect("it has been looked at before");
-                self.apply_txn(now, zxid, txn, deeds);
-            }
-            EntryKind::SnapshotPoint => {
+        match content {
+            Content::Txn(txn) => self.apply_txn(now, zxid, txn, deeds),
+            Content::SnapshotPoint => {
                 self.state.pass(zxid);
                 let at = Mark { zxid, hash: entry.hash() };
                 self.on_snapshot_point(at, entry.payload(), deeds);
             }
-            EntryKind::Admission => self.on_admission(now, entry),
-            EntryKind::EpochStart | EntryKind::Format => self.state.pass(zxid),
+            Content::Admission => self.on_admission(entry),
+            Content::Nothing => self.state.pass(zxid),
         }
         assert_eq!(self.state.applied(), zxid, "entries are applied in order");
         if let Some(reign) = &mut self.reign {

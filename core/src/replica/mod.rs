@@ -106,6 +106,8 @@ pub struct Replica {
     after_apply: BTreeMap<Zxid, Vec<(CoreId, Ticket, Outcome)>>,
     /// Nothing but while the turn ends.
     share: Share,
+    /// What reads by mail have taken of the turn since somebody looked.
+    read_weight: usize,
     /// What belongs to leading; empty otherwise.
     reign: Option<Reign>,
     /// The leader that this replica served under when it last looked.
@@ -172,6 +174,7 @@ impl Replica {
             given_up: BTreeMap::new(),
             after_apply: BTreeMap::new(),
             share: Share::default(),
+            read_weight: 0,
             reign: None,
             served: None,
             leaderless_since: Some(now.instant),
@@ -339,6 +342,11 @@ impl Replica {
             }
         }
         self.settle(now, deeds);
+    }
+
+    /// What reads that came by mail have taken of the turn's share since this was last asked.
+    pub fn take_read_weight(&mut self) -> usize {
+        core::mem::take(&mut self.read_weight)
     }
 
     /// Whether the last turn's share has left something over.

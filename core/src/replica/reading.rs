@@ -12,7 +12,7 @@ use crate::base::met::Limit;
 use crate::base::time::{Instant, Now};
 use crate::mail::{Mail, Outcome, Reader, Ticket};
 use crate::op::{Acl, AddWatchMode, OpCode, Request, WatcherType, permission};
-use crate::replica::{Deed, Recipient, Replica};
+use crate::replica::{Deed, Recipient, Replica, Share};
 use crate::state::acl::{masked, permits};
 use crate::state::tree::NodeId;
 use crate::state::watch::WatchKind;
@@ -113,6 +113,9 @@ impl Replica {
             }
             Err(_) => ErrorCode::MarshallingError,
         };
+        let makes_much = OpCode::from_wire(*op_code).is_some_and(OpCode::makes_much_of_little);
+        let weight = if makes_much { usize::MAX } else { Share::weight(reply_body.len()) };
+        self.read_weight = self.read_weight.saturating_add(weight);
         let outcome = Outcome::Reply { code, body: reply_body };
         self.answer(read.core, read.ticket, self.state.applied(), outcome, deeds);
     }
@@ -265,7 +268,7 @@ impl Replica {
         let connection = reader.connection;
         match request {
             Request::SetWatches(set) => {
-                self.watches.identify(connection, reader.identities.clone());
+                self.watches.identify(connection, reader.watcher().clone());
                 let tree = self.state.tree();
                 let fits = self.watches.set_watches(connection, tree, set, &mut self.firings);
                 let zxid = self.state.applied();
@@ -322,7 +325,7 @@ impl Replica {
         if !watch {
             return Ok(());
         }
-        self.watches.identify(reader.connection, reader.identities.clone());
+        self.watches.identify(reader.connection, reader.watcher().clone());
         self.watches.add(reader.connection, path, kind).map_err(|_| ErrorCode::ThrottledOp)
     }
 

@@ -1,7 +1,8 @@
 //! The state on its way from a leader to a learner that is too far behind for anything else.
 //!
 //! The leader freezes what it has applied and makes one chunk for each that the learner has taken
-//! in, so that proposals and heartbeats never wait behind more than a few. The learner builds a
+//! in, so that proposals and heartbeats never wait behind more than a few. Where many shards share
+//! the link, their chunks are small. The learner builds a
 //! second state beside its own; when that is complete and a file on its disk, it takes the place of
 //! the first.
 
@@ -9,7 +10,9 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::base::id::{ConnectionId, Epoch, ServerId};
-use crate::base::limits::SNAPSHOT_CHUNKS_IN_FLIGHT;
+use crate::base::limits::{
+    SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_IN_FLIGHT, SNAPSHOT_PART_BYTES_MIN,
+};
 use crate::base::time::{Instant, Now};
 use crate::mail::Mail;
 use crate::peer::message::PeerMessage;
@@ -171,7 +174,7 @@ impl Replica {
         assert_eq!(state.applied(), wanted.at.zxid);
         self.zab.install(now.instant, digest, &mut self.actions);
         let (admitted, at) = (state.admitted(), wanted.at.zxid);
-        self.zab.set_admitted(now.instant, admitted, at, &mut self.actions);
+        self.zab.set_admitted(admitted, at, &mut self.actions);
         let ack = PeerMessage::SnapshotChunkAck { epoch: wanted.epoch.0, index: chunks - 1 };
         self.send(wanted.leader, ack, deeds);
         let before = core::mem::replace(&mut self.state, state);
@@ -200,6 +203,9 @@ impl Replica {
     }
 
     fn send_chunks(&mut self, learner: ServerId, deeds: &mut Vec<Deed>) {
+        // With what all shards send to the same learner, it goes over one link.
+        let share = self.config.log.in_flight_bytes / SNAPSHOT_CHUNKS_IN_FLIGHT;
+        let part_bytes_max = share.clamp(SNAPSHOT_PART_BYTES_MIN, SNAPSHOT_CHUNK_BYTES);
         let Some(outgoing) = self.outgoing.get_mut(&learner) else {
             return;
         };
@@ -207,7 +213,7 @@ impl Replica {
         let mut messages = Vec::new();
         while outgoing.has_room() {
             let mut bytes = Vec::new();
-            let goes_on = outgoing.image.next_chunk(&mut bytes);
+            let goes_on = outgoing.image.next_part(part_bytes_max, &mut bytes);
             if bytes.is_empty() && goes_on {
                 outgoing.must_go_on = true;
                 break;

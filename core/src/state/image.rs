@@ -30,15 +30,13 @@
 //! |          |              |       | entry permissions (4), scheme and id (length 4, bytes)     |
 //! | sessions |              |       | the sessions' own format                                   |
 //!
-//! The image is cut into chunks of `SNAPSHOT_CHUNK_BYTES`, wherever that falls; only the last one
-//! is shorter. Chunks are checksummed by those who store and carry them. The reader checks form and
-//! the digest, and takes nothing for granted.
+//! For a file, the image is cut into chunks of `SNAPSHOT_CHUNK_BYTES`, wherever that falls; only
+//! the last one is shorter. On a link they may be smaller. Chunks are checksummed by those who
+//! store and carry them. The reader checks form and the digest, and takes nothing for granted.
 
 mod reader;
 mod walk;
 mod writer;
-
-use alloc::vec::Vec;
 
 use crate::base::id::{ShardId, Zxid};
 use crate::state::Tables;
@@ -67,11 +65,9 @@ impl Frozen {
         Self { header, znodes, tables }
     }
 
-    /// The image, chunk by chunk. The tables are encoded at once.
+    /// The image, chunk by chunk.
     pub fn into_image(self) -> ImageWriter {
-        let mut sessions = Vec::new();
-        self.tables.encode(&mut sessions);
-        ImageWriter::new(self.header, self.znodes, sessions)
+        ImageWriter::of(self.header, self.znodes, &self.tables)
     }
 }
 

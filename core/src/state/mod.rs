@@ -21,7 +21,7 @@ use crate::base::bytes::{Put, Reader};
 use crate::base::id::{DiskId, ServerId, SessionId, ShardId, Zxid};
 use crate::shard::{PARTITION_POINTS, ShardMap, point_index};
 use crate::state::image::{Frozen, Image, ImageHeader};
-use crate::state::session::{Malformed, Sessions};
+use crate::state::session::{Malformed, Sessions, SessionsEncoder};
 use crate::state::tree::{NewNode, Tree};
 
 /// The configuration's znode: it lives in shard 0 and, like the points, cannot be deleted.
@@ -182,6 +182,12 @@ impl State {
 impl Tables {
     /// Appends the bytes, in canonical order: the same state gives the same bytes everywhere.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        let goes_on = self.begin(out).step(usize::MAX, out);
+        assert!(!goes_on, "nothing is longer than that");
+    }
+
+    /// Appends what stands before the sessions, which may be many, and gives what appends those.
+    fn begin(&self, out: &mut Vec<u8>) -> SessionsEncoder {
         for point in self.points {
             out.put_u64_le(point.0);
         }
@@ -190,7 +196,7 @@ impl Tables {
             out.put_u8(server.0);
             out.put_u128_le(disk.0);
         }
-        self.sessions.encode(out);
+        self.sessions.encoder()
     }
 }
 

@@ -338,6 +338,7 @@ impl<'a> Preparation<'a> {
         let mut node = self.node(path).ok_or(ErrorCode::NoNode)?;
         self.permit(context, &node, permission::WRITE)?;
         node.version = next_version(node.version, version)?;
+        self.check_point(path, data.map_or(0, <[u8]>::len))?;
         let version = node.version;
         self.put_node(path, Some(node));
         self.record_bytes += path.len() + data.map_or(0, <[u8]>::len);
@@ -358,6 +359,7 @@ impl<'a> Preparation<'a> {
         let mut node = self.node(path).ok_or(ErrorCode::NoNode)?;
         self.permit(context, &node, permission::ADMIN)?;
         node.aversion = next_version(node.aversion, version)?;
+        self.check_point(path, acl_bytes(&acl))?;
         node.acl = AclView::Pending(acl.as_slice().into());
         let version = node.aversion;
         self.put_node(path, Some(node));
@@ -425,6 +427,17 @@ impl<'a> Preparation<'a> {
         }
     }
 
+    /// The data and the list of a point go to every other shard in one record, whichever of them is
+    /// changed: each may have half of it.
+    fn check_point(&self, path: &str, bytes: usize) -> Result<(), ErrorCode> {
+        let is_carried = self.state.map().count() > 1 && is_partition_point(path);
+        if is_carried && bytes > POINT_PART_BYTES_MAX {
+            Err(ErrorCode::BadArguments)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Adds an operation, unless the record would become too large: `auth` in an ACL can make much
     /// of little, and what is logged must fit.
     pub(super) fn push(&mut self, operation: Operation) -> Result<(), ErrorCode> {
@@ -473,3 +486,6 @@ const OPERATION_BYTES_MAX: usize = 48;
 
 /// The transaction's own fields, the entry's header, and what a session adds to a write.
 const RECORD_OVERHEAD_BYTES: usize = 512;
+
+/// Data, or an access control list, of a partition point.
+const POINT_PART_BYTES_MAX: usize = RECORD_BYTES_MAX / 2 - RECORD_OVERHEAD_BYTES;

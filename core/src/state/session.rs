@@ -5,11 +5,17 @@
 //! The home shard is attached to itself from the session's creation, so nothing is special about a
 //! cluster of one shard. How long a session has been silent is not state: see `expiry`.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+mod encoding;
+
+pub use encoding::SessionsEncoder;
+
+use alloc::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
+use core::ops::Bound;
 
-use crate::base::bytes::{Put, Reader, Truncated, length_u32};
+use crate::base::bytes::Truncated;
 use crate::base::id::{Generation, SessionId, ShardId, Zxid};
 use crate::shard::ShardMap;
 
@@ -85,7 +91,7 @@ impl Sessions {
 
     /// Every session whose home this is, ascending by id.
     pub fn homes(&self) -> impl Iterator<Item = (SessionId, &HomeSession)> {
-        self.homes.sorted().into_iter()
+        self.homes.after(None)
     }
 
     pub fn homes_count(&self) -> usize {
@@ -99,7 +105,7 @@ impl Sessions {
 
     /// Every session that is attached here, ascending by id.
     pub fn all_attached(&self) -> impl Iterator<Item = (SessionId, &AttachedSession)> {
-        self.attached.sorted().into_iter()
+        self.attached.after(None)
     }
 
     pub fn attached_count(&self) -> usize {
@@ -142,8 +148,8 @@ impl Sessions {
 
     /// Whether all that is kept here of homes belongs to such a cluster.
     pub(super) fn fit(&self, map: ShardMap) -> bool {
-        let mut homes = self.homes.sorted().into_iter();
-        homes.all(|(session, home)| {
+        let mut homes = self.homes.buckets.iter().flat_map(|bucket| bucket.iter());
+        homes.all(|(&session, home)| {
             let last = home.attachments().last();
             map.home_of(session) == self.shard && last.is_none_or(|it| it.0.0 < map.count())
         })
@@ -237,88 +243,6 @@ impl Sessions {
     }
 }
 
-/// The encoding. All numbers are little endian; every list is ascending by its first field, but for
-/// the ended sessions, which are in the order of their ends. Ephemerals are in the tree already.
-///
-/// | bytes | field                                                                              |
-/// |------:|------------------------------------------------------------------------------------|
-/// |     1 | format, 1                                                                          |
-/// |     4 | homes; each: session 8, password 16, timeout 4, generation 4, closing 1, then      |
-/// |       | attachments 2, each: shard 2, zxid 8                                               |
-/// |     4 | attached; each: session 8, generation 4, home zxid 8, fenced 1                     |
-/// |     4 | tombstones; each: session 8, home zxid 8                                           |
-/// |     4 | floors; each: home shard 2, zxid 8                                                 |
-/// |     4 | ended; each: session 8                                                             |
-impl Sessions {
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.put_u8(FORMAT);
-        out.put_u32_le(length_u32(self.homes.len));
-        for (session, home) in self.homes.sorted() {
-            out.put_u64_le(session.0);
-            home.encode(out);
-        }
-        out.put_u32_le(length_u32(self.attached.len));
-        for (session, attached) in self.attached.sorted() {
-            out.put_u64_le(session.0);
-            out.put_u32_le(attached.generation.0);
-            out.put_u64_le(attached.home_zxid.0);
-            out.put_u8(u8::from(attached.is_fenced));
-        }
-        out.put_u32_le(length_u32(self.tombstones.len));
-        for (session, home_zxid) in self.tombstones.sorted() {
-            out.put_u64_le(session.0);
-            out.put_u64_le(home_zxid.0);
-        }
-        out.put_u32_le(length_u32(self.floors.len()));
-        for (home, zxid) in self.floors.iter() {
-            out.put_u16_le(home.0);
-            out.put_u64_le(zxid.0);
-        }
-        out.put_u32_le(length_u32(self.ended.len()));
-        for session in self.ended.iter() {
-            out.put_u64_le(session.0);
-        }
-    }
-
-    /// Takes what [`Self::encode`] appended off the front of `reader`. Ephemerals are added later.
-    pub fn decode(shard: ShardId, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let mut sessions = Self::new(shard);
-        if reader.u8()? != FORMAT {
-            return Err(Malformed);
-        }
-        for _ in 0..reader.u32_le()? {
-            let session = SessionId(reader.u64_le()?);
-            sessions.homes.append(session, HomeSession::decode(reader)?)?;
-        }
-        for _ in 0..reader.u32_le()? {
-            let session = SessionId(reader.u64_le()?);
-            let generation = Generation(reader.u32_le()?);
-            let mut attached = AttachedSession::new(generation, Zxid(reader.u64_le()?));
-            attached.is_fenced = decode_flag(reader)?;
-            sessions.attached.append(session, attached)?;
-        }
-        for _ in 0..reader.u32_le()? {
-            let session = SessionId(reader.u64_le()?);
-            sessions.tombstones.append(session, Zxid(reader.u64_le()?))?;
-        }
-        let mut floors = BTreeMap::new();
-        for _ in 0..reader.u32_le()? {
-            let home = ShardId(reader.u16_le()?);
-            floors.insert(home, Zxid(reader.u64_le()?));
-        }
-        sessions.floors = Arc::new(floors);
-        let mut ended = VecDeque::new();
-        for _ in 0..reader.u32_le()? {
-            ended.push_back(SessionId(reader.u64_le()?));
-        }
-        if ended.len() > ENDED_SESSIONS_KEPT {
-            return Err(Malformed);
-        }
-        sessions.ended = Arc::new(ended);
-        Ok(sessions)
-    }
-}
-
 impl HomeSession {
     pub(super) fn new(password: [u8; 16], timeout_ms: u32) -> Self {
         Self {
@@ -361,33 +285,6 @@ impl HomeSession {
     /// What a client needs to come back: it is told once, when the session begins.
     pub fn password(&self) -> [u8; 16] {
         self.password
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.put(&self.password);
-        out.put_u32_le(self.timeout_ms);
-        out.put_u32_le(self.generation.0);
-        out.put_u8(u8::from(self.is_closing));
-        let count = u16::try_from(self.attachments.len());
-        out.put_u16_le(count.expect("there are fewer than 65 536 shards"));
-        for (shard, zxid) in &self.attachments {
-            out.put_u16_le(shard.0);
-            out.put_u64_le(zxid.0);
-        }
-    }
-
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let mut home = Self::new(reader.array()?, reader.u32_le()?);
-        home.generation = Generation(reader.u32_le()?);
-        home.is_closing = decode_flag(reader)?;
-        for _ in 0..reader.u16_le()? {
-            let shard = ShardId(reader.u16_le()?);
-            if home.attachments.last().is_some_and(|last| last.0 >= shard) {
-                return Err(Malformed);
-            }
-            home.attachments.push((shard, Zxid(reader.u64_le()?)));
-        }
-        Ok(home)
     }
 }
 
@@ -457,13 +354,21 @@ impl<T: Clone> Table<T> {
         }
     }
 
-    fn sorted(&self) -> Vec<(SessionId, &T)> {
-        let mut all = Vec::with_capacity(self.len);
-        for bucket in &self.buckets {
-            all.extend(bucket.iter().map(|(session, value)| (*session, value)));
-        }
-        all.sort_unstable_by_key(|(session, _)| *session);
-        all
+    /// Ascending by id, from the first one behind `last`. Each is looked for when it is asked for,
+    /// so that whoever takes a few and comes back later pays for those few.
+    fn after(&self, last: Option<SessionId>) -> impl Iterator<Item = (SessionId, &T)> {
+        let from = (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let mut rests: Vec<_> = self.buckets.iter().map(|bucket| bucket.range(from)).collect();
+        let mut heads: Vec<_> = rests.iter_mut().map(Iterator::next).collect();
+        let ids = heads.iter().enumerate().filter_map(|(at, head)| Some((*head.as_ref()?.0, at)));
+        let mut next: BinaryHeap<_> = ids.map(Reverse).collect();
+        core::iter::from_fn(move || {
+            let Reverse((session, at)) = next.pop()?;
+            let following = rests[at].next();
+            next.extend(following.iter().map(|(session, _)| Reverse((**session, at))));
+            let (_, value) = core::mem::replace(&mut heads[at], following)?;
+            Some((session, value))
+        })
     }
 }
 
@@ -477,16 +382,6 @@ impl From<Truncated> for Malformed {
 fn bucket_of(session: SessionId) -> usize {
     usize::try_from(session.0 % BUCKETS).expect("a remainder by 64 fits")
 }
-
-fn decode_flag(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
-    match reader.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(Malformed),
-    }
-}
-
-const FORMAT: u8 = 1;
 
 const BUCKETS: u64 = 64;
 

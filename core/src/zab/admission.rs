@@ -40,13 +40,7 @@ pub type Admitted = BTreeMap<ServerId, DiskId>;
 
 impl Zab {
     /// Further entries that admit disks are committed.
-    pub fn set_admitted(
-        &mut self,
-        now: Instant,
-        admitted: &Admitted,
-        at: Zxid,
-        out: &mut Vec<Action>,
-    ) {
+    pub fn set_admitted(&mut self, admitted: &Admitted, at: Zxid, out: &mut Vec<Action>) {
         self.admitted.clone_from(admitted);
         self.admitted_at = at;
         self.admission_due = true;
@@ -65,7 +59,7 @@ impl Zab {
                 learner.voter = counts;
             }
         }
-        self.advance_commit(now, out);
+        self.advance_commit(out);
     }
 
     /// Leaves a leadership that has no ground any more, because other disks count than before.

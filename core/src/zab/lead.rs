@@ -425,7 +425,7 @@ impl Zab {
                 self.on_ack_epoch(now, from, ack, out);
             }
             PeerMessage::AckLeader { epoch, zxid } => {
-                self.on_ack_leader(now, from, Epoch(epoch), Zxid(zxid), out);
+                self.on_ack_leader(from, Epoch(epoch), Zxid(zxid), out);
             }
             PeerMessage::Ack { epoch, zxid } if Epoch(epoch) == own_epoch => {
                 self.on_ack(now, from, Zxid(zxid), out);
@@ -436,7 +436,7 @@ impl Zab {
                     learner.confirmed_round = learner.confirmed_round.max(round);
                     leader.count_confirmations();
                     self.make_whole();
-                    self.advance_commit(now, out);
+                    self.advance_commit(out);
                 }
             }
             _ => {}
@@ -465,9 +465,9 @@ impl Zab {
                 leader.has_new_acks = true;
                 leader.own_entered = durable.current_epoch == leader.epoch;
                 if leader.reign == Reign::Synchronizing {
-                    self.begin_epoch_when_quorum(now, out);
+                    self.begin_epoch_when_quorum(out);
                 } else {
-                    self.advance_commit(now, out);
+                    self.advance_commit(out);
                 }
             }
         }
@@ -495,11 +495,11 @@ impl Zab {
         }
         learner.acked = learner.acked.max(zxid);
         leader.has_new_acks = true;
-        self.advance_commit(now, out);
+        self.advance_commit(out);
     }
 
     /// Commits in order what a majority has on disk, once that includes an entry of this epoch.
-    pub(super) fn advance_commit(&mut self, _now: Instant, out: &mut Vec<Action>) {
+    pub(super) fn advance_commit(&mut self, out: &mut Vec<Action>) {
         let Phase::Leading(leader) = &mut self.phase else {
             return;
         };

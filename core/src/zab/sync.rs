@@ -137,7 +137,6 @@ impl Zab {
     /// the epoch begins with an entry of its own.
     pub(super) fn on_ack_leader(
         &mut self,
-        now: Instant,
         from: ServerId,
         epoch: Epoch,
         zxid: Zxid,
@@ -167,12 +166,12 @@ impl Zab {
         learner.acked = learner.acked.max(zxid);
         leader.note_new_acks();
         match reign {
-            Reign::Synchronizing => self.begin_epoch_when_quorum(now, out),
-            Reign::Beginning => self.advance_commit(now, out),
+            Reign::Synchronizing => self.begin_epoch_when_quorum(out),
+            Reign::Beginning => self.advance_commit(out),
             Reign::Established => {
                 leader.bring_up_to_date(from, committed, out);
                 self.make_whole();
-                self.advance_commit(now, out);
+                self.advance_commit(out);
             }
             Reign::Gathering | Reign::Proposing { .. } => {
                 unreachable!("nobody enters an epoch before it is sent")
@@ -180,7 +179,7 @@ impl Zab {
         }
     }
 
-    pub(super) fn begin_epoch_when_quorum(&mut self, now: Instant, out: &mut Vec<Action>) {
+    pub(super) fn begin_epoch_when_quorum(&mut self, out: &mut Vec<Action>) {
         let majority = self.majority();
         let Phase::Leading(leader) = &mut self.phase else {
             return;
@@ -191,7 +190,7 @@ impl Zab {
         self.log.commit(leader.inherited().zxid);
         leader.begin_epoch();
         leader.append(&mut self.log, EntryKind::EpochStart, &[], out);
-        self.advance_commit(now, out);
+        self.advance_commit(out);
     }
 
     /// The follower's stage, if it waits for just this plan.

@@ -15,9 +15,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, LinkId, ServerId, ShardId, Zxid};
+use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
 use pigeonhole_core::base::time::{Duration, Instant, Now};
 use pigeonhole_core::durable::{Append, Durable, LogMark};
 use pigeonhole_core::effect::{Crowd, Effect, Effects, Input, SnapshotJob};
+use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request, permission};
 use pigeonhole_core::peer::codec::{self, Frame};
 use pigeonhole_core::peer::message::{ArchivedPeerMessage, PeerState};
@@ -60,6 +62,8 @@ pub(crate) struct Options {
     pub(crate) servers: u8,
     pub(crate) shards: u16,
     pub(crate) limits: LogLimits,
+    /// `jute.maxbuffer`.
+    pub(crate) frame_bytes_max: usize,
 }
 
 /// Frames in their order, each meant for one link.
@@ -95,7 +99,7 @@ struct Client {
 impl Default for Options {
     fn default() -> Self {
         let limits = LogLimits { snapshot_entries: 20, window_entries: 8, ..LogLimits::default() };
-        Self { servers: 3, shards: 1, limits }
+        Self { servers: 3, shards: 1, limits, frame_bytes_max: FRAME_BYTES_MAX }
     }
 }
 
@@ -628,6 +632,8 @@ pub(crate) fn server(at: usize) -> ServerId {
 fn config(options: &Options, at: usize, node: &Node) -> WorkerConfig {
     let (boots, identity) = (node.boots, node.disk.identity);
     let voters = (0..usize::from(options.servers)).map(server);
+    let usual = ordinary::config(server(at), voters, ShardMap::new(options.shards));
+    let client = ClientLimits { frame_bytes_max: options.frame_bytes_max, ..usual.client };
     WorkerConfig {
         disk: identity.disk,
         is_founder: identity.is_founder,
@@ -635,6 +641,7 @@ fn config(options: &Options, at: usize, node: &Node) -> WorkerConfig {
         session_base_ms: 1_700_000_000_000 + boots,
         log: options.limits,
         seed: boots,
-        ..ordinary::config(server(at), voters, ShardMap::new(options.shards))
+        client,
+        ..usual
     }
 }

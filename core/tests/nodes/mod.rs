@@ -70,6 +70,9 @@ pub(crate) enum Heard {
 
 pub(crate) const TIMEOUT_MS: i32 = 10_000;
 
+/// Of [`shapes`] and [`names`].
+pub(crate) const SHARDS: u16 = 8;
+
 impl Ensemble {
     pub(crate) fn new(nodes: usize, cores: u8, shards: u16, seed: u64) -> Self {
         let mut ensemble = Self {
@@ -456,6 +459,21 @@ pub(crate) fn brief(heard: &[Heard]) -> Vec<String> {
     heard.iter().map(Heard::brief).collect()
 }
 
+/// One name directly under `/` for each shard.
+pub(crate) fn names() -> Vec<String> {
+    let map = ShardMap::new(SHARDS);
+    let of = |shard: ShardId| {
+        let mut names = (0..).map(|number| format!("/n{number}"));
+        names.find(|name| map.shard_of(name) == shard)
+    };
+    map.shards().map(|shard| of(shard).expect("names are plenty")).collect()
+}
+
+/// Nodes, cores and shards: the real thing, and what it must look like.
+pub(crate) fn shapes() -> [Ensemble; 3] {
+    [Ensemble::new(1, 1, 1, 1), Ensemble::new(1, 1, SHARDS, 1), Ensemble::new(1, 3, SHARDS, 1)]
+}
+
 pub(crate) fn create<'a>(path: &'a str, mode: CreateMode) -> Request<'a> {
     Request::Create { path, data: Some(b""), acl: vec![OPEN], mode, with_stat: false }
 }
@@ -470,6 +488,22 @@ pub(crate) fn ephemeral(path: &str) -> Request<'_> {
 
 pub(crate) fn children(path: &str, watch: bool) -> Request<'_> {
     Request::GetChildren { path, watch, with_stat: true }
+}
+
+pub(crate) fn get_data(path: &str, watch: bool) -> Request<'_> {
+    Request::GetData { path, watch }
+}
+
+pub(crate) fn set_data<'a>(path: &'a str, data: &'a [u8]) -> Request<'a> {
+    Request::SetData { path, data: Some(data), version: -1 }
+}
+
+pub(crate) fn pick(chance: &mut Prng, count: u64) -> usize {
+    usize::try_from(chance.below(count)).expect("there are few")
+}
+
+pub(crate) fn counter(heard: &[Heard]) -> u64 {
+    heard.iter().map(Heard::zxid).max().expect("it has heard something")
 }
 
 pub(crate) const OPEN: Acl<'static> =
