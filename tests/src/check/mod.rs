@@ -12,9 +12,11 @@ pub mod watch;
 use std::collections::BTreeSet;
 
 use pigeonhole_core::base::id::ShardId;
+use pigeonhole_core::shard::ShardMap;
 
 use crate::check::agreement::Agreement;
 use crate::check::state::States;
+use crate::history::History;
 use crate::sometimes::Sometimes;
 
 pub struct Checks {
@@ -43,5 +45,16 @@ impl Checks {
 
     pub fn shard_committed(&self, shard: ShardId) -> pigeonhole_core::base::id::Zxid {
         self.agreement.committed(shard)
+    }
+}
+
+/// Holds what clients were told against what was committed, once a run is over.
+pub fn clients(history: &History, agreement: &Agreement, map: ShardMap, sometimes: &mut Sometimes) {
+    session::check(history, agreement, map);
+    if map.count() == 1 {
+        client::check(history, agreement, sometimes);
+        watch::check(history, agreement);
+    } else {
+        sharded::check(history, agreement, map, sometimes);
     }
 }

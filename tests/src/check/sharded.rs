@@ -14,12 +14,14 @@ use pigeonhole_core::shard::{ShardMap, is_partition_point};
 use pigeonhole_core::txn::{ArchivedOperation, ArchivedTxn, Txn};
 
 use crate::check::agreement::{Agreement, Committed};
+use crate::check::session::Homes;
 use crate::check::txn::{comparable, describe, is_clients, is_models, is_refusal, is_same};
 use crate::history::{Answer, Ask, History, Operation, Outcome, Part};
 use crate::model::{Context, Model};
 use crate::sometimes::{Sometimes, State};
 
 pub fn check(history: &History, agreement: &Agreement, map: ShardMap, sometimes: &mut Sometimes) {
+    let homes = Homes::of(agreement, map);
     for shard in map.shards() {
         let mut replay = Replay::new(history, map, shard);
         let entries = agreement.history(shard).map_or(&[][..], |log| log.entries.as_slice());
@@ -30,6 +32,10 @@ pub fn check(history: &History, agreement: &Agreement, map: ShardMap, sometimes:
             }
             replay.at = committed.entry.zxid();
             replay.advance();
+        }
+        for session in homes.ended() {
+            let left = replay.model.ephemerals_of(session);
+            assert!(left.is_empty(), "S3: {session} is over and leaves {left:?}");
         }
         replay.finish();
         real_time(history, map, shard);
