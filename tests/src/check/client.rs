@@ -118,7 +118,8 @@ impl<'a> Replay<'a> {
                 if result.as_ref().is_err_and(|&code| !is_models(code)) {
                     continue;
                 }
-                let expected = self.model.read(&operation.ask);
+                let Operation { ask, session, people, .. } = operation;
+                let expected = self.model.read(ask, *session, *people);
                 assert_eq!(*result, expected, "a read at {at} shows something else: {operation:?}");
                 assert!(at >= operation.seen, "MonotonicRead: {operation:?}");
             }
@@ -142,7 +143,9 @@ impl<'a> Replay<'a> {
             entry.zxid()
         );
         let operation = &self.history.operations[index];
-        let context = Context { session, zxid: entry.zxid(), time_ms: txn.time_ms.to_native() };
+        let time_ms = txn.time_ms.to_native();
+        let people = operation.people;
+        let context = Context { session, people, zxid: entry.zxid(), time_ms };
         let expected = self.model.write(&operation.ask, context);
         let Ok(answer) = &expected else {
             panic!("{} is committed and should be {expected:?}: {operation:?}", entry.zxid());
@@ -166,17 +169,18 @@ impl<'a> Replay<'a> {
         if let Some(index) = self.acknowledged.remove(&zxid) {
             let operation = &self.history.operations[index];
             assert_eq!(operation.session, session, "{zxid} is another session's: {operation:?}");
-            assert!(is_same(&operation.ask, txn), "{zxid} is another write: {operation:?}");
+            assert!(is_same(operation, txn), "{zxid} is another write: {operation:?}");
             return index;
         }
         let (history, model) = (self.history, &self.model);
         let candidates = self.unknown.entry(session).or_default();
         // Deletes of one path may differ in the version that they expect only.
         let fits = |&index: &usize| {
-            let ask = &history.operations[index].ask;
-            let context = Context { session, zxid, time_ms: 0 };
+            let operation = &history.operations[index];
+            let Operation { ask, people, .. } = operation;
+            let context = Context { session, people: *people, zxid, time_ms: 0 };
             let accepted = || model.clone().write(ask, context).is_ok_and(|it| !is_refusal(&it));
-            is_same(ask, txn) && accepted()
+            is_same(operation, txn) && accepted()
         };
         let place = candidates.iter().position(fits).unwrap_or_else(|| {
             panic!("{zxid} of {session} was sent by nobody, or twice: {}", describe(txn))
@@ -255,7 +259,8 @@ impl<'a> Replay<'a> {
                 "a write was refused otherwise than at any state up to {zxid}: {operation:?}"
             );
             // The zxid does not matter for a refusal, nor the time.
-            let context = Context { session: operation.session, zxid: at, time_ms: 0 };
+            let Operation { session, people, .. } = *operation;
+            let context = Context { session, people, zxid: at, time_ms: 0 };
             model.clone().write(&operation.ask, context) != *result
         });
     }

@@ -1,6 +1,7 @@
 //! What must hold, whatever happens. A violated rule ends the run with its name.
 
 pub mod agreement;
+pub mod changes;
 pub mod client;
 pub mod durability;
 pub mod session;
@@ -8,6 +9,7 @@ pub mod sharded;
 pub mod state;
 pub mod txn;
 pub mod watch;
+pub mod watch_sharded;
 
 use std::collections::BTreeSet;
 
@@ -53,8 +55,9 @@ pub fn clients(history: &History, agreement: &Agreement, map: ShardMap, sometime
     session::check(history, agreement, map);
     if map.count() == 1 {
         client::check(history, agreement, sometimes);
-        watch::check(history, agreement);
+        watch::check(history, agreement, sometimes);
     } else {
         sharded::check(history, agreement, map, sometimes);
+        watch_sharded::check(history, agreement, map, sometimes);
     }
 }

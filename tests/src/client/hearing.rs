@@ -6,7 +6,7 @@ use pigeonhole_core::op::{EventType, Request, SetWatches};
 use pigeonhole_core::wire::client::{self as wire, ReplyHeader};
 use pigeonhole_core::wire::reply::ZXID_NONE;
 
-use crate::client::{Client, Phase, Sent, What, XID_EVENT, XID_PING, XID_SET_WATCHES};
+use crate::client::{Client, Phase, Sent, What, XID_AUTH, XID_EVENT, XID_PING, XID_SET_WATCHES};
 use crate::history::{Answer, Ask, Fired, History, Outcome, Part, Watch, WatchOn};
 use crate::network::Side;
 use crate::node::Around;
@@ -29,6 +29,7 @@ impl Client {
         };
         let session = self.session.as_mut().expect("attached with a session");
         attached.heard_at = now;
+        history.heard += 1;
         history.sessions[session.life].heard = now;
         if header.xid == XID_EVENT {
             self.on_event(&header, body, history, around);
@@ -39,6 +40,12 @@ impl Client {
             history.sessions[session.life].pings_answered.push(sent);
             return;
         }
+        if header.xid == XID_AUTH {
+            assert_eq!(header.error, 0, "a right password is right");
+            attached.auths -= 1;
+            return;
+        }
+        assert_eq!(attached.auths, 0, "who authenticates first is heard first");
         let sent = attached.in_flight.pop_front().expect("a reply answers something");
         assert_eq!(sent.xid, header.xid, "replies come in the order of the requests");
         let shows = match sent.what {
@@ -48,6 +55,10 @@ impl Client {
         match sent.what {
             What::SetWatches => {
                 attached.renewing = false;
+                for &index in self.watches.values() {
+                    let watch = &mut history.watches[index];
+                    (watch.connection, watch.from) = (attached.connection, history.heard);
+                }
                 around.trace.line(now, || format!("c{} has its watches again", self.id));
             }
             What::Operation(index) => self.on_result(index, &header, body, history, around),
@@ -67,13 +78,18 @@ impl Client {
         let now = around.queue.now();
         let ask = history.operations[index].ask.clone();
         let result = speech::read_answer(&ask, header, body);
+        if result == Err(ErrorCode::NoAuth.wire()) {
+            around.checks.sometimes.hit(State::Forbidden);
+        }
         if result.is_err() && ask.is_write() {
             around.checks.sometimes.hit(State::WriteRefused);
             if result == Err(ErrorCode::SystemError.wire()) {
                 around.checks.sometimes.hit(State::RefusedForRoom);
             }
         }
-        if matches!(&result, Ok(Answer::Multi(parts)) if parts.iter().any(Part::is_error)) {
+        if matches!(&result, Ok(Answer::Multi(parts)) if parts.iter().any(Part::is_error))
+            && ask.is_write()
+        {
             around.checks.sometimes.hit(State::MultiFailed);
         }
         around.trace.line(now, || {
@@ -85,12 +101,16 @@ impl Client {
                 header.zxid
             )
         });
-        if let Some((on, path)) = speech::watch_left(&ask, result.is_ok()) {
+        if let Some((on, path)) = speech::watch_left(&ask, &result) {
             let watch = Watch {
                 client: self.id,
+                people: self.people(),
                 path: path.to_owned(),
                 on,
                 since: header.zxid,
+                shown: speech::stat_of(&result),
+                connection: self.attempt,
+                from: history.heard,
                 seen: header.zxid,
                 renewed: false,
                 fired: None,
@@ -133,7 +153,7 @@ impl Client {
             if watch.renewed && self.is_renewing() {
                 around.checks.sometimes.hit(State::WatchCaughtUp);
             }
-            watch.fired = Some(Fired { kind: event.kind, zxid });
+            watch.fired = Some(Fired { kind: event.kind, zxid, number: history.heard });
         }
         // A znode's two kinds of watches, set again, each tell that it is gone: as ZooKeeper's do.
         let found =

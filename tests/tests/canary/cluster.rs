@@ -7,10 +7,11 @@ use pigeonhole_core::base::id::{ChainHash, SessionId, ShardId, Zxid};
 use pigeonhole_core::entry::{Entry, EntryKind};
 use pigeonhole_core::op::CreateMode;
 use pigeonhole_core::shard::ShardMap;
-use pigeonhole_core::txn::{Operation as Step, Txn};
+use pigeonhole_core::txn::{AclEntry, Operation as Step, Txn};
 use pigeonhole_tests::check;
 use pigeonhole_tests::history::{Answer, Ask, History, Operation, Outcome, Part, SessionLife};
 use pigeonhole_tests::model::{Context, Model};
+use pigeonhole_tests::people::{Entry as ListEntry, People};
 use pigeonhole_tests::queue::Moment;
 
 use crate::logs::{Logs, NODES};
@@ -85,7 +86,7 @@ impl Cluster {
     pub(crate) fn ask_in_vain(&mut self, session: SessionId, ask: Ask, happens: bool) -> usize {
         let index = self.invoke(session, ask.clone());
         if happens {
-            self.carry_out(session, &ask);
+            let _ = self.carry_out(session, &ask);
         }
         self.history.settle(index, self.logs.now, Outcome::Unknown);
         index
@@ -96,7 +97,8 @@ impl Cluster {
         let index = self.invoke(session, ask.clone());
         let shard = self.shard_of(&ask);
         let (tail, _) = self.tails[&shard];
-        let context = Context { session, zxid: tail.next(), time_ms: 0 };
+        let (zxid, people) = (tail.next(), People::NOBODY);
+        let context = Context { session, people, zxid, time_ms: 0 };
         let result = self.models.get_mut(&shard).unwrap().clone().write(&ask, context);
         self.answer(index, tail.next(), result);
         index
@@ -108,12 +110,14 @@ impl Cluster {
         let client = self.life(session).client;
         self.history.invoke(Operation {
             client,
+            people: People::NOBODY,
             session,
             connection: 1,
             ask,
             invoked: self.logs.now,
             seen,
             done: None,
+            number: 0,
             outcome: Outcome::Open,
         })
     }
@@ -121,6 +125,7 @@ impl Cluster {
     /// The reply to an operation arrives; `at` is the zxid of its shard's state.
     pub(crate) fn answer(&mut self, index: usize, at: Zxid, result: Result<Answer, i32>) {
         self.pass();
+        self.history.heard += 1;
         let session = self.history.operations[index].session;
         let seen = self.counters.entry(session).or_default();
         *seen = if self.map.count() == 1 { at.max(*seen) } else { Zxid(seen.0 + 1) };
@@ -184,10 +189,11 @@ impl Cluster {
         let (tail, _) = self.tails[&shard];
         let model = self.models.get_mut(&shard).unwrap();
         if !ask.is_write() {
-            return (tail, model.read(ask));
+            return (tail, model.read(ask, session, People::NOBODY));
         }
         let time_ms = i64::try_from(self.logs.now.0 / 1000).unwrap();
-        let context = Context { session, zxid: tail.next(), time_ms };
+        let (zxid, people) = (tail.next(), People::NOBODY);
+        let context = Context { session, people, zxid, time_ms };
         let result = model.write(ask, context);
         let failed = |answer: &Answer| match answer {
             Answer::Multi(parts) => parts.iter().any(Part::is_error),
@@ -253,8 +259,12 @@ impl Cluster {
             | Ask::Get { path, .. }
             | Ask::Exists { path, .. }
             | Ask::Children { path, .. }
+            | Ask::SetAcl { path, .. }
+            | Ask::GetAcl { path }
+            | Ask::CountBelow { path }
+            | Ask::Ephemerals { prefix: path }
             | Ask::Sync { path } => self.map.shard_of(path),
-            Ask::Multi(asks) => self.shard_of(&asks[0]),
+            Ask::Multi(asks) | Ask::MultiRead(asks) => self.shard_of(&asks[0]),
             Ask::Close => ShardId(0),
         }
     }
@@ -323,8 +333,18 @@ fn step(session: SessionId, ask: &Ask, result: &Result<Answer, i32>) -> Step {
         (Ask::Set { path, data, .. }, _) => {
             Step::SetData { path: path.clone(), data: data.clone(), version: 0 }
         }
+        (Ask::SetAcl { path, list, .. }, _) => Step::SetAcl {
+            path: path.clone(),
+            acl: list.stored(People::NOBODY).unwrap().iter().map(logged).collect(),
+            version: 0,
+        },
         (Ask::Delete { path, .. }, _) => Step::Delete { path: path.clone() },
         (Ask::Check { .. }, _) => Step::Check,
         (other, _) => panic!("{other:?} is no step of a transaction"),
     }
+}
+
+fn logged(entry: &ListEntry) -> AclEntry {
+    let (scheme, id) = (entry.principal.scheme().to_owned(), entry.principal.id().to_owned());
+    AclEntry { permissions: entry.permissions, scheme, id }
 }

@@ -5,6 +5,7 @@ use pigeonhole_core::base::id::{SessionId, ShardId, Zxid};
 use pigeonhole_core::op::Stat;
 use pigeonhole_core::txn::Operation as Step;
 use pigeonhole_tests::history::{Answer, Ask, Part};
+use pigeonhole_tests::people::AccessList;
 
 use crate::cluster::{Cluster, create, delete, ephemeral, get, path_in, set, sync};
 use crate::complains;
@@ -252,4 +253,46 @@ fn a_sync_of_what_never_comes() {
     stat.mzxid = Zxid(stat.mzxid.0 + 9);
     cluster.ask(one, sync());
     complains("was sent by nobody", || cluster.check());
+}
+
+#[test]
+fn an_access_list_that_lets_nobody_in() {
+    // Ann's znode, written by somebody who is not Ann.
+    planted("is committed and should be", |cluster, [one, _], path| {
+        cluster.ask(one, own(path));
+        let (path, data) = (path.to_owned(), Some(b"new".to_vec()));
+        let index = cluster.invoke(one, set(&path, "new"));
+        let shard = cluster.map.shard_of(&path);
+        let at = cluster.commit(shard, one, vec![Step::SetData { path, data, version: 1 }]);
+        let stat = Stat { mzxid: at, ..Stat::default() };
+        cluster.answer(index, at, Ok(Answer::Stat(stat)));
+    });
+}
+
+#[test]
+fn a_read_of_what_may_not_be_read() {
+    let leak = |cluster: &mut Cluster, [one, _]: [SessionId; 2], path: &str| {
+        let before = cluster.ask(one, get(path));
+        let result = cluster.outcome(before).1.clone();
+        cluster.ask(one, own(path));
+        let after = cluster.ask(one, get(path));
+        *cluster.outcome(after).1 = result;
+    };
+    planted_with(1, "shows something else", leak);
+    planted_with(2, "no state of shard 1", leak);
+}
+
+#[test]
+fn a_list_that_was_not_asked_for() {
+    let other = |cluster: &mut Cluster, [one, _]: [SessionId; 2], path: &str| {
+        let index = cluster.ask(one, own(path));
+        let (path, list) = (path.to_owned(), AccessList::AnnsToRead);
+        cluster.history.operations[index].ask = Ask::SetAcl { path, list, version: -1 };
+    };
+    planted_with(1, "is another write", other);
+    planted_with(2, "was sent by nobody", other);
+}
+
+fn own(path: &str) -> Ask {
+    Ask::SetAcl { path: path.to_owned(), list: AccessList::Anns, version: -1 }
 }
