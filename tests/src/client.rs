@@ -5,6 +5,7 @@
 //! watches again, and takes what it never got a reply for as unknown.
 
 mod hearing;
+mod persistent;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,6 +14,8 @@ use pigeonhole_core::op::{ConnectRequest, Request};
 use pigeonhole_core::wire::client as wire;
 use pigeonhole_core::wire::frame::Deframer;
 
+use crate::client::persistent::Persistent;
+pub(crate) use crate::client::persistent::covers;
 use crate::draw::Draw;
 use crate::history::{Ask, History, Operation, Outcome, SessionLife, WatchOn};
 use crate::network::{Port, Side, StreamId};
@@ -34,6 +37,7 @@ pub struct Client {
     phase: Phase,
     session: Option<Session>,
     watches: BTreeMap<(WatchOn, String), usize>,
+    persistent: Persistent,
     attempt: u64,
     wake: u64,
     next_xid: i32,
@@ -111,6 +115,7 @@ impl Client {
             phase: Phase::Idle,
             session: None,
             watches: BTreeMap::new(),
+            persistent: Persistent::default(),
             attempt: 0,
             wake: 0,
             next_xid: 1,
@@ -376,6 +381,7 @@ impl Client {
         around.trace.line(now, || format!("c{} is told that {} is over", self.id, session.id));
         history.sessions[session.life].expired = Some(now);
         self.watches.clear();
+        self.persistent.clear();
         self.sleep(1, around);
     }
 
@@ -495,6 +501,7 @@ impl Client {
             for &index in self.watches.values() {
                 history.watches[index].renewed = true;
             }
+            self.persistent.end(history);
         }
         let closing = self.session.as_ref().is_some_and(|one| history.sessions[one.life].closing);
         if closing {
@@ -509,6 +516,7 @@ impl Client {
         let _ = history;
         self.session = None;
         self.watches.clear();
+        self.persistent.clear();
         if let Phase::Attached(attached) = std::mem::replace(&mut self.phase, Phase::Idle) {
             around.network.close(attached.stream, Side::Dialer, around.queue);
         }

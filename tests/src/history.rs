@@ -1,7 +1,7 @@
 //! What clients asked, what they were told, and when.
 
 use pigeonhole_core::base::id::{SessionId, Zxid};
-use pigeonhole_core::op::{CreateMode, EventType, Stat};
+use pigeonhole_core::op::{CreateMode, EventType, Stat, WatcherType};
 
 use crate::people::{AccessList, People};
 use crate::queue::Moment;
@@ -57,6 +57,18 @@ pub enum Ask {
     /// The session's own ephemerals below a prefix.
     Ephemerals {
         prefix: String,
+    },
+    AddWatch {
+        path: String,
+        is_recursive: bool,
+    },
+    RemoveWatches {
+        path: String,
+        kind: WatcherType,
+    },
+    CheckWatches {
+        path: String,
+        kind: WatcherType,
     },
     Sync {
         path: String,
@@ -167,11 +179,47 @@ pub struct Watch {
     /// The connection on which it stands, and what was heard there when it began to.
     pub connection: u64,
     pub from: u64,
+    /// What was heard when it was taken away.
+    pub until: u64,
     /// The newest zxid that the session saw while the watch stood on its server.
     pub seen: Zxid,
     /// It was set again on another connection.
     pub renewed: bool,
     pub fired: Option<Fired>,
+}
+
+/// An event, whatever watch it is of.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    pub client: u32,
+    pub connection: u64,
+    pub number: u64,
+    pub kind: EventType,
+    pub path: String,
+    pub zxid: Option<Zxid>,
+}
+
+/// One persistent watch.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub client: u32,
+    pub people: People,
+    pub path: String,
+    pub is_recursive: bool,
+    pub spans: Vec<Span>,
+}
+
+/// A persistent watch on one connection, from the reply that left it there to its end.
+#[derive(Clone, Debug)]
+pub struct Span {
+    pub connection: u64,
+    pub since: Zxid,
+    pub begun: Moment,
+    /// What was heard on either end.
+    pub from: u64,
+    pub until: u64,
+    /// The newest zxid that was seen meanwhile.
+    pub seen: Zxid,
 }
 
 /// One session, from its first reply to its end.
@@ -195,6 +243,8 @@ pub struct SessionLife {
 pub struct History {
     pub operations: Vec<Operation>,
     pub watches: Vec<Watch>,
+    pub standing: Vec<Standing>,
+    pub events: Vec<Heard>,
     pub sessions: Vec<SessionLife>,
     /// Operations that are open: invoked, without an outcome.
     pub open: u64,
@@ -212,6 +262,13 @@ impl Ask {
                 | Self::Delete { .. }
                 | Self::Multi(_)
         )
+    }
+}
+
+impl Span {
+    /// It begins with a reply that says this zxid.
+    pub fn new(connection: u64, since: Zxid, begun: Moment, from: u64) -> Self {
+        Self { connection, since, begun, from, until: u64::MAX, seen: since }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Between a simulated client's own words and ZooKeeper's wire.
 
 use pigeonhole_core::base::error::ErrorCode;
-use pigeonhole_core::op::{Acl, CreateMode, EventType, Request, Stat, permission};
+use pigeonhole_core::op::{Acl, AddWatchMode, CreateMode, EventType, Request, Stat, permission};
 use pigeonhole_core::wire::client::{self as wire, MultiResult, ReplyHeader};
 
 use crate::history::{Answer, Ask, Part, WatchOn};
@@ -47,7 +47,12 @@ pub fn read_answer(ask: &Ask, header: &ReplyHeader, body: &[u8]) -> Result<Answe
                 wire::parse_multi(body).expect(understood).into_iter().map(part).collect();
             Answer::Multi(parts)
         }
-        Ask::Delete { .. } | Ask::Check { .. } | Ask::Close => Answer::Nothing,
+        Ask::Delete { .. }
+        | Ask::Check { .. }
+        | Ask::AddWatch { .. }
+        | Ask::RemoveWatches { .. }
+        | Ask::CheckWatches { .. }
+        | Ask::Close => Answer::Nothing,
     })
 }
 
@@ -104,6 +109,10 @@ pub fn name(ask: &Ask) -> String {
         }
         Ask::CountBelow { path } => format!("count {path}"),
         Ask::Ephemerals { prefix } => format!("ephemerals {prefix}"),
+        Ask::AddWatch { path, is_recursive: false } => format!("addWatch {path}"),
+        Ask::AddWatch { path, .. } => format!("addWatch {path} and below"),
+        Ask::RemoveWatches { path, kind } => format!("removeWatches {path} {kind:?}"),
+        Ask::CheckWatches { path, kind } => format!("checkWatches {path} {kind:?}"),
         Ask::Sync { path } => format!("sync {path}"),
         Ask::Close => "close".to_owned(),
     }
@@ -134,6 +143,16 @@ fn request(ask: &Ask) -> Request<'_> {
         Ask::MultiRead(parts) => Request::MultiRead(parts.iter().map(part_of_read).collect()),
         Ask::CountBelow { path } => Request::GetAllChildrenNumber { path },
         Ask::Ephemerals { prefix } => Request::GetEphemerals { prefix },
+        Ask::AddWatch { path, is_recursive } => Request::AddWatch {
+            path,
+            mode: if *is_recursive {
+                AddWatchMode::PersistentRecursive
+            } else {
+                AddWatchMode::Persistent
+            },
+        },
+        Ask::RemoveWatches { path, kind } => Request::RemoveWatches { path, kind: *kind },
+        Ask::CheckWatches { path, kind } => Request::CheckWatches { path, kind: *kind },
         Ask::Sync { path } => Request::Sync { path },
         Ask::Close => Request::CloseSession,
     }

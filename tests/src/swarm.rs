@@ -74,9 +74,12 @@ pub enum Kind {
     MultiRead = 13,
     CountBelow = 14,
     Ephemerals = 15,
+    AddWatch = 16,
+    RemoveWatches = 17,
+    CheckWatches = 18,
 }
 
-pub const KINDS: usize = 16;
+pub const KINDS: usize = 19;
 /// Stories depend on what is drawn for those before; these have a stream of draws of their own.
 const FIRST_LATER_KIND: usize = Kind::SetAcl as usize;
 

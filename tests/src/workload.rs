@@ -1,6 +1,6 @@
 //! What a swarm's client asks next.
 
-use pigeonhole_core::op::CreateMode;
+use pigeonhole_core::op::{CreateMode, WatcherType};
 
 use crate::draw::Draw;
 use crate::history::Ask;
@@ -61,6 +61,15 @@ impl Workload {
             k if k == Kind::GetAcl as usize => Ask::GetAcl { path: self.path() },
             k if k == Kind::MultiRead as usize => self.multi_read(),
             k if k == Kind::CountBelow as usize => Ask::CountBelow { path: self.parent() },
+            k if k == Kind::AddWatch as usize => {
+                Ask::AddWatch { path: self.top(), is_recursive: self.draw.chance(1, 2) }
+            }
+            k if k == Kind::RemoveWatches as usize => {
+                Ask::RemoveWatches { path: self.top(), kind: *self.draw.pick(&WATCHER_TYPES) }
+            }
+            k if k == Kind::CheckWatches as usize => {
+                Ask::CheckWatches { path: self.top(), kind: *self.draw.pick(&WATCHER_TYPES) }
+            }
             k if k == Kind::Ephemerals as usize => Ask::Ephemerals { prefix: self.parent() },
             k if k == Kind::Multi as usize => self.multi(),
             _ => Ask::Close,
@@ -131,6 +140,14 @@ impl Workload {
         }
     }
 
+    /// Few paths, so that watches are found again.
+    fn top(&mut self) -> String {
+        match self.draw.below(4) {
+            0 => "/".to_owned(),
+            _ => format!("/k{}", self.draw.below(self.load.keys.min(4))),
+        }
+    }
+
     fn parent(&mut self) -> String {
         match self.draw.below(4) {
             0 => "/".to_owned(),
@@ -145,6 +162,14 @@ impl Workload {
         }
     }
 }
+
+const WATCHER_TYPES: [WatcherType; 5] = [
+    WatcherType::Children,
+    WatcherType::Data,
+    WatcherType::Any,
+    WatcherType::Persistent,
+    WatcherType::PersistentRecursive,
+];
 
 /// One of so many writes brings null.
 const NULL_DATA_EVERY: u64 = 16;

@@ -10,11 +10,14 @@ use pigeonhole_core::txn::{ArchivedAclEntry, ArchivedOperation, Txn};
 use crate::check::agreement::Agreement;
 use crate::history::{Watch, WatchOn};
 use crate::people::{self, Entry, Principal, permits};
+use crate::queue::Moment;
 
 /// The changes of one shard, in its order.
 #[derive(Default)]
 pub struct Changes {
     all: Vec<Change>,
+    /// When what is being read was proposed.
+    proposed: Moment,
     /// Places in `all`, so that a watch need not look at what is not its own.
     of_path: BTreeMap<String, Vec<usize>>,
     /// The list of each path at the moment, while the log is read.
@@ -26,6 +29,7 @@ pub struct Changes {
 #[derive(Debug)]
 pub struct Change {
     pub zxid: Zxid,
+    pub proposed: Moment,
     pub path: String,
     pub kind: EventType,
     /// The list that decides who hears of it.
@@ -36,7 +40,9 @@ impl Changes {
     pub fn of(agreement: &Agreement, shard: ShardId) -> Self {
         let mut changes = Self::default();
         let entries = agreement.history(shard).map_or(&[][..], |log| log.entries.as_slice());
-        for entry in entries.iter().map(|committed| &committed.entry) {
+        for committed in entries {
+            let entry = &committed.entry;
+            changes.proposed = committed.proposed;
             if entry.kind() != EntryKind::Txn {
                 continue;
             }
@@ -52,6 +58,10 @@ impl Changes {
     pub fn first_after(&self, since: Zxid, watch: &Watch) -> Option<&Change> {
         let mut of_path = self.of_path(&watch.path);
         of_path.find(|change| change.zxid > since && concerns(watch.on, change.kind))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Change> {
+        self.all.iter()
     }
 
     /// Whether there ever was a time at which the watch's client could not read its path.
@@ -94,7 +104,8 @@ impl Changes {
     fn note(&mut self, zxid: Zxid, path: &str, kind: EventType) {
         let readers = self.lists.get(path).cloned().unwrap_or_else(people::open);
         self.of_path.entry(path.to_owned()).or_default().push(self.all.len());
-        self.all.push(Change { zxid, path: path.to_owned(), kind, readers });
+        let (path, proposed) = (path.to_owned(), self.proposed);
+        self.all.push(Change { zxid, proposed, path, kind, readers });
     }
 
     fn set_list(&mut self, path: &str, acl: &[ArchivedAclEntry]) {

@@ -4,6 +4,7 @@ pub mod agreement;
 pub mod changes;
 pub mod client;
 pub mod durability;
+pub mod persistent;
 pub mod session;
 pub mod sharded;
 pub mod state;
@@ -60,4 +61,5 @@ pub fn clients(history: &History, agreement: &Agreement, map: ShardMap, sometime
         sharded::check(history, agreement, map, sometimes);
         watch_sharded::check(history, agreement, map, sometimes);
     }
+    persistent::check(history, agreement, map, sometimes);
 }

@@ -345,6 +345,11 @@ fn shard_of(map: ShardMap, ask: &Ask) -> Option<ShardId> {
             let first = shards.next()??;
             shards.all(|other| other == Some(first)).then_some(first)
         }
-        Ask::Ephemerals { .. } | Ask::Sync { .. } | Ask::Close => None,
+        Ask::Ephemerals { .. }
+        | Ask::AddWatch { .. }
+        | Ask::RemoveWatches { .. }
+        | Ask::CheckWatches { .. }
+        | Ask::Sync { .. }
+        | Ask::Close => None,
     }
 }

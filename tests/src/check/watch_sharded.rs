@@ -41,15 +41,15 @@ pub fn check(history: &History, agreement: &Agreement, map: ShardMap, sometimes:
 }
 
 /// A reply, and what it shows of its shard.
-struct Shown<'a> {
-    number: u64,
+pub(crate) struct Shown<'a> {
+    pub(crate) number: u64,
     path: &'a str,
     stat: Stat,
-    newest: Zxid,
+    pub(crate) newest: Zxid,
     is_write: bool,
 }
 
-type ShownOn<'a> = BTreeMap<(u32, u64, ShardId), Vec<Shown<'a>>>;
+pub(crate) type ShownOn<'a> = BTreeMap<(u32, u64, ShardId), Vec<Shown<'a>>>;
 
 fn check_one(
     watch: &Watch,
@@ -69,7 +69,7 @@ fn check_one(
     {
         return;
     }
-    let until = watch.fired.as_ref().map_or(u64::MAX, |fired| fired.number);
+    let until = watch.fired.as_ref().map_or(watch.until, |fired| fired.number);
     let stood = replies.iter().filter(|it| watch.from < it.number && it.number < until);
     for reply in stood {
         let rule = if watch.fired.is_some() { "W2" } else { "W3" };
@@ -111,7 +111,7 @@ fn since(watch: &Watch) -> Option<Zxid> {
 }
 
 /// What was shown of each shard on each connection, in the order in which it was heard.
-fn shown(history: &History, map: ShardMap) -> ShownOn<'_> {
+pub(crate) fn shown(history: &History, map: ShardMap) -> ShownOn<'_> {
     let mut shown = ShownOn::new();
     for operation in &history.operations {
         let Operation { client, connection, ask, outcome, number, .. } = operation;

@@ -7,7 +7,7 @@ use pigeonhole_core::wire::client::{self as wire, ReplyHeader};
 use pigeonhole_core::wire::reply::ZXID_NONE;
 
 use crate::client::{Client, Phase, Sent, What, XID_AUTH, XID_EVENT, XID_PING, XID_SET_WATCHES};
-use crate::history::{Answer, Ask, Fired, History, Outcome, Part, Watch, WatchOn};
+use crate::history::{Answer, Ask, Fired, Heard, History, Outcome, Part, Watch, WatchOn};
 use crate::network::Side;
 use crate::node::Around;
 use crate::say;
@@ -59,6 +59,7 @@ impl Client {
                     let watch = &mut history.watches[index];
                     (watch.connection, watch.from) = (attached.connection, history.heard);
                 }
+                self.persistent.begin(attached.connection, header.zxid, now, history);
                 around.trace.line(now, || format!("c{} has its watches again", self.id));
             }
             What::Operation(index) => self.on_result(index, &header, body, history, around),
@@ -111,6 +112,7 @@ impl Client {
                 shown: speech::stat_of(&result),
                 connection: self.attempt,
                 from: history.heard,
+                until: u64::MAX,
                 seen: header.zxid,
                 renewed: false,
                 fired: None,
@@ -121,6 +123,8 @@ impl Client {
                 history.watches.len() - 1
             });
         }
+        let sometimes = &mut around.checks.sometimes;
+        self.on_watch_result(&ask, &result, header.zxid, now, history, sometimes);
         let closes = ask == Ask::Close;
         history.settle(index, now, Outcome::Done { zxid: header.zxid, result });
         if closes {
@@ -143,7 +147,10 @@ impl Client {
             format!("c{} sees {:?} {}{at}", self.id, event.kind, event.path)
         });
         around.checks.sometimes.hit(State::WatchFired);
-        let mut found = false;
+        let (client, connection, number) = (self.id, self.attempt, history.heard);
+        let (kind, path) = (event.kind, event.path.to_owned());
+        history.events.push(Heard { client, connection, number, kind, path, zxid });
+        let mut found = self.persistent.await_event(event.kind, event.path);
         for &on in speech::fires(event.kind) {
             let Some(index) = self.watches.remove(&(on, event.path.to_owned())) else {
                 continue;
@@ -181,6 +188,7 @@ impl Client {
         );
         attached.zxid = zxid;
         if !attached.renewing {
+            self.persistent.see(Zxid(zxid.0 - u64::from(!shows)), history);
             for &index in self.watches.values() {
                 let shown = Zxid(zxid.0 - u64::from(!shows));
                 history.watches[index].seen = history.watches[index].seen.max(shown);
@@ -201,7 +209,7 @@ impl Client {
     }
 
     pub(super) fn renew_watches(&mut self, around: &mut Around<'_>) {
-        if self.watches.is_empty() {
+        if self.watches.is_empty() && self.persistent.is_empty() {
             return;
         }
         around.checks.sometimes.hit(State::WatchSetAgain);
@@ -215,8 +223,8 @@ impl Client {
             data: of(WatchOn::Data),
             exist: of(WatchOn::Exist),
             child: of(WatchOn::Child),
-            persistent: Vec::new(),
-            persistent_recursive: Vec::new(),
+            persistent: self.persistent.paths(false),
+            persistent_recursive: self.persistent.paths(true),
         };
         let mut bytes = Vec::new();
         wire::put_request(&mut bytes, XID_SET_WATCHES, &Request::SetWatches(watches));

@@ -263,6 +263,9 @@ impl Cluster {
             | Ask::GetAcl { path }
             | Ask::CountBelow { path }
             | Ask::Ephemerals { prefix: path }
+            | Ask::AddWatch { path, .. }
+            | Ask::RemoveWatches { path, .. }
+            | Ask::CheckWatches { path, .. }
             | Ask::Sync { path } => self.map.shard_of(path),
             Ask::Multi(asks) | Ask::MultiRead(asks) => self.shard_of(&asks[0]),
             Ask::Close => ShardId(0),

@@ -2,7 +2,7 @@
 
 use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{SessionId, Zxid};
-use pigeonhole_core::op::{EventType, Stat};
+use pigeonhole_core::op::{EventType, Stat, WatcherType};
 use pigeonhole_core::wire::reply::{self, ConnectResponse};
 use pigeonhole_tests::check::Checks;
 use pigeonhole_tests::client::Client;
@@ -230,4 +230,64 @@ fn a_session_that_becomes_another() {
     line.ask(set("/a", "unheard"));
     line.close();
     complains("a session is re-attached, or is over", || line.attach(8));
+}
+
+/// The subtree of `/a` is watched for good.
+fn watching_below() -> Line {
+    let mut line = Line::attached(7);
+    line.ask(Ask::AddWatch { path: "/a".to_owned(), is_recursive: true });
+    line.reply(1, 5, ErrorCode::Ok, |body| reply::number(body, 0));
+    line
+}
+
+fn removal() -> Ask {
+    Ask::RemoveWatches { path: "/a".to_owned(), kind: WatcherType::PersistentRecursive }
+}
+
+#[test]
+fn a_persistent_watch_passes() {
+    let mut line = watching_below();
+    line.event(6, EventType::NodeCreated, "/a/b");
+    line.event(7, CHANGED, "/a/b");
+    line.ask(removal());
+    line.event(8, CHANGED, "/a");
+    line.reply(2, 8, ErrorCode::Ok, |_| {});
+    line.ask(removal());
+    line.reply(3, 8, ErrorCode::NoWatcher, |_| {});
+    assert_eq!(line.history.events.len(), 3);
+    assert_eq!(line.history.standing[0].spans[0].seen, Zxid(7));
+}
+
+#[test]
+fn an_event_beside_the_subtree() {
+    let mut line = watching_below();
+    complains("W1: c0 has no watch", || line.event(6, CHANGED, "/ab"));
+}
+
+#[test]
+fn an_event_of_children_in_a_subtree() {
+    let mut line = watching_below();
+    complains("W1: c0 has no watch", || line.event(6, EventType::NodeChildrenChanged, "/a"));
+}
+
+#[test]
+fn an_event_after_the_removal() {
+    let mut line = watching_below();
+    line.ask(removal());
+    line.reply(2, 5, ErrorCode::Ok, |_| {});
+    complains("W1: c0 has no watch", || line.event(6, CHANGED, "/a"));
+}
+
+#[test]
+fn a_watch_that_the_server_has_forgotten() {
+    let mut line = watching_below();
+    line.ask(removal());
+    complains("W7: ", || line.reply(2, 5, ErrorCode::NoWatcher, |_| {}));
+}
+
+#[test]
+fn a_watch_that_nobody_has_left() {
+    let mut line = Line::attached(7);
+    line.ask(Ask::CheckWatches { path: "/a".to_owned(), kind: WatcherType::Any });
+    complains("W7: ", || line.reply(1, 5, ErrorCode::Ok, |_| {}));
 }

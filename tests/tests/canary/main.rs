@@ -8,6 +8,7 @@ mod cluster;
 mod durability;
 mod hearing;
 mod logs;
+mod persistent;
 mod replay;
 mod sessions;
 mod watches;

@@ -32,6 +32,7 @@ fn watched(shards: u16) -> (Cluster, SessionId, usize) {
         shown: Some(stat),
         connection: 1,
         from: cluster.history.heard,
+        until: u64::MAX,
         seen: zxid,
         renewed: false,
         fired: None,
