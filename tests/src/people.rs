@@ -69,7 +69,7 @@ impl AccessList {
     pub fn requested(self) -> Vec<Acl<'static>> {
         match self {
             Self::Askers => vec![Acl { permissions: permission::ALL, scheme: "auth", id: "" }],
-            named => named.named().iter().map(Entry::to_acl).collect(),
+            named => named.named().into_iter().map(Entry::to_acl).collect(),
         }
     }
 
@@ -133,8 +133,8 @@ impl Principal {
 }
 
 impl Entry {
-    fn to_acl(&self) -> Acl<'static> {
-        let Self { permissions, principal } = *self;
+    fn to_acl(self) -> Acl<'static> {
+        let Self { permissions, principal } = self;
         Acl { permissions, scheme: principal.scheme(), id: principal.id() }
     }
 }

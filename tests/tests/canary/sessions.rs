@@ -116,9 +116,9 @@ fn an_answer_to_a_session_that_is_over() {
     planted("S5: ", |cluster, session, path| {
         let other = cluster.session();
         cluster.ask(other, create("/zookeeper/quota/x"));
-        cluster.logs.now = cluster.logs.now + TIMEOUT_US;
+        cluster.logs.now += TIMEOUT_US;
         cluster.end(session);
-        cluster.logs.now = cluster.logs.now + TIMEOUT_US;
+        cluster.logs.now += TIMEOUT_US;
         cluster.ask(session, get(path));
     });
 }
