@@ -550,8 +550,8 @@ impl Gateway {
     }
 }
 
-/// What a request takes of a turn. Most cost what their replies weigh, which is bounded elsewhere. A few make little of
-/// much: of those one in a turn is enough.
+/// What a request takes of a turn. Most cost what their replies weigh, which is bounded elsewhere.
+/// A few make little of much: of those one in a turn is enough.
 fn weight_of(op_code: i32) -> usize {
     match OpCode::from_wire(op_code) {
         Some(OpCode::MultiRead | OpCode::GetAllChildrenNumber | OpCode::GetEphemerals) => {
