@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 
 use leader::{Client, Leader, delete, ephemeral, plain};
 use pigeonhole_core::base::bytes::Reader;
-use pigeonhole_core::base::error::ErrorCode::{BadArguments, SessionExpired, SessionMoved};
+use pigeonhole_core::base::error::ErrorCode::{
+    BadArguments, ConnectionLoss, SessionExpired, SessionMoved,
+};
 use pigeonhole_core::base::id::{Generation, SessionId, ShardId, Zxid};
 use pigeonhole_core::base::limits::{PURGE_BYTES_MAX, PURGE_PATHS_MAX};
 use pigeonhole_core::op::{EventType, Request};
@@ -217,6 +219,9 @@ fn a_session_of_two_shards_fences_everywhere_before_anything_vanishes() {
     assert_eq!(pair.home.session(&attach).unwrap_err().code, SessionExpired);
     pair.home.apply_all();
     assert!(pair.home.state.sessions().home(pair.session).unwrap().is_closing);
+    // Its client is not told that it is over while its ephemerals stand: it asks again.
+    let renew = SessionRequest::Renew { session: pair.session, password: &PASSWORD };
+    assert_eq!(pair.home.session(&renew).unwrap_err().code, ConnectionLoss);
 
     // The other shard goes on until it hears of it.
     let fence = SessionRequest::Fence { session: pair.session, home_zxid: closing.done_at };
@@ -241,6 +246,7 @@ fn a_session_of_two_shards_fences_everywhere_before_anything_vanishes() {
     pair.home.apply_all();
     assert_eq!(pair.home.session_changes(), [SessionChange::Ended { session: pair.session }]);
     assert_eq!(pair.home.session(&end).unwrap().operations, []);
+    assert_eq!(pair.home.session(&renew).unwrap_err().code, SessionExpired);
     assert!(pair.other.state.sessions().has_tombstone(pair.session));
 }
 

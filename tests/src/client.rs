@@ -5,6 +5,7 @@
 //! watches again, and takes what it never got a reply for as unknown.
 
 mod hearing;
+mod persistent;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,10 +14,13 @@ use pigeonhole_core::op::{ConnectRequest, Request};
 use pigeonhole_core::wire::client as wire;
 use pigeonhole_core::wire::frame::Deframer;
 
+use crate::client::persistent::Persistent;
+pub(crate) use crate::client::persistent::covers;
 use crate::draw::Draw;
 use crate::history::{Ask, History, Operation, Outcome, SessionLife, WatchOn};
 use crate::network::{Port, Side, StreamId};
 use crate::node::Around;
+use crate::people::People;
 use crate::queue::{Dialer, Event, Moment};
 use crate::sometimes::State;
 use crate::speech;
@@ -29,9 +33,11 @@ pub struct Client {
     draw: Draw,
     load: Load,
     workload: Workload,
+    people: People,
     phase: Phase,
     session: Option<Session>,
     watches: BTreeMap<(WatchOn, String), usize>,
+    persistent: Persistent,
     attempt: u64,
     wake: u64,
     next_xid: i32,
@@ -60,6 +66,8 @@ struct Attached {
     stream: StreamId,
     connection: u64,
     in_flight: VecDeque<Sent>,
+    /// Proofs of who it is that have not been answered.
+    auths: usize,
     /// Pings are answered when the session's home has been asked, and overtake other replies.
     pings: VecDeque<Moment>,
     sent_at: Moment,
@@ -102,10 +110,12 @@ impl Client {
             servers,
             draw: Draw::new(seed, 1000 + u64::from(id)),
             workload: Workload::new(id, load.clone(), Draw::new(seed, 2000 + u64::from(id))),
+            people: draw_people(&mut Draw::new(seed, 3000 + u64::from(id))),
             load,
             phase: Phase::Idle,
             session: None,
             watches: BTreeMap::new(),
+            persistent: Persistent::default(),
             attempt: 0,
             wake: 0,
             next_xid: 1,
@@ -346,6 +356,7 @@ impl Client {
             stream,
             connection: self.attempt,
             in_flight: VecDeque::new(),
+            auths: 0,
             pings: VecDeque::new(),
             sent_at: now,
             heard_at: now,
@@ -353,6 +364,7 @@ impl Client {
             renewing: false,
             renewed: BTreeSet::new(),
         });
+        self.authenticate(around);
         self.renew_watches(around);
         self.work(history, around);
     }
@@ -369,7 +381,29 @@ impl Client {
         around.trace.line(now, || format!("c{} is told that {} is over", self.id, session.id));
         history.sessions[session.life].expired = Some(now);
         self.watches.clear();
+        self.persistent.clear();
         self.sleep(1, around);
+    }
+
+    /// Says who it is, before anything else on a connection.
+    fn authenticate(&mut self, around: &mut Around<'_>) {
+        let credentials = self.people().credentials();
+        let Phase::Attached(attached) = &mut self.phase else {
+            return;
+        };
+        for credential in credentials {
+            let credential = Some(credential.as_bytes());
+            let mut bytes = Vec::new();
+            let request = Request::Auth { scheme: "digest", credential };
+            wire::put_request(&mut bytes, XID_AUTH, &request);
+            attached.auths += 1;
+            around.network.send(attached.stream, Side::Dialer, bytes, around.queue);
+        }
+    }
+
+    /// Who it proves to be; a story's client is nobody.
+    fn people(&self) -> People {
+        if self.is_scripted { People::NOBODY } else { self.people }
     }
 
     /// Sends what may be sent now.
@@ -403,6 +437,7 @@ impl Client {
 
     fn send(&mut self, ask: Ask, history: &mut History, around: &mut Around<'_>) {
         let now = around.queue.now();
+        let people = self.people();
         let Phase::Attached(attached) = &mut self.phase else {
             return;
         };
@@ -415,12 +450,14 @@ impl Client {
         history.sessions[session.life].closing |= ask == Ask::Close;
         let index = history.invoke(Operation {
             client: self.id,
+            people,
             session: session.id,
             connection: attached.connection,
             ask,
             invoked: now,
             seen: session.seen,
             done: None,
+            number: 0,
             outcome: Outcome::Open,
         });
         attached.in_flight.push_back(Sent { xid, what: What::Operation(index) });
@@ -464,6 +501,7 @@ impl Client {
             for &index in self.watches.values() {
                 history.watches[index].renewed = true;
             }
+            self.persistent.end(history);
         }
         let closing = self.session.as_ref().is_some_and(|one| history.sessions[one.life].closing);
         if closing {
@@ -478,6 +516,7 @@ impl Client {
         let _ = history;
         self.session = None;
         self.watches.clear();
+        self.persistent.clear();
         if let Phase::Attached(attached) = std::mem::replace(&mut self.phase, Phase::Idle) {
             around.network.close(attached.stream, Side::Dialer, around.queue);
         }
@@ -526,12 +565,17 @@ impl Client {
     }
 }
 
+fn draw_people(draw: &mut Draw) -> People {
+    People { ann: draw.chance(1, 2), bob: draw.chance(1, 3) }
+}
+
 fn replies() -> Deframer {
     Deframer::for_replies(8 << 20)
 }
 
 const XID_EVENT: i32 = -1;
 const XID_PING: i32 = -2;
+const XID_AUTH: i32 = -4;
 const XID_SET_WATCHES: i32 = -8;
 const RETRY_US_MIN: u64 = 1_000;
 const RETRY_US_MAX: u64 = 100_000;

@@ -9,7 +9,7 @@
 //! - [`node`], [`process`], [`links`]: one node, one run of its process, its links to others
 //! - [`client`], [`workload`], [`speech`], [`history`]: ZooKeeper clients and what they were told
 //! - [`check`]: what must hold
-//! - [`model`]: ZooKeeper's data model, written a second time
+//! - [`model`], [`people`]: ZooKeeper's data model and its access rules, written a second time
 //! - [`sometimes`]: what must happen now and then
 //! - [`say`]: messages and answers in a few words
 //! - [`script`]: stories with golden transcripts
@@ -27,6 +27,7 @@ pub mod links;
 pub mod model;
 pub mod network;
 pub mod node;
+pub mod people;
 pub mod ports;
 pub mod process;
 pub mod queue;

@@ -7,16 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{SessionId, Zxid};
-use pigeonhole_core::op::{CreateMode, Stat};
+use pigeonhole_core::op::{CreateMode, Stat, permission};
 
 use crate::history::{Answer, Ask, Part};
+use crate::people::{self, Entry, People};
 
 #[derive(Clone)]
 pub struct Model {
     nodes: BTreeMap<String, Node>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Node {
     data: Option<Vec<u8>>,
     czxid: Zxid,
@@ -25,6 +26,8 @@ struct Node {
     ctime_ms: i64,
     mtime_ms: i64,
     version: i32,
+    aversion: i32,
+    acl: Vec<Entry>,
     /// Children ever created: sequence numbers count them.
     creations: i32,
     children: BTreeSet<String>,
@@ -35,6 +38,7 @@ struct Node {
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
     pub session: SessionId,
+    pub people: People,
     pub zxid: Zxid,
     pub time_ms: i64,
 }
@@ -61,22 +65,61 @@ impl Model {
         }
     }
 
-    /// Answers a read.
-    pub fn read(&self, ask: &Ask) -> Result<Answer, i32> {
-        let node = |path: &str| self.nodes.get(path).ok_or(ErrorCode::NoNode.wire());
+    /// Answers a read of one session, whose client has proven to be these people.
+    pub fn read(&self, ask: &Ask, session: SessionId, people: People) -> Result<Answer, i32> {
+        match ask {
+            Ask::Ephemerals { prefix } => {
+                let mine = self.ephemerals_of(session).into_iter();
+                let mine = mine.filter(|path| path.starts_with(prefix.as_str()));
+                Ok(Answer::Paths(mine.map(str::to_owned).collect()))
+            }
+            Ask::MultiRead(asks) => {
+                let parts = asks.iter().map(|ask| match self.read_one(ask, people) {
+                    Ok(Answer::Data { data, stat }) => Part::Data { data, stat },
+                    Ok(Answer::Children { children, .. }) => Part::Children(children),
+                    Ok(other) => unreachable!("a multiRead has no {other:?}"),
+                    Err(code) => Part::Error(code.wire()),
+                });
+                Ok(Answer::Multi(parts.collect()))
+            }
+            Ask::Sync { path } => Ok(Answer::Path(path.clone())),
+            one => self.read_one(one, people).map_err(ErrorCode::wire),
+        }
+    }
+
+    fn read_one(&self, ask: &Ask, people: People) -> Result<Answer, ErrorCode> {
+        let find = |path: &str, permissions| {
+            let node = self.nodes.get(path).ok_or(ErrorCode::NoNode)?;
+            node.permit(people, permissions).map(|()| node)
+        };
         Ok(match ask {
             Ask::Get { path, .. } => {
-                let node = node(path)?;
+                let node = find(path, permission::READ)?;
                 Answer::Data { data: node.data.clone(), stat: node.stat() }
             }
-            Ask::Exists { path, .. } => Answer::Stat(node(path)?.stat()),
+            Ask::Exists { path, .. } => Answer::Stat(find(path, permission::READ)?.stat()),
             Ask::Children { path, .. } => {
-                let node = node(path)?;
+                let node = find(path, permission::READ)?;
                 let children = node.children.iter().cloned().collect();
                 Answer::Children { children, stat: node.stat() }
             }
-            Ask::Sync { path } => Answer::Path(path.clone()),
-            _ => return Err(ErrorCode::Unimplemented.wire()),
+            Ask::GetAcl { path } => {
+                let node = find(path, permission::READ | permission::ADMIN)?;
+                let is_admin = node.permit(people, permission::ADMIN).is_ok();
+                let entry = |it: &Entry| {
+                    let who = it.principal;
+                    let id = if is_admin { who.id() } else { who.masked_id() };
+                    (it.permissions, who.scheme().to_owned(), id.to_owned())
+                };
+                Answer::Acl { entries: node.acl.iter().map(entry).collect(), stat: node.stat() }
+            }
+            Ask::CountBelow { path } => {
+                find(path, permission::READ)?;
+                let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
+                let below = self.nodes.keys().filter(|it| it.starts_with(&prefix) && *it != "/");
+                Answer::Number(i32::try_from(below.count()).expect("few znodes"))
+            }
+            _ => return Err(ErrorCode::Unimplemented),
         })
     }
 
@@ -123,7 +166,8 @@ impl Model {
             Ask::Create { path, data, mode } => self.create(path, data.as_deref(), *mode, context),
             Ask::Set { path, data, version } => {
                 let node = self.nodes.get_mut(path).ok_or(ErrorCode::NoNode)?;
-                check_version(node, *version)?;
+                node.permit(context.people, permission::WRITE)?;
+                check_version(node.version, *version)?;
                 node.data.clone_from(data);
                 node.version += 1;
                 node.mzxid = context.zxid;
@@ -131,8 +175,11 @@ impl Model {
                 Ok(Answer::Stat(node.stat()))
             }
             Ask::Delete { path, version } => {
+                let (parent, _) = split(path);
+                let parent = self.nodes.get(parent).ok_or(ErrorCode::NoNode)?;
+                parent.permit(context.people, permission::DELETE)?;
                 let node = self.nodes.get(path).ok_or(ErrorCode::NoNode)?;
-                check_version(node, *version)?;
+                check_version(node.version, *version)?;
                 if !node.children.is_empty() {
                     return Err(ErrorCode::NotEmpty);
                 }
@@ -141,8 +188,18 @@ impl Model {
             }
             Ask::Check { path, version } => {
                 let node = self.nodes.get(path).ok_or(ErrorCode::NoNode)?;
-                check_version(node, *version)?;
+                node.permit(context.people, permission::READ)?;
+                check_version(node.version, *version)?;
                 Ok(Answer::Nothing)
+            }
+            Ask::SetAcl { path, list, version } => {
+                let acl = list.stored(context.people).ok_or(ErrorCode::InvalidAcl)?;
+                let node = self.nodes.get_mut(path).ok_or(ErrorCode::NoNode)?;
+                node.permit(context.people, permission::ADMIN)?;
+                check_version(node.aversion, *version)?;
+                node.acl = acl;
+                node.aversion += 1;
+                Ok(Answer::Stat(node.stat()))
             }
             _ => unreachable!("reads are answered by read"),
         }
@@ -157,6 +214,7 @@ impl Model {
     ) -> Result<Answer, ErrorCode> {
         let (parent_path, _) = split(prefix);
         let parent = self.nodes.get_mut(parent_path).ok_or(ErrorCode::NoNode)?;
+        parent.permit(context.people, permission::CREATE)?;
         let path = if mode.is_sequential() {
             format!("{prefix}{:010}", parent.creations)
         } else {
@@ -202,7 +260,31 @@ impl Default for Model {
     }
 }
 
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            data: None,
+            czxid: Zxid::ZERO,
+            mzxid: Zxid::ZERO,
+            pzxid: Zxid::ZERO,
+            ctime_ms: 0,
+            mtime_ms: 0,
+            version: 0,
+            aversion: 0,
+            acl: people::open(),
+            creations: 0,
+            children: BTreeSet::new(),
+            owner: SessionId(0),
+        }
+    }
+}
+
 impl Node {
+    fn permit(&self, people: People, permissions: u32) -> Result<(), ErrorCode> {
+        let may = people::permits(&self.acl, people, permissions);
+        may.then_some(()).ok_or(ErrorCode::NoAuth)
+    }
+
     fn stat(&self) -> Stat {
         let children = i32::try_from(self.children.len()).expect("few children");
         Stat {
@@ -213,7 +295,7 @@ impl Node {
             version: self.version,
             // Clients see creations and deletions together.
             cversion: self.creations * 2 - children,
-            aversion: 0,
+            aversion: self.aversion,
             ephemeral_owner: self.owner,
             data_length: i32::try_from(self.data.as_ref().map_or(0, Vec::len))
                 .expect("little data"),
@@ -233,8 +315,8 @@ fn failed(index: usize, count: usize, code: ErrorCode) -> Vec<Part> {
     (0..count).map(part).collect()
 }
 
-fn check_version(node: &Node, version: i32) -> Result<(), ErrorCode> {
-    if version == -1 || version == node.version { Ok(()) } else { Err(ErrorCode::BadVersion) }
+fn check_version(is: i32, expected: i32) -> Result<(), ErrorCode> {
+    if expected == -1 || expected == is { Ok(()) } else { Err(ErrorCode::BadVersion) }
 }
 
 fn split(path: &str) -> (&str, &str) {

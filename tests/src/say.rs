@@ -103,6 +103,9 @@ pub fn say_result(result: &Result<Answer, i32>) -> String {
             format!("{data} of {}", stat.mzxid)
         }
         Ok(Answer::Children { children, .. }) => format!("{children:?}"),
+        Ok(Answer::Acl { entries, .. }) => format!("{entries:?}"),
+        Ok(Answer::Number(number)) => number.to_string(),
+        Ok(Answer::Paths(paths)) => format!("{paths:?}"),
         Ok(Answer::Path(path)) => path.clone(),
         Ok(Answer::Multi(parts)) => {
             let part = |part: &Part| match part {
@@ -110,6 +113,8 @@ pub fn say_result(result: &Result<Answer, i32>) -> String {
                 Part::Deleted => "deleted".to_owned(),
                 Part::Set(stat) => format!("version {}", stat.version),
                 Part::Checked => "checked".to_owned(),
+                Part::Data { stat, .. } => format!("data of {}", stat.mzxid),
+                Part::Children(names) => format!("{names:?}"),
                 Part::Error(code) => format!("error {code}"),
             };
             format!("[{}]", parts.iter().map(part).collect::<Vec<_>>().join(", "))

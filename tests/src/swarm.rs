@@ -69,9 +69,19 @@ pub enum Kind {
     Sync = 8,
     Multi = 9,
     Close = 10,
+    SetAcl = 11,
+    GetAcl = 12,
+    MultiRead = 13,
+    CountBelow = 14,
+    Ephemerals = 15,
+    AddWatch = 16,
+    RemoveWatches = 17,
+    CheckWatches = 18,
 }
 
-pub const KINDS: usize = 11;
+pub const KINDS: usize = 19;
+/// Stories depend on what is drawn for those before; these have a stream of draws of their own.
+const FIRST_LATER_KIND: usize = Kind::SetAcl as usize;
 
 /// Microseconds between two faults of a class, on average; `None` where the class is off.
 #[derive(Clone, Debug, Default)]
@@ -134,7 +144,7 @@ impl Options {
             },
             log: draw_log(segment_bytes, &mut draw),
             faults: Faults::draw(&mut draw),
-            load: Load::draw(&mut draw),
+            load: Load::draw(seed, &mut draw),
             drift_ppm: *draw.pick(&[0, 0, 1000, 10_000]),
             turn_delay_us: draw.log_uniform(1, 200),
         }
@@ -184,9 +194,15 @@ impl Faults {
 }
 
 impl Load {
-    fn draw(draw: &mut Draw) -> Self {
+    fn draw(seed: u64, draw: &mut Draw) -> Self {
         let mut weights = [0; KINDS];
-        for weight in &mut weights {
+        let (first, later) = weights.split_at_mut(FIRST_LATER_KIND);
+        let mut draw_later = Draw::new(seed, 4);
+        for weight in later {
+            let is_off = draw_later.chance(1, 3);
+            *weight = if is_off { 0 } else { draw_later.log_uniform(1, 4) };
+        }
+        for weight in first {
             *weight = if draw.chance(1, 5) { 0 } else { draw.log_uniform(1, 16) };
         }
         weights[Kind::Create as usize] += 2;

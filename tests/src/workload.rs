@@ -1,9 +1,10 @@
 //! What a swarm's client asks next.
 
-use pigeonhole_core::op::CreateMode;
+use pigeonhole_core::op::{CreateMode, WatcherType};
 
 use crate::draw::Draw;
 use crate::history::Ask;
+use crate::people::AccessList;
 use crate::queue::Moment;
 use crate::swarm::{Kind, Load};
 
@@ -56,6 +57,20 @@ impl Workload {
             k if k == Kind::Exists as usize => Ask::Exists { path: self.path(), watch },
             k if k == Kind::Children as usize => Ask::Children { path: self.parent(), watch },
             k if k == Kind::Sync as usize => Ask::Sync { path: self.path() },
+            k if k == Kind::SetAcl as usize => self.set_acl(),
+            k if k == Kind::GetAcl as usize => Ask::GetAcl { path: self.path() },
+            k if k == Kind::MultiRead as usize => self.multi_read(),
+            k if k == Kind::CountBelow as usize => Ask::CountBelow { path: self.parent() },
+            k if k == Kind::AddWatch as usize => {
+                Ask::AddWatch { path: self.top(), is_recursive: self.draw.chance(1, 2) }
+            }
+            k if k == Kind::RemoveWatches as usize => {
+                Ask::RemoveWatches { path: self.top(), kind: *self.draw.pick(&WATCHER_TYPES) }
+            }
+            k if k == Kind::CheckWatches as usize => {
+                Ask::CheckWatches { path: self.top(), kind: *self.draw.pick(&WATCHER_TYPES) }
+            }
+            k if k == Kind::Ephemerals as usize => Ask::Ephemerals { prefix: self.parent() },
             k if k == Kind::Multi as usize => self.multi(),
             _ => Ask::Close,
         }
@@ -74,6 +89,24 @@ impl Workload {
 
     fn set(&mut self) -> Ask {
         Ask::Set { path: self.path(), data: self.data(), version: self.version() }
+    }
+
+    /// Open more often than not, so that somebody may still do something.
+    fn set_acl(&mut self) -> Ask {
+        let list = match self.draw.below(2) {
+            0 => AccessList::Open,
+            _ => *self.draw.pick(&AccessList::ALL),
+        };
+        Ask::SetAcl { path: self.path(), list, version: self.version() }
+    }
+
+    fn multi_read(&mut self) -> Ask {
+        let count = self.draw.between(1, 4);
+        let part = |workload: &mut Self| match workload.draw.below(2) {
+            0 => Ask::Get { path: workload.path(), watch: false },
+            _ => Ask::Children { path: workload.parent(), watch: false },
+        };
+        Ask::MultiRead((0..count).map(|_| part(self)).collect())
     }
 
     fn multi(&mut self) -> Ask {
@@ -107,6 +140,14 @@ impl Workload {
         }
     }
 
+    /// Few paths, so that watches are found again.
+    fn top(&mut self) -> String {
+        match self.draw.below(4) {
+            0 => "/".to_owned(),
+            _ => format!("/k{}", self.draw.below(self.load.keys.min(4))),
+        }
+    }
+
     fn parent(&mut self) -> String {
         match self.draw.below(4) {
             0 => "/".to_owned(),
@@ -121,6 +162,14 @@ impl Workload {
         }
     }
 }
+
+const WATCHER_TYPES: [WatcherType; 5] = [
+    WatcherType::Children,
+    WatcherType::Data,
+    WatcherType::Any,
+    WatcherType::Persistent,
+    WatcherType::PersistentRecursive,
+];
 
 /// One of so many writes brings null.
 const NULL_DATA_EVERY: u64 = 16;

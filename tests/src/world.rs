@@ -152,13 +152,7 @@ impl World {
         self.finished = true;
         let (agreement, sometimes) = (&self.checks.agreement, &mut self.checks.sometimes);
         let map = ShardMap::new(self.options.shards);
-        check::session::check(&self.history, agreement, map);
-        if self.options.shards == 1 {
-            check::client::check(&self.history, agreement, sometimes);
-            check::watch::check(&self.history, agreement);
-        } else {
-            check::sharded::check(&self.history, agreement, map, sometimes);
-        }
+        check::clients(&self.history, agreement, map, sometimes);
     }
 
     pub fn outcome(self) -> Outcome {

@@ -143,9 +143,14 @@ impl Preparation<'_> {
     }
 
     fn renew(&mut self, session: SessionId, password: &[u8]) -> Result<(), ErrorCode> {
-        let mut home = self.living_home(session)?;
+        let mut home = self.home(session).ok_or(ErrorCode::SessionExpired)?;
         if !home.has_password(password) {
             return Err(ErrorCode::SessionExpired);
+        }
+        if home.is_closing {
+            // Its client may hear that it is over when nothing of it is left, and not before: until
+            // then there is no answer, and the client comes back.
+            return Err(ErrorCode::ConnectionLoss);
         }
         home.generation = home.generation.next();
         let generation = home.generation;

@@ -11,7 +11,7 @@
 //! - A read shows the model's state at its zxid; sync shows every write acknowledged before it.
 //! - A refusal is what the model says at some state between the newest that the session had seen
 //!   and the reply's.
-//! - Ephemerals live as long as their session, and no session expires early.
+//! - Ephemerals live as long as their session.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,6 @@ use crate::check::txn::{
 };
 use crate::history::{Ask, History, Operation, Outcome};
 use crate::model::{Context, Model};
-use crate::queue::Moment;
 use crate::sometimes::{Sometimes, State};
 
 /// Checks a run with one shard.
@@ -119,7 +118,8 @@ impl<'a> Replay<'a> {
                 if result.as_ref().is_err_and(|&code| !is_models(code)) {
                     continue;
                 }
-                let expected = self.model.read(&operation.ask);
+                let Operation { ask, session, people, .. } = operation;
+                let expected = self.model.read(ask, *session, *people);
                 assert_eq!(*result, expected, "a read at {at} shows something else: {operation:?}");
                 assert!(at >= operation.seen, "MonotonicRead: {operation:?}");
             }
@@ -143,7 +143,9 @@ impl<'a> Replay<'a> {
             entry.zxid()
         );
         let operation = &self.history.operations[index];
-        let context = Context { session, zxid: entry.zxid(), time_ms: txn.time_ms.to_native() };
+        let time_ms = txn.time_ms.to_native();
+        let people = operation.people;
+        let context = Context { session, people, zxid: entry.zxid(), time_ms };
         let expected = self.model.write(&operation.ask, context);
         let Ok(answer) = &expected else {
             panic!("{} is committed and should be {expected:?}: {operation:?}", entry.zxid());
@@ -167,17 +169,18 @@ impl<'a> Replay<'a> {
         if let Some(index) = self.acknowledged.remove(&zxid) {
             let operation = &self.history.operations[index];
             assert_eq!(operation.session, session, "{zxid} is another session's: {operation:?}");
-            assert!(is_same(&operation.ask, txn), "{zxid} is another write: {operation:?}");
+            assert!(is_same(operation, txn), "{zxid} is another write: {operation:?}");
             return index;
         }
         let (history, model) = (self.history, &self.model);
         let candidates = self.unknown.entry(session).or_default();
         // Deletes of one path may differ in the version that they expect only.
         let fits = |&index: &usize| {
-            let ask = &history.operations[index].ask;
-            let context = Context { session, zxid, time_ms: 0 };
+            let operation = &history.operations[index];
+            let Operation { ask, people, .. } = operation;
+            let context = Context { session, people: *people, zxid, time_ms: 0 };
             let accepted = || model.clone().write(ask, context).is_ok_and(|it| !is_refusal(&it));
-            is_same(ask, txn) && accepted()
+            is_same(operation, txn) && accepted()
         };
         let place = candidates.iter().position(fits).unwrap_or_else(|| {
             panic!("{zxid} of {session} was sent by nobody, or twice: {}", describe(txn))
@@ -201,7 +204,7 @@ impl<'a> Replay<'a> {
             ArchivedOperation::SessionClosing { session } => {
                 let session = SessionId(session.to_native());
                 self.closing.insert(session);
-                self.on_closing(session, committed.proposed, sometimes);
+                self.on_closing(session, sometimes);
             }
             ArchivedOperation::SessionPurge { session, paths, .. } => {
                 let session = SessionId(session.to_native());
@@ -225,7 +228,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn on_closing(&mut self, session: SessionId, at: Moment, sometimes: &mut Sometimes) {
+    fn on_closing(&mut self, session: SessionId, sometimes: &mut Sometimes) {
         let mut lives = self.history.sessions.iter();
         let Some(life) = lives.find(|life| life.session == session) else {
             return;
@@ -236,15 +239,6 @@ impl<'a> Replay<'a> {
         sometimes.hit(State::SessionExpired);
         if !self.model.ephemerals_of(session).is_empty() {
             sometimes.hit(State::ExpiredWithEphemerals);
-        }
-        // A server answers a ping only while the home leader has heard of the session within a
-        // third of its timeout; clocks run apart by a little.
-        let margin = life.timeout_us / 3 + life.timeout_us / 40;
-        for &ping in life.pings_answered.iter().filter(|&&ping| ping <= at) {
-            assert!(
-                at >= ping + (life.timeout_us - margin),
-                "S1: {session} expires at {at}, and a ping of {ping} was answered"
-            );
         }
     }
 
@@ -265,7 +259,8 @@ impl<'a> Replay<'a> {
                 "a write was refused otherwise than at any state up to {zxid}: {operation:?}"
             );
             // The zxid does not matter for a refusal, nor the time.
-            let context = Context { session: operation.session, zxid: at, time_ms: 0 };
+            let Operation { session, people, .. } = *operation;
+            let context = Context { session, people, zxid: at, time_ms: 0 };
             model.clone().write(&operation.ask, context) != *result
         });
     }

@@ -1,20 +1,25 @@
 //! What must hold, whatever happens. A violated rule ends the run with its name.
 
 pub mod agreement;
+pub mod changes;
 pub mod client;
 pub mod durability;
+pub mod persistent;
 pub mod session;
 pub mod sharded;
 pub mod state;
 pub mod txn;
 pub mod watch;
+pub mod watch_sharded;
 
 use std::collections::BTreeSet;
 
 use pigeonhole_core::base::id::ShardId;
+use pigeonhole_core::shard::ShardMap;
 
 use crate::check::agreement::Agreement;
 use crate::check::state::States;
+use crate::history::History;
 use crate::sometimes::Sometimes;
 
 pub struct Checks {
@@ -44,4 +49,17 @@ impl Checks {
     pub fn shard_committed(&self, shard: ShardId) -> pigeonhole_core::base::id::Zxid {
         self.agreement.committed(shard)
     }
+}
+
+/// Holds what clients were told against what was committed, once a run is over.
+pub fn clients(history: &History, agreement: &Agreement, map: ShardMap, sometimes: &mut Sometimes) {
+    session::check(history, agreement, map);
+    if map.count() == 1 {
+        client::check(history, agreement, sometimes);
+        watch::check(history, agreement, sometimes);
+    } else {
+        sharded::check(history, agreement, map, sometimes);
+        watch_sharded::check(history, agreement, map, sometimes);
+    }
+    persistent::check(history, agreement, map, sometimes);
 }

@@ -14,12 +14,14 @@ use pigeonhole_core::shard::{ShardMap, is_partition_point};
 use pigeonhole_core::txn::{ArchivedOperation, ArchivedTxn, Txn};
 
 use crate::check::agreement::{Agreement, Committed};
+use crate::check::session::Homes;
 use crate::check::txn::{comparable, describe, is_clients, is_models, is_refusal, is_same};
 use crate::history::{Answer, Ask, History, Operation, Outcome, Part};
 use crate::model::{Context, Model};
 use crate::sometimes::{Sometimes, State};
 
 pub fn check(history: &History, agreement: &Agreement, map: ShardMap, sometimes: &mut Sometimes) {
+    let homes = Homes::of(agreement, map);
     for shard in map.shards() {
         let mut replay = Replay::new(history, map, shard);
         let entries = agreement.history(shard).map_or(&[][..], |log| log.entries.as_slice());
@@ -30,6 +32,10 @@ pub fn check(history: &History, agreement: &Agreement, map: ShardMap, sometimes:
             }
             replay.at = committed.entry.zxid();
             replay.advance();
+        }
+        for session in homes.ended() {
+            let left = replay.model.ephemerals_of(session);
+            assert!(left.is_empty(), "S3: {session} is over and leaves {left:?}");
         }
         replay.finish();
         real_time(history, map, shard);
@@ -43,7 +49,7 @@ struct Replay<'a> {
     model: Model,
     at: Zxid,
     acknowledged: BTreeMap<Zxid, usize>,
-    /// Acknowledged writes whose replies name no zxid: deletes.
+    /// Acknowledged writes whose replies name no zxid: deletes, and new access lists.
     unplaced: BTreeMap<SessionId, Vec<usize>>,
     unknown: BTreeMap<SessionId, Vec<usize>>,
     /// What each session was told of this shard, in its order, and not explained yet.
@@ -92,7 +98,7 @@ impl<'a> Replay<'a> {
                 return;
             }
             Outcome::Done { result: Ok(answer), .. } if is_write && !is_refusal(answer) => {
-                if let Some(zxid) = written_at(answer) {
+                if let Some(zxid) = written_at(&operation.ask, answer) {
                     let other = self.acknowledged.insert(zxid, index);
                     assert!(other.is_none(), "two writes were acknowledged as {zxid}");
                 } else {
@@ -152,7 +158,8 @@ impl<'a> Replay<'a> {
         assert!(!self.fenced.contains(&session), "S2: {zxid} is written for {session}, fenced");
         let index = self.sender(committed, session, txn, sometimes);
         let operation = &self.history.operations[index];
-        let context = Context { session, zxid, time_ms: txn.time_ms.to_native() };
+        let (people, time_ms) = (operation.people, txn.time_ms.to_native());
+        let context = Context { session, people, zxid, time_ms };
         let expected = self.model.write(&operation.ask, context);
         let refused = expected.as_ref().map_or(true, is_refusal);
         assert!(!refused, "{zxid} is committed and should be {expected:?}: {operation:?}");
@@ -175,20 +182,29 @@ impl<'a> Replay<'a> {
     ) -> usize {
         let (history, model) = (self.history, &self.model);
         let (zxid, proposed) = (committed.entry.zxid(), committed.proposed);
+        let time_ms = txn.time_ms.to_native();
         let fits = |&index: &usize| {
-            let Operation { ask, invoked, done, outcome, .. } = &history.operations[index];
+            let operation = &history.operations[index];
+            let Operation { ask, people, invoked, done, outcome, .. } = operation;
             let is_known = matches!(outcome, Outcome::Done { .. });
             if *invoked > proposed || (is_known && done.is_some_and(|done| done < proposed)) {
                 return false;
             }
-            let context = Context { session, zxid, time_ms: 0 };
-            let accepted = || model.clone().write(ask, context).is_ok_and(|it| !is_refusal(&it));
-            is_same(ask, txn) && accepted()
+            let context = Context { session, people: *people, zxid, time_ms };
+            let would = || model.clone().write(ask, context);
+            let accepted = || match outcome {
+                // Of several that look alike, the answer tells which it was.
+                Outcome::Done { result, .. } => {
+                    would().as_ref().map(comparable) == result.as_ref().map(comparable)
+                }
+                _ => would().is_ok_and(|it| !is_refusal(&it)),
+            };
+            is_same(operation, txn) && accepted()
         };
         if let Some(index) = self.acknowledged.remove(&zxid) {
             let operation = &history.operations[index];
             assert_eq!(operation.session, session, "{zxid} is another session's: {operation:?}");
-            assert!(is_same(&operation.ask, txn), "{zxid} is another write: {operation:?}");
+            assert!(is_same(operation, txn), "{zxid} is another write: {operation:?}");
             return index;
         }
         let unplaced = self.unplaced.entry(session).or_default();
@@ -248,11 +264,12 @@ fn is_told(model: &Model, at: Zxid, operation: &Operation) -> bool {
     let Outcome::Done { result, .. } = &operation.outcome else {
         return true;
     };
+    let Operation { session, people, .. } = *operation;
     if operation.ask.is_write() {
-        let context = Context { session: operation.session, zxid: at, time_ms: 0 };
+        let context = Context { session, people, zxid: at, time_ms: 0 };
         model.clone().write(&operation.ask, context) == *result
     } else {
-        model.read(&operation.ask) == *result
+        model.read(&operation.ask, session, people) == *result
     }
 }
 
@@ -277,13 +294,14 @@ fn acknowledged(
         };
         let is_write = operation.ask.is_write() && !is_refusal(answer);
         let here = is_write && shard_of(map, &operation.ask) == Some(shard);
-        here.then(|| written_at(answer)).flatten().map(|zxid| (operation, zxid))
+        here.then(|| written_at(&operation.ask, answer)).flatten().map(|zxid| (operation, zxid))
     })
 }
 
 /// The zxid that a write's reply names.
-fn written_at(answer: &Answer) -> Option<Zxid> {
+fn written_at(ask: &Ask, answer: &Answer) -> Option<Zxid> {
     match answer {
+        _ if matches!(ask, Ask::SetAcl { .. }) => None,
         Answer::Created { stat, .. } => Some(stat.czxid),
         Answer::Stat(stat) => Some(stat.mzxid),
         Answer::Multi(parts) => parts.iter().find_map(|part| match part {
@@ -303,7 +321,11 @@ fn shard_of(map: ShardMap, ask: &Ask) -> Option<ShardId> {
         {
             Some(map.shard_of_sequential(path))
         }
-        Ask::Get { path, .. } | Ask::Exists { path, .. } | Ask::Children { path, .. }
+        Ask::Get { path, .. }
+        | Ask::Exists { path, .. }
+        | Ask::Children { path, .. }
+        | Ask::GetAcl { path }
+        | Ask::CountBelow { path }
             if is_partition_point(path) =>
         {
             None
@@ -314,12 +336,20 @@ fn shard_of(map: ShardMap, ask: &Ask) -> Option<ShardId> {
         | Ask::Check { path, .. }
         | Ask::Get { path, .. }
         | Ask::Exists { path, .. }
-        | Ask::Children { path, .. } => Some(map.shard_of(path)),
-        Ask::Multi(asks) => {
+        | Ask::Children { path, .. }
+        | Ask::SetAcl { path, .. }
+        | Ask::GetAcl { path }
+        | Ask::CountBelow { path } => Some(map.shard_of(path)),
+        Ask::Multi(asks) | Ask::MultiRead(asks) => {
             let mut shards = asks.iter().map(|ask| shard_of(map, ask));
             let first = shards.next()??;
             shards.all(|other| other == Some(first)).then_some(first)
         }
-        Ask::Sync { .. } | Ask::Close => None,
+        Ask::Ephemerals { .. }
+        | Ask::AddWatch { .. }
+        | Ask::RemoveWatches { .. }
+        | Ask::CheckWatches { .. }
+        | Ask::Sync { .. }
+        | Ask::Close => None,
     }
 }

@@ -3,10 +3,20 @@
 use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::txn::{ArchivedOperation, ArchivedTxn};
 
-use crate::history::{Answer, Ask, Part};
+use crate::history::{Answer, Ask, Operation, Part};
+use crate::people::People;
 
 pub(crate) fn is_read(ask: &Ask) -> bool {
-    matches!(ask, Ask::Get { .. } | Ask::Exists { .. } | Ask::Children { .. })
+    matches!(
+        ask,
+        Ask::Get { .. }
+            | Ask::Exists { .. }
+            | Ask::Children { .. }
+            | Ask::GetAcl { .. }
+            | Ask::MultiRead(_)
+            | Ask::CountBelow { .. }
+            | Ask::Ephemerals { .. }
+    )
 }
 
 /// A multi is refused in its body.
@@ -27,6 +37,8 @@ pub(crate) fn is_models(code: i32) -> bool {
                 | ErrorCode::BadVersion
                 | ErrorCode::NotEmpty
                 | ErrorCode::NoChildrenForEphemerals
+                | ErrorCode::NoAuth
+                | ErrorCode::InvalidAcl
         )
     )
 }
@@ -55,18 +67,21 @@ pub(crate) fn is_clients(operation: &ArchivedOperation) -> bool {
 }
 
 /// Whether a transaction is what a request asks for.
-pub(crate) fn is_same(ask: &Ask, txn: &ArchivedTxn) -> bool {
+pub(crate) fn is_same(asked: &Operation, txn: &ArchivedTxn) -> bool {
     let operations: Vec<&ArchivedOperation> =
         txn.operations.iter().filter(|operation| is_clients(operation)).collect();
-    let asks = match ask {
+    let asks = match &asked.ask {
         Ask::Multi(asks) => asks.as_slice(),
         one => std::slice::from_ref(one),
     };
     asks.len() == operations.len()
-        && asks.iter().zip(operations).all(|(ask, operation)| is_same_part(ask, operation))
+        && asks
+            .iter()
+            .zip(operations)
+            .all(|(ask, operation)| is_same_part(ask, asked.people, operation))
 }
 
-fn is_same_part(ask: &Ask, operation: &ArchivedOperation) -> bool {
+fn is_same_part(ask: &Ask, people: People, operation: &ArchivedOperation) -> bool {
     match (ask, operation) {
         (
             Ask::Create { path, data, mode },
@@ -86,6 +101,16 @@ fn is_same_part(ask: &Ask, operation: &ArchivedOperation) -> bool {
         (Ask::Delete { path, .. }, ArchivedOperation::Delete { path: gone }) => {
             gone.as_str() == path
         }
+        (Ask::SetAcl { path, list, .. }, ArchivedOperation::SetAcl { path: set, acl, .. }) => {
+            let stored = list.stored(people).unwrap_or_default();
+            set.as_str() == path
+                && stored.len() == acl.len()
+                && stored.iter().zip(acl.iter()).all(|(one, held)| {
+                    held.permissions.to_native() == one.permissions
+                        && held.scheme.as_str() == one.principal.scheme()
+                        && held.id.as_str() == one.principal.id()
+                })
+        }
         (Ask::Check { .. }, ArchivedOperation::Check) => true,
         _ => false,
     }
@@ -96,6 +121,7 @@ pub(crate) fn describe(txn: &ArchivedTxn) -> String {
         ArchivedOperation::Create { path, .. } => format!("create {path}"),
         ArchivedOperation::Delete { path } => format!("delete {path}"),
         ArchivedOperation::SetData { path, .. } => format!("set {path}"),
+        ArchivedOperation::SetAcl { path, .. } => format!("setAcl {path}"),
         _ => "other".to_owned(),
     };
     txn.operations.iter().map(name).collect::<Vec<_>>().join(", ")

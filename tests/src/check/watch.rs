@@ -5,39 +5,41 @@
 //! - W2: the event comes before any reply that shows the change.
 //! - W3: a change on a live session's watch is told.
 //! - W4: what happened between two connections is told when the watches are set again.
+//! - W5: nobody hears of what he may not read: such an event uses a watch up without a word.
 
-use pigeonhole_core::base::id::{ShardId, Zxid};
-use pigeonhole_core::entry::EntryKind;
-use pigeonhole_core::op::EventType;
-use pigeonhole_core::txn::{ArchivedOperation, Txn};
+use pigeonhole_core::base::id::ShardId;
+use pigeonhole_core::op::permission;
 
 use crate::check::agreement::Agreement;
+use crate::check::changes::{Change, Changes};
 use crate::history::{History, Watch, WatchOn};
+use crate::people::permits;
+use crate::sometimes::{Sometimes, State};
 
 /// Checks a run with one shard.
-pub fn check(history: &History, agreement: &Agreement) {
-    let changes = changes(agreement);
+pub fn check(history: &History, agreement: &Agreement, sometimes: &mut Sometimes) {
+    let changes = Changes::of(agreement, ShardId(0));
     for watch in &history.watches {
-        check_one(watch, &changes);
+        check_one(watch, &changes, sometimes);
     }
 }
 
-struct Change {
-    zxid: Zxid,
-    path: String,
-    kind: EventType,
-}
-
-fn check_one(watch: &Watch, changes: &[Change]) {
-    let start = changes.partition_point(|change| change.zxid <= watch.since);
-    let expected = changes[start..].iter().find(|change| concerns(watch, change));
+fn check_one(watch: &Watch, changes: &Changes, sometimes: &mut Sometimes) {
+    let expected = changes.first_after(watch.since, watch);
+    if let Some(change) = expected
+        && !permits(&change.readers, watch.people, permission::READ)
+    {
+        check_withheld(watch, change, sometimes);
+        return;
+    }
     match (&watch.fired, expected) {
         (None, None) => {}
         (None, Some(change)) => {
-            // What came and went while nobody was connected leaves nothing to be told.
-            let vanished = watch.renewed && watch.on == WatchOn::Exist;
+            // What came and went while nobody was connected leaves nothing to be told, and nor does
+            // what may not be read by the time at which somebody is.
+            let is_silent = watch.on == WatchOn::Exist || changes.was_ever_hidden_from(watch);
             assert!(
-                change.zxid > watch.seen || vanished,
+                change.zxid > watch.seen || (watch.renewed && is_silent),
                 "W3: the change at {} was never told: {watch:?}",
                 change.zxid
             );
@@ -58,59 +60,13 @@ fn check_one(watch: &Watch, changes: &[Change]) {
     }
 }
 
-fn concerns(watch: &Watch, change: &Change) -> bool {
-    watch.path == change.path
-        && match watch.on {
-            WatchOn::Data => {
-                matches!(change.kind, EventType::NodeDataChanged | EventType::NodeDeleted)
-            }
-            WatchOn::Exist => change.kind == EventType::NodeCreated,
-            WatchOn::Child => {
-                matches!(change.kind, EventType::NodeChildrenChanged | EventType::NodeDeleted)
-            }
-        }
-}
-
-fn changes(agreement: &Agreement) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let Some(log) = agreement.history(ShardId(0)) else {
-        return changes;
-    };
-    for entry in log.entries.iter().map(|committed| &committed.entry) {
-        if entry.kind() != EntryKind::Txn {
-            continue;
-        }
-        let txn = Txn::view(entry.payload()).expect("what is committed can be read");
-        let mut note = |path: &str, kind| {
-            changes.push(Change { zxid: entry.zxid(), path: path.to_owned(), kind });
-        };
-        for operation in txn.operations.iter() {
-            match operation {
-                ArchivedOperation::Create { path, .. } => {
-                    note(path, EventType::NodeCreated);
-                    note(parent(path), EventType::NodeChildrenChanged);
-                }
-                ArchivedOperation::Delete { path } => {
-                    note(path, EventType::NodeDeleted);
-                    note(parent(path), EventType::NodeChildrenChanged);
-                }
-                ArchivedOperation::SetData { path, .. } => note(path, EventType::NodeDataChanged),
-                ArchivedOperation::SessionPurge { paths, .. } => {
-                    for path in paths.iter() {
-                        note(path, EventType::NodeDeleted);
-                        note(parent(path), EventType::NodeChildrenChanged);
-                    }
-                }
-                _ => {}
-            }
-        }
+/// The watch is used up, whether its client knows that or not.
+pub(crate) fn check_withheld(watch: &Watch, change: &Change, sometimes: &mut Sometimes) {
+    if watch.seen >= change.zxid {
+        sometimes.hit(State::EventWithheld);
     }
-    changes
-}
-
-fn parent(path: &str) -> &str {
-    match path.rfind('/') {
-        Some(0) | None => "/",
-        Some(at) => &path[..at],
+    if let Some(fired) = &watch.fired {
+        let is_told = fired.zxid == Some(change.zxid) && fired.kind == change.kind;
+        assert!(!is_told, "W5: {fired:?} speaks of what may not be read: {watch:?}");
     }
 }

@@ -6,8 +6,8 @@ use pigeonhole_core::op::{EventType, Request, SetWatches};
 use pigeonhole_core::wire::client::{self as wire, ReplyHeader};
 use pigeonhole_core::wire::reply::ZXID_NONE;
 
-use crate::client::{Client, Phase, Sent, What, XID_EVENT, XID_PING, XID_SET_WATCHES};
-use crate::history::{Answer, Ask, Fired, History, Outcome, Part, Watch, WatchOn};
+use crate::client::{Client, Phase, Sent, What, XID_AUTH, XID_EVENT, XID_PING, XID_SET_WATCHES};
+use crate::history::{Answer, Ask, Fired, Heard, History, Outcome, Part, Watch, WatchOn};
 use crate::network::Side;
 use crate::node::Around;
 use crate::say;
@@ -29,6 +29,7 @@ impl Client {
         };
         let session = self.session.as_mut().expect("attached with a session");
         attached.heard_at = now;
+        history.heard += 1;
         history.sessions[session.life].heard = now;
         if header.xid == XID_EVENT {
             self.on_event(&header, body, history, around);
@@ -39,6 +40,12 @@ impl Client {
             history.sessions[session.life].pings_answered.push(sent);
             return;
         }
+        if header.xid == XID_AUTH {
+            assert_eq!(header.error, 0, "a right password is right");
+            attached.auths -= 1;
+            return;
+        }
+        assert_eq!(attached.auths, 0, "who authenticates first is heard first");
         let sent = attached.in_flight.pop_front().expect("a reply answers something");
         assert_eq!(sent.xid, header.xid, "replies come in the order of the requests");
         let shows = match sent.what {
@@ -48,6 +55,11 @@ impl Client {
         match sent.what {
             What::SetWatches => {
                 attached.renewing = false;
+                for &index in self.watches.values() {
+                    let watch = &mut history.watches[index];
+                    (watch.connection, watch.from) = (attached.connection, history.heard);
+                }
+                self.persistent.begin(attached.connection, header.zxid, now, history);
                 around.trace.line(now, || format!("c{} has its watches again", self.id));
             }
             What::Operation(index) => self.on_result(index, &header, body, history, around),
@@ -67,13 +79,18 @@ impl Client {
         let now = around.queue.now();
         let ask = history.operations[index].ask.clone();
         let result = speech::read_answer(&ask, header, body);
+        if result == Err(ErrorCode::NoAuth.wire()) {
+            around.checks.sometimes.hit(State::Forbidden);
+        }
         if result.is_err() && ask.is_write() {
             around.checks.sometimes.hit(State::WriteRefused);
             if result == Err(ErrorCode::SystemError.wire()) {
                 around.checks.sometimes.hit(State::RefusedForRoom);
             }
         }
-        if matches!(&result, Ok(Answer::Multi(parts)) if parts.iter().any(Part::is_error)) {
+        if matches!(&result, Ok(Answer::Multi(parts)) if parts.iter().any(Part::is_error))
+            && ask.is_write()
+        {
             around.checks.sometimes.hit(State::MultiFailed);
         }
         around.trace.line(now, || {
@@ -85,12 +102,17 @@ impl Client {
                 header.zxid
             )
         });
-        if let Some((on, path)) = speech::watch_left(&ask, result.is_ok()) {
+        if let Some((on, path)) = speech::watch_left(&ask, &result) {
             let watch = Watch {
                 client: self.id,
+                people: self.people(),
                 path: path.to_owned(),
                 on,
                 since: header.zxid,
+                shown: speech::stat_of(&result),
+                connection: self.attempt,
+                from: history.heard,
+                until: u64::MAX,
                 seen: header.zxid,
                 renewed: false,
                 fired: None,
@@ -101,6 +123,8 @@ impl Client {
                 history.watches.len() - 1
             });
         }
+        let sometimes = &mut around.checks.sometimes;
+        self.on_watch_result(&ask, &result, header.zxid, now, history, sometimes);
         let closes = ask == Ask::Close;
         history.settle(index, now, Outcome::Done { zxid: header.zxid, result });
         if closes {
@@ -123,7 +147,10 @@ impl Client {
             format!("c{} sees {:?} {}{at}", self.id, event.kind, event.path)
         });
         around.checks.sometimes.hit(State::WatchFired);
-        let mut found = false;
+        let (client, connection, number) = (self.id, self.attempt, history.heard);
+        let (kind, path) = (event.kind, event.path.to_owned());
+        history.events.push(Heard { client, connection, number, kind, path, zxid });
+        let mut found = self.persistent.await_event(event.kind, event.path);
         for &on in speech::fires(event.kind) {
             let Some(index) = self.watches.remove(&(on, event.path.to_owned())) else {
                 continue;
@@ -133,7 +160,7 @@ impl Client {
             if watch.renewed && self.is_renewing() {
                 around.checks.sometimes.hit(State::WatchCaughtUp);
             }
-            watch.fired = Some(Fired { kind: event.kind, zxid });
+            watch.fired = Some(Fired { kind: event.kind, zxid, number: history.heard });
         }
         // A znode's two kinds of watches, set again, each tell that it is gone: as ZooKeeper's do.
         let found =
@@ -161,6 +188,7 @@ impl Client {
         );
         attached.zxid = zxid;
         if !attached.renewing {
+            self.persistent.see(Zxid(zxid.0 - u64::from(!shows)), history);
             for &index in self.watches.values() {
                 let shown = Zxid(zxid.0 - u64::from(!shows));
                 history.watches[index].seen = history.watches[index].seen.max(shown);
@@ -181,7 +209,7 @@ impl Client {
     }
 
     pub(super) fn renew_watches(&mut self, around: &mut Around<'_>) {
-        if self.watches.is_empty() {
+        if self.watches.is_empty() && self.persistent.is_empty() {
             return;
         }
         around.checks.sometimes.hit(State::WatchSetAgain);
@@ -195,8 +223,8 @@ impl Client {
             data: of(WatchOn::Data),
             exist: of(WatchOn::Exist),
             child: of(WatchOn::Child),
-            persistent: Vec::new(),
-            persistent_recursive: Vec::new(),
+            persistent: self.persistent.paths(false),
+            persistent_recursive: self.persistent.paths(true),
         };
         let mut bytes = Vec::new();
         wire::put_request(&mut bytes, XID_SET_WATCHES, &Request::SetWatches(watches));
