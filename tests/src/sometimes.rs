@@ -58,6 +58,7 @@ states! {
     CoresChanged "a node started with another number of cores",
     Partitioned "the network was partitioned",
     Paused "a process stood still",
+    PausedLong "a process stood still for seconds",
     LinkReset "a link broke",
     LinkDropped "a worker gave a link up",
     RiderDropped "a link was gone when its rider was released",

@@ -23,8 +23,10 @@ struct Candidate {
 }
 
 pub struct Election {
-    /// `None` until everything appended is durable: before that, nothing can be claimed.
+    /// `None` until everything appended is durable: before that, nothing can be claimed. And while
+    /// this server rests.
     voting: Option<Voting>,
+    rests_until: Option<Instant>,
 }
 
 struct Voting {
@@ -37,12 +39,14 @@ struct Voting {
 }
 
 impl Election {
-    pub(super) fn waiting() -> Self {
-        Self { voting: None }
+    pub(super) fn waiting(rests_until: Option<Instant>) -> Self {
+        Self { voting: None, rests_until }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let voting = self.voting.as_ref()?;
+        let Some(voting) = &self.voting else {
+            return self.rests_until;
+        };
         Some(voting.settled_at.map_or(voting.repeat_at, |at| at.min(voting.repeat_at)))
     }
 
@@ -52,11 +56,19 @@ impl Election {
 }
 
 impl Zab {
+    /// Until when this server should rest before it votes again.
+    pub(super) fn rest(&mut self, now: Instant) -> Option<Instant> {
+        let doublings = self.futile_elections.checked_sub(QUICK_ELECTIONS)?;
+        let shortest = self.periods.vote_settle.0;
+        Some(now + self.half_as_long_again(Duration(shortest << doublings.min(REST_DOUBLINGS_MAX))))
+    }
+
     pub(super) fn start_voting_when_quiet(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let Phase::Looking(election) = &self.phase else {
+        let Phase::Looking(election) = &mut self.phase else {
             return;
         };
-        if election.voting.is_some() || !self.log.is_quiet() {
+        election.rests_until.take_if(|at| *at <= now);
+        if election.voting.is_some() || election.rests_until.is_some() || !self.log.is_quiet() {
             return;
         }
         let own = self.own_candidate();
@@ -67,7 +79,7 @@ impl Zab {
         };
         let repeat_at = now + self.periods.vote;
         let voting = Voting { proposal: own, votes, settled_at: None, repeat_at };
-        self.phase = Phase::Looking(Election { voting: Some(voting) });
+        self.phase = Phase::Looking(Election { voting: Some(voting), rests_until: None });
         self.broadcast_vote(out);
         self.count_votes(now, out);
     }
@@ -93,7 +105,8 @@ impl Zab {
     }
 
     pub(super) fn on_election_time(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let Phase::Looking(Election { voting: Some(voting) }) = &mut self.phase else {
+        self.start_voting_when_quiet(now, out);
+        let Phase::Looking(Election { voting: Some(voting), .. }) = &mut self.phase else {
             return;
         };
         if voting.repeat_at <= now {
@@ -128,7 +141,7 @@ impl Zab {
             return;
         }
         let round = self.round;
-        let Phase::Looking(Election { voting: Some(voting) }) = &mut self.phase else {
+        let Phase::Looking(Election { voting: Some(voting), .. }) = &mut self.phase else {
             return;
         };
         if vote.round < round {
@@ -159,7 +172,7 @@ impl Zab {
 
     /// Somebody leads already, or is about to: join, if it can lead us.
     fn on_leading_vote(&mut self, now: Instant, from: ServerId, vote: Vote, out: &mut Vec<Action>) {
-        let Phase::Looking(Election { voting: Some(_) }) = &self.phase else {
+        let Phase::Looking(Election { voting: Some(_), .. }) = &self.phase else {
             return;
         };
         let own = self.own_candidate();
@@ -174,10 +187,9 @@ impl Zab {
     fn count_votes(&mut self, now: Instant, out: &mut Vec<Action>) {
         let majority = self.majority();
         // Servers whose discovery failed together must not fail together again.
-        let doublings = self.futile_elections.saturating_sub(QUICK_ELECTIONS);
-        let settle = self.periods.vote_settle.0 << doublings.min(SETTLE_DOUBLINGS_MAX);
-        let settled_at = now + Duration(settle + self.prng.below(settle / 2 + 1));
-        let Phase::Looking(Election { voting: Some(voting) }) = &mut self.phase else {
+        let settle = self.periods.vote_settle;
+        let settled_at = now + self.half_as_long_again(settle);
+        let Phase::Looking(Election { voting: Some(voting), .. }) = &mut self.phase else {
             return;
         };
         let agreeing = voting.votes.values().filter(|&&vote| vote == voting.proposal).count();
@@ -185,10 +197,9 @@ impl Zab {
             voting.settled_at = None;
             return;
         }
-        let nothing_to_wait_for =
-            doublings == 0 && voting.votes.len() == self.membership.voters.len();
+        let everybody_spoke = voting.votes.len() == self.membership.voters.len();
         let settled_at = *voting.settled_at.get_or_insert(settled_at);
-        if !nothing_to_wait_for && now < settled_at {
+        if !everybody_spoke && now < settled_at {
             return;
         }
         let leader = voting.proposal.leader;
@@ -198,6 +209,11 @@ impl Zab {
         } else {
             self.follow(now, leader, out);
         }
+    }
+
+    /// What several servers wait for should not end for all in the same moment.
+    fn half_as_long_again(&mut self, least: Duration) -> Duration {
+        Duration(least.0 + self.prng.below(least.0 / 2 + 1))
     }
 
     fn broadcast_vote(&self, out: &mut Vec<Action>) {
@@ -266,8 +282,8 @@ impl Zab {
 }
 
 /// So many elections in a row may come to nothing because somebody was late. After that somebody
-/// does not reach whom the others elect (as in a star, whose hub hears all votes), and each further
-/// one settles for twice as long.
+/// does not reach whom the others elect (as in a star, whose hub hears all votes), and rests before
+/// it votes again, twice as long each time.
 const QUICK_ELECTIONS: u32 = 4;
 /// Half a second to a second: as long as it takes to notice that a peer is gone.
-const SETTLE_DOUBLINGS_MAX: u32 = 5;
+const REST_DOUBLINGS_MAX: u32 = 5;

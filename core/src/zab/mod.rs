@@ -200,7 +200,7 @@ impl Zab {
             leaving: None,
             succession_by: None,
             linked: BTreeSet::new(),
-            phase: Phase::Looking(Election::waiting()),
+            phase: Phase::Looking(Election::waiting(None)),
         };
         zab.look(now, "start", out);
         zab
@@ -407,10 +407,11 @@ impl Zab {
     fn look(&mut self, now: Instant, why: &'static str, out: &mut Vec<Action>) {
         // A peer may say that it has come to any round. Votes of the last one are all alike.
         self.round = self.round.saturating_add(1);
-        self.futile_elections = self.futile_elections.saturating_add(1);
         // Whoever is elected although it would rather not is the best there is.
         self.leaving = None;
-        self.phase = Phase::Looking(Election::waiting());
+        let rests_until = self.rest(now);
+        self.futile_elections = self.futile_elections.saturating_add(1);
+        self.phase = Phase::Looking(Election::waiting(rests_until));
         out.push(Action::Event(Event::Looking { round: self.round, why }));
         self.start_voting_when_quiet(now, out);
     }

@@ -193,7 +193,14 @@ impl World {
         process.paused = true;
         self.checks.sometimes.hit(State::Paused);
         let process = process.name();
-        let length = 1 + self.draw.tail(PAUSE_US);
+        let is_long = self.draw.index(LONG_PAUSE_ONE_IN) == 0;
+        let mean = if is_long {
+            self.checks.sometimes.hit(State::PausedLong);
+            LONG_PAUSE_US
+        } else {
+            PAUSE_US
+        };
+        let length = 1 + self.draw.tail(mean);
         self.queue.push_in(length, Event::Resume { process });
     }
 
@@ -210,3 +217,6 @@ impl World {
 
 /// How long a process stands still, or a client reads nothing, on average.
 const PAUSE_US: u64 = 300_000;
+/// Some pauses are longer than anybody waits for a disk, and than sessions live.
+const LONG_PAUSE_US: u64 = 8_000_000;
+const LONG_PAUSE_ONE_IN: usize = 8;
