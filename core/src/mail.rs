@@ -31,6 +31,8 @@ pub enum Mail {
     Moved { session: SessionId, generation: Generation },
     /// To every core: the session is over.
     Ended { session: SessionId },
+    /// To every core: whether a replica of this node takes long to get what its leader has.
+    CatchingUp { shard: ShardId, is_catching_up: bool },
     /// To the connection's core: events for it were lost, and it must come back.
     Close { connection: ConnectionId },
     /// To the core that touched: its sessions of that home are known to be alive, except these.

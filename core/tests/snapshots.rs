@@ -8,6 +8,7 @@ use pigeonhole_core::base::id::{ConnectionId, ShardId, Zxid};
 use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::effect::{Input, SnapshotJob};
 use pigeonhole_core::op::Request;
+use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::wire::client;
 use pigeonhole_core::zab::log::LogLimits;
 use pigeonhole_core::zab::{Event, Plan};
@@ -293,6 +294,33 @@ fn writes_go_on_while_the_state_is_sent() {
     let plans = cluster.nodes[leader].events.iter();
     let plans = plans.filter(|(_, event)| matches!(event, Event::Plan { .. }));
     assert_eq!(plans.count(), 3, "two at the beginning, and one attempt is enough");
+}
+
+/// Its clients would wait here for what the other servers have.
+#[test]
+fn a_server_that_takes_long_to_get_the_state_takes_no_clients_meanwhile() {
+    let mut cluster = Cluster::new(Options { shards: 2, ..Options::default() });
+    let shard = ShardMap::new(2).shard_of("/of-one-shard");
+    let leader = cluster.leader_of(shard).unwrap();
+    let behind = (leader + 1) % 3;
+    let connection = cluster.client(leader);
+    cluster.write(leader, connection, &["/of-one-shard"], 0);
+    cluster.converge();
+    cluster.crash(behind);
+    for number in 0..30 {
+        let name = format!("/of-one-shard/{number}");
+        cluster.write(leader, connection, &[&name], 60_000);
+    }
+    cluster.nodes[behind].holds_jobs = true;
+    cluster.start(behind);
+    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
+    cluster.run(2_000);
+    // Sessions live in both shards, one of which has all that it needs.
+    let taken = (0..10).filter(|_| cluster.connect(behind).is_some());
+    assert_eq!(taken.count(), 0);
+    cluster.nodes[behind].holds_jobs = false;
+    cluster.converge();
+    assert!(cluster.connect(behind).is_some());
 }
 
 #[test]

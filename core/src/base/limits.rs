@@ -92,6 +92,9 @@ pub const HAND_OVER_MS_MAX: u64 = 1000;
 /// How long a server that is to stop stays for the election of its successor: with its vote nobody
 /// waits for those that are silent.
 pub const SUCCESSION_MS_MAX: u64 = 300;
+/// How long a replica may take to get what its leader has before its server takes no more clients:
+/// what an election and a short absence leave behind is done much sooner.
+pub const CATCHING_UP_MS_MAX: u64 = 1000;
 /// A shard goes back to the server that should lead it, at most one of a core in so long: each
 /// time, its writes pause for an election.
 pub const BALANCE_PERIOD_MS: u64 = 60_000;

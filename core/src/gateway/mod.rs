@@ -110,6 +110,8 @@ pub struct Gateway {
     answered: Vec<ConnectionId>,
     /// When to look at a connection: it must have connected, or its ping been confirmed.
     deadlines: BTreeSet<(Instant, ConnectionId)>,
+    /// Shards that this node takes long to get. It takes no clients meanwhile.
+    catching_up: BTreeSet<ShardId>,
     wishes: Vec<Wish>,
     met: LimitsMet,
 }
@@ -148,6 +150,7 @@ impl Gateway {
             unfinished: BTreeSet::new(),
             answered: Vec::new(),
             deadlines: BTreeSet::new(),
+            catching_up: BTreeSet::new(),
             wishes: Vec::new(),
             met: LimitsMet::default(),
         }

@@ -29,6 +29,12 @@ impl Gateway {
             }
             Mail::Ended { session } => self.on_ended(session),
             Mail::Close { connection } => self.close(connection),
+            Mail::CatchingUp { shard, is_catching_up: true } => {
+                self.catching_up.insert(shard);
+            }
+            Mail::CatchingUp { shard, is_catching_up: false } => {
+                self.catching_up.remove(&shard);
+            }
             Mail::Touched { ticket, expired, .. } => self.on_touched(ticket, &expired),
             Mail::Ask { .. } => unreachable!("questions go to replicas"),
         }

@@ -18,7 +18,9 @@ use crate::wire::request::parse_connect;
 impl Gateway {
     /// The home shard creates the session, or gives it to this connection.
     pub(super) fn on_connect_request(&mut self, now: Instant, id: ConnectionId, frame: &[u8]) {
-        let Ok(request) = parse_connect(frame) else {
+        let Some(request) = parse_connect(frame).ok().filter(|_| self.catching_up.is_empty())
+        else {
+            // The client goes on to another server.
             self.close(id);
             return;
         };

@@ -8,6 +8,7 @@ mod admission;
 mod answer;
 mod applying;
 mod asking;
+mod catching_up;
 mod floor;
 pub mod hearing;
 mod leading;
@@ -113,6 +114,8 @@ pub struct Replica {
     /// The leader that this replica served under when it last looked.
     served: Option<ServerId>,
     leaderless_since: Option<Instant>,
+    /// As this node's cores have been told.
+    is_catching_up: bool,
     /// There was a leader, and what it was asked may yet come to be known.
     may_know_more: bool,
     /// It has served under a leader since its start, and has applied what that had committed: until
@@ -178,6 +181,7 @@ impl Replica {
             reign: None,
             served: None,
             leaderless_since: Some(now.instant),
+            is_catching_up: false,
             may_know_more: false,
             is_current: false,
             early_reads: Vec::new(),
@@ -356,8 +360,13 @@ impl Replica {
 
     pub fn deadline(&self) -> Option<Instant> {
         let expiry = self.reign.as_ref().and_then(Reign::deadline);
-        let deadlines =
-            [self.zab.deadline(), expiry, self.sending_deadline(), self.give_up_deadline()];
+        let deadlines = [
+            self.zab.deadline(),
+            expiry,
+            self.sending_deadline(),
+            self.give_up_deadline(),
+            self.catching_up_deadline(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -418,6 +427,7 @@ impl Replica {
             }
         }
         self.notice_currency(now.instant, deeds);
+        self.notice_catching_up(now.instant, deeds);
         if self.committed_told < self.zab.log().committed() {
             self.committed_told = self.zab.log().committed();
             deeds.push(Deed::Committed(self.committed_told));

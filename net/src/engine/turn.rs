@@ -57,13 +57,15 @@ impl Engine {
         hands.read_news(ring);
         hands.read_letters();
         hands.post.make_room(ring);
-        hands.on_time(ring);
         hands.perform();
         hands.close_ended();
         hands.perform();
         // The log hears of its write after what has arrived with it: the next write takes that
         // along.
         hands.settle_log();
+        hands.perform();
+        // Who is late is judged when everything is known that has happened by now.
+        hands.on_time(ring);
         hands.perform();
         hands.end_turn();
         hands.wal.turn_end(hands.now.instant);
