@@ -284,6 +284,6 @@ impl Zab {
 /// So many elections in a row may come to nothing because somebody was late. After that somebody
 /// does not reach whom the others elect (as in a star, whose hub hears all votes), and rests before
 /// it votes again, twice as long each time.
-const QUICK_ELECTIONS: u32 = 4;
+const QUICK_ELECTIONS: u32 = 8;
 /// Half a second to a second: as long as it takes to notice that a peer is gone.
 const REST_DOUBLINGS_MAX: u32 = 5;
