@@ -10,7 +10,7 @@ const CODE: &[Banned] = &[
     Banned {
         word: "#[ignore",
         // Entry points of processes that another test starts under limits.
-        except: &["net/tests/ring.rs"],
+        except: &["net/tests/ring/limits.rs"],
         instead: "a test runs always; long runs are a binary of their own",
     },
     Banned::new("allow(dead_code)", "delete what nobody calls"),
