@@ -39,6 +39,18 @@ pub enum Mail {
     Touched { shard: ShardId, ticket: Ticket, expired: Vec<SessionId> },
 }
 
+impl Mail {
+    /// Whether it waits behind the reads of other cores, as long as they use up what is theirs of
+    /// the turn. What is asked for clients does, in its order; not what keeps their sessions alive,
+    /// nor what answers this core.
+    pub fn takes_its_turn(&self) -> bool {
+        match self {
+            Self::Ask { ask, .. } => !matches!(ask.what, What::Touch { .. } | What::Recall { .. }),
+            _ => false,
+        }
+    }
+}
+
 /// Names a question on the core that asked it; never used twice by a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(pub u64);

@@ -165,8 +165,12 @@ impl Worker {
                 });
             }
             Input::Mail { from: _, mail } => {
-                self.letters.push_back(mail);
-                self.open_letters(now, effects);
+                if mail.takes_its_turn() {
+                    self.letters.push_back(mail);
+                    self.open_letters(now, effects);
+                } else {
+                    self.inbox.push_back(mail);
+                }
             }
             Input::Time => self.on_time(now, effects),
             Input::TurnEnd { share } => {

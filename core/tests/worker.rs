@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 mod ordinary;
 
-use pigeonhole_core::auth::Identities;
+use pigeonhole_core::auth::{AuthSettings, Identities, authenticate};
 use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{ConnectionId, CoreId, ServerId, SessionId, ShardId};
 use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, FRAME_BYTES_MAX, TURN_SHARE_BYTES};
@@ -15,6 +15,7 @@ use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
 use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::mail::{Ask, Mail, Outcome, Reader, Ticket, What};
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, OpCode, Request, permission};
+use pigeonhole_core::peer::message::Touched;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::wire::client;
@@ -22,6 +23,9 @@ use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::log::Restored;
 
 const CONNECTION: ConnectionId = ConnectionId { core: CoreId(0), slot: 0, generation: 1 };
+
+/// A connection of another core.
+const AFAR: ConnectionId = ConnectionId { core: CoreId(1), ..CONNECTION };
 
 struct Alone {
     worker: Worker,
@@ -94,6 +98,13 @@ impl Alone {
         self.now.instant = end;
     }
 
+    /// Something is asked on another core of this server.
+    fn ask_from_afar(&mut self, ticket: u64, what: What) {
+        let ask = Ask { core: AFAR.core, ticket: Ticket(ticket), what };
+        let mail = Mail::Ask { shard: ShardId(0), ask };
+        self.worker.step(self.now, Input::Mail { from: AFAR.core, mail }, &mut self.effects);
+    }
+
     fn open(&mut self, connection: ConnectionId, crowd: Crowd) {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let opened = Input::ClientOpened { connection, address, crowd, entropy: [7; 16] };
@@ -130,6 +141,15 @@ impl Alone {
         assert_eq!(response.timeout_ms, 10_000);
         response.session
     }
+}
+
+fn reader_afar(identities: Identities) -> Reader {
+    Reader { connection: AFAR, session: SessionId(1), identities, later: None }
+}
+
+fn read_from_afar(op_code: OpCode, request: &[u8]) -> What {
+    let body = request[client::REQUEST_PREFIX_BYTES..].to_vec();
+    What::Read { reader: reader_afar(Identities::none()), op_code: op_code.wire(), body }
 }
 
 fn request(xid: i32, request: &Request<'_>) -> Vec<u8> {
@@ -219,22 +239,8 @@ fn what_other_cores_read_is_executed_over_several_turns() {
     alone.send(&request(1, &create("/a", &data, CreateMode::Persistent)));
     alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
     let body = request(0, &Request::GetData { path: "/a", watch: false });
-    let reader = Reader {
-        connection: ConnectionId { core: CoreId(1), ..CONNECTION },
-        session: SessionId(1),
-        identities: Identities::none(),
-        later: None,
-    };
     for ticket in 1..=READS {
-        let what = What::Read {
-            reader: reader.clone(),
-            op_code: OpCode::GetData.wire(),
-            body: body[client::REQUEST_PREFIX_BYTES..].to_vec(),
-        };
-        let ask = Ask { core: CoreId(1), ticket: Ticket(ticket), what };
-        let mail = Mail::Ask { shard: ShardId(0), ask };
-        let from = CoreId(1);
-        alone.worker.step(alone.now, Input::Mail { from, mail }, &mut alone.effects);
+        alone.ask_from_afar(ticket, read_from_afar(OpCode::GetData, &body));
     }
     let mut answered = vec![];
     let mut turns = vec![];
@@ -316,6 +322,74 @@ fn what_makes_little_of_much_is_done_once_a_turn() {
         }
         assert!(turns >= 5, "{turns} turns with {shards} shards");
     }
+}
+
+/// Otherwise one client could end the sessions of others.
+#[test]
+fn what_keeps_sessions_alive_does_not_wait_behind_reads_of_other_cores() {
+    let mut alone = Alone::new(1);
+    let session = alone.connect();
+    let count = request(0, &Request::GetAllChildrenNumber { path: "/" });
+    for ticket in 1..=1000 {
+        alone.ask_from_afar(ticket, read_from_afar(OpCode::GetAllChildrenNumber, &count));
+    }
+    let touched = Touched { session: session.0, generation: 1, is_alive: true, seen: None };
+    alone.ask_from_afar(1001, What::Touch { sessions: vec![touched] });
+    alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
+    assert!(alone.worker.is_in_haste(), "most reads have to wait");
+    let is_confirmed = |effect| matches!(effect, Effect::Mail { mail: Mail::Touched { .. }, .. });
+    assert!(alone.effects.drain().any(is_confirmed));
+}
+
+#[test]
+fn a_read_that_waits_for_a_leader_does_not_take_back_what_was_proven_since() {
+    const PASSWORD: Option<&[u8]> = Some(b"bob:secret");
+    let map = ShardMap::new(1);
+    let config = WorkerConfig { cores: 2, ..ordinary::config(ServerId(1), [ServerId(1)], map) };
+    let restored = vec![(State::new(ShardId(0), map), Restored::nothing(ShardId(0)))];
+    let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
+    let mut effects = Effects::new();
+    let worker = Worker::new(config, restored, now, &mut effects);
+    let mut alone = Alone { worker, effects, now, received: vec![], is_closed: false };
+
+    let watch = request(0, &Request::Exists { path: "/x", watch: true });
+    alone.ask_from_afar(1, read_from_afar(OpCode::Exists, &watch));
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let settings = AuthSettings::default();
+    let bob = authenticate("digest", PASSWORD, address, &settings).expect("it has a name");
+    let bob = Identities::none().with(bob).expect("it is the first");
+    let identify = What::Identify { reader: reader_afar(bob) };
+    alone.ask_from_afar(2, identify);
+    alone.settle();
+
+    alone.connect();
+    let acl = vec![Acl { permissions: permission::ALL, scheme: "auth", id: "" }];
+    let mode = CreateMode::Persistent;
+    let of_bob = Request::Create { path: "/x", data: None, acl, mode, with_stat: false };
+    let prove = Request::Auth { scheme: "digest", credential: PASSWORD };
+    let bytes = [request(-4, &prove), request(1, &of_bob)].concat();
+    let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
+    alone.worker.step(alone.now, input, &mut alone.effects);
+    let mut events = 0;
+    loop {
+        alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
+        let effects: Vec<Effect> = alone.effects.drain().collect();
+        if effects.is_empty() {
+            break;
+        }
+        for effect in effects {
+            match effect {
+                Effect::Append(append) => {
+                    let mark = LogMark { shard: append.shard, sequence: append.sequence };
+                    let durable = Input::Durable(Durable::attest(mark));
+                    alone.worker.step(alone.now, durable, &mut alone.effects);
+                }
+                Effect::Mail { to: CoreId(1), mail: Mail::Event { .. } } => events += 1,
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(events, 1);
 }
 
 #[test]

@@ -139,9 +139,14 @@ impl Gateway {
             self.on_auth(id, header.xid, body);
         } else if connection.queue.is_empty()
             && connection.stage == Stage::Attached
-            && self.read_at_once(now, id, header.xid, header.op_code, body, replicas)
+            && let Some(code) =
+                self.read_at_once(now, id, header.xid, header.op_code, body, replicas)
         {
             // The common case: nothing waits, and the shard is here.
+            if code == ErrorCode::MarshallingError {
+                // A reply that turned out to be too large was made all the same.
+                return REQUESTS_PER_TURN_MAX;
+            }
         } else {
             let Some(connection) = self.find(id) else {
                 return 1;
@@ -164,7 +169,7 @@ impl Gateway {
         weight_of(header.op_code)
     }
 
-    /// Executes a read of a shard on this core, if it is one; tells whether it was.
+    /// Executes a read of a shard on this core, if it is one, and tells how it went.
     fn read_at_once(
         &mut self,
         now: Instant,
@@ -173,26 +178,26 @@ impl Gateway {
         op_code: i32,
         body: &[u8],
         replicas: &mut impl Replicas,
-    ) -> bool {
+    ) -> Option<ErrorCode> {
         let Ok(request) = parse_request(op_code, body) else {
-            return false;
+            return None;
         };
         let map = self.config.map;
         let Route::Read(shard) = route(map, &request, ShardId(0)) else {
-            return false;
+            return None;
         };
         let sync_limit = self.config.periods.sync_limit;
         let Some(connection) = self.find(id) else {
-            return false;
+            return None;
         };
         if connection.needs_ready(shard) {
-            return false;
+            return None;
         }
         let Some((zxid, leaderless)) = replicas.standing(shard, now) else {
-            return false;
+            return None;
         };
         if leaderless > sync_limit {
-            return false;
+            return None;
         }
         if leaves_watch(&request) {
             connection.watching.insert(shard);
@@ -204,7 +209,7 @@ impl Gateway {
         let result = replicas.read(shard, &reader, &request, &mut connection.output);
         let code = result.expect("the shard was here").err().unwrap_or(ErrorCode::Ok);
         reply::finish(&mut connection.output, mark, xid, zxid, code);
-        true
+        Some(code)
     }
 
     /// Issues waiting requests in order, as far as the connection's order allows.

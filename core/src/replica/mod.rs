@@ -326,6 +326,11 @@ impl Replica {
                 self.watches.connection_closed(connection);
             }
             What::Identify { reader } => {
+                // A read that waits must not take back what has been proven since.
+                let early = self.early_reads.iter_mut().map(|read| &mut read.reader);
+                for waiting in early.filter(|it| it.connection == reader.connection) {
+                    waiting.later = Some(reader.identities.clone());
+                }
                 self.watches.identify(reader.connection, reader.identities);
             }
             What::Unwatch { connection, path } => {

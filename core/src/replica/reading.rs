@@ -49,8 +49,10 @@ impl Replica {
         let result = self.read_into(reader, request, body, deeds);
         if let Err(code) = result {
             body.truncate(start);
-            if code == ErrorCode::ThrottledOp {
-                self.met.note(Limit::WatchesPerConnection);
+            match code {
+                ErrorCode::ThrottledOp => self.met.note(Limit::WatchesPerConnection),
+                ErrorCode::MarshallingError => self.met.note(Limit::ResponseBytes),
+                _ => {}
             }
         } else if body.len() - start > RESPONSE_BYTES_MAX {
             body.truncate(start);
@@ -113,8 +115,11 @@ impl Replica {
             }
             Err(_) => ErrorCode::MarshallingError,
         };
-        let makes_much = OpCode::from_wire(*op_code).is_some_and(OpCode::makes_much_of_little);
-        let weight = if makes_much { usize::MAX } else { Share::weight(reply_body.len()) };
+        // A reply that turned out to be too large was made all the same.
+        let makes_much = code == ErrorCode::MarshallingError
+            || OpCode::from_wire(*op_code).is_some_and(OpCode::makes_much_of_little);
+        let bytes = body.len() + reply_body.len();
+        let weight = if makes_much { usize::MAX } else { Share::weight(bytes) };
         self.read_weight = self.read_weight.saturating_add(weight);
         let outcome = Outcome::Reply { code, body: reply_body };
         self.answer(read.core, read.ticket, self.state.applied(), outcome, deeds);
@@ -198,9 +203,13 @@ impl Replica {
         self.check(node, &reader.identities, permission::READ)?;
         self.watch_if(watch, reader, path, WatchKind::Child)?;
         let tree = self.state.tree();
+        let start = body.len();
         let mut names = reply::begin_vector(body);
         for child in tree.children(node) {
             reply::push_string(body, &mut names, tree.name(child));
+            if body.len() - start > RESPONSE_BYTES_MAX {
+                return Err(ErrorCode::MarshallingError);
+            }
         }
         reply::finish_vector(body, names);
         if with_stat {
