@@ -187,15 +187,11 @@ impl Gateway {
             return None;
         };
         let sync_limit = self.config.periods.sync_limit;
-        let Some(connection) = self.find(id) else {
-            return None;
-        };
+        let connection = self.find(id)?;
         if connection.needs_ready(shard) {
             return None;
         }
-        let Some((zxid, leaderless)) = replicas.standing(shard, now) else {
-            return None;
-        };
+        let (zxid, leaderless) = replicas.standing(shard, now)?;
         if leaderless > sync_limit {
             return None;
         }
