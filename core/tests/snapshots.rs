@@ -323,6 +323,28 @@ fn a_server_that_takes_long_to_get_the_state_takes_no_clients_meanwhile() {
     assert!(cluster.connect(behind).is_some());
 }
 
+/// It takes long from when it has a leader to learn from: how long it had none says nothing.
+#[test]
+fn a_server_that_was_cut_off_for_long_takes_clients_as_soon_as_it_has_a_leader_again() {
+    let mut cluster = Cluster::new(Options::default());
+    let leader = cluster.await_leader();
+    let behind = (leader + 1) % 3;
+    let connection = cluster.client(leader);
+    cluster.write(leader, connection, &["/a"], 0);
+    cluster.converge();
+    cluster.cut(behind, (0..3).filter(|other| *other != behind));
+    cluster.run(5_000);
+    for number in 0..30 {
+        let name = format!("/a/{number}");
+        cluster.write(leader, connection, &[&name], 60_000);
+    }
+    cluster.nodes[behind].holds_jobs = true;
+    cluster.heal();
+    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
+    cluster.nodes[behind].holds_jobs = false;
+    assert!(cluster.connect(behind).is_some());
+}
+
 #[test]
 fn much_that_was_written_meanwhile_is_sent_step_by_step() {
     let (mut cluster, leader, connection, behind) = with_one_behind(1000);

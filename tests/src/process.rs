@@ -211,17 +211,14 @@ impl Process {
             0 | 1 => waiting,
             _ => 1 + self.draw.index(waiting),
         };
-        if self
-            .core(id)
-            .worker
-            .deadline(now.instant)
-            .is_some_and(|deadline| deadline <= now.instant)
-        {
-            self.step(id, now, Input::Time, around);
-        }
         for _ in 0..inputs {
             let heard = self.core(id).inbox.pop_front().expect("they were counted");
             self.hear(id, heard, now, around);
+        }
+        // As in the engine: who is late is judged when what has arrived has been heard.
+        let deadline = self.core(id).worker.deadline(now.instant);
+        if deadline.is_some_and(|deadline| deadline <= now.instant) {
+            self.step(id, now, Input::Time, around);
         }
         let share = self.config.cluster.log.turn_share;
         self.step(id, now, Input::TurnEnd { share }, around);

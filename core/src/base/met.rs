@@ -34,6 +34,8 @@ pub enum Limit {
     ForwardsWaiting,
     /// `LINK_OUTPUT_BYTES_MAX`: the link with a peer was dropped.
     LinkOutputBytes,
+    /// `CATCHING_UP_MS_MAX`: a client was sent on to another server.
+    CatchingUp,
 }
 
 impl Limit {
@@ -52,6 +54,7 @@ impl Limit {
         Self::ProposalsOutstanding,
         Self::ForwardsWaiting,
         Self::LinkOutputBytes,
+        Self::CatchingUp,
     ];
 
     /// The name under which `mntr` shows the count.
@@ -70,6 +73,7 @@ impl Limit {
             Self::ProposalsOutstanding => "proposals_outstanding",
             Self::ForwardsWaiting => "forwards_waiting",
             Self::LinkOutputBytes => "link_output_bytes",
+            Self::CatchingUp => "catching_up",
         }
     }
 }
@@ -94,4 +98,4 @@ impl LimitsMet {
     }
 }
 
-const COUNT: usize = 13;
+const COUNT: usize = 14;

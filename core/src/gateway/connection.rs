@@ -111,6 +111,10 @@ pub(super) struct HeldEvent {
     pub(super) path: Box<str>,
 }
 
+/// The code of a reply that turned out to be too large. It was made all the same, and weighs as
+/// much as a turn bears; so does a request that nobody could read, which is no pity.
+pub(super) const TOO_LARGE: ErrorCode = ErrorCode::MarshallingError;
+
 pub(super) enum SlotState {
     /// Not issued: it waits for what came before it.
     Waiting {
@@ -396,6 +400,12 @@ impl Connection {
     /// before.
     pub(super) fn last_executed(&mut self, shard: ShardId) -> Option<&mut Slot> {
         self.queue.iter_mut().rev().find(|slot| slot.state.was_executed_in(shard))
+    }
+}
+
+impl Slot {
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(&self.state, SlotState::Done(done) if done.code == TOO_LARGE)
     }
 }
 

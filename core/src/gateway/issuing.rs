@@ -9,7 +9,7 @@ use crate::base::id::{ConnectionId, ShardId, Zxid};
 use crate::base::limits::{OUTPUT_BYTES_PAUSE, REQUESTS_PER_TURN_MAX};
 use crate::base::met::Limit;
 use crate::base::time::Instant;
-use crate::gateway::connection::{Executed, Kind, Slot, SlotState, Stage};
+use crate::gateway::connection::{Executed, Kind, Slot, SlotState, Stage, TOO_LARGE};
 use crate::gateway::gather::Gather;
 use crate::gateway::routing::{Route, leaves_watch, route, split};
 use crate::gateway::{Gateway, Purpose, Replicas, Wish};
@@ -143,8 +143,7 @@ impl Gateway {
                 self.read_at_once(now, id, header.xid, header.op_code, body, replicas)
         {
             // The common case: nothing waits, and the shard is here.
-            if code == ErrorCode::MarshallingError {
-                // A reply that turned out to be too large was made all the same.
+            if code == TOO_LARGE {
                 return REQUESTS_PER_TURN_MAX;
             }
         } else {
@@ -237,6 +236,9 @@ impl Gateway {
             if !self.issue_one(now, id, index, op_code, &body, replicas) {
                 self.put_back(id, index, body);
                 break;
+            }
+            if self.find(id).is_some_and(|it| it.queue.get(index).is_some_and(Slot::is_too_large)) {
+                taken = REQUESTS_PER_TURN_MAX;
             }
         }
         self.flush(id);

@@ -18,12 +18,16 @@ use crate::wire::request::parse_connect;
 impl Gateway {
     /// The home shard creates the session, or gives it to this connection.
     pub(super) fn on_connect_request(&mut self, now: Instant, id: ConnectionId, frame: &[u8]) {
-        let Some(request) = parse_connect(frame).ok().filter(|_| self.catching_up.is_empty())
-        else {
-            // The client goes on to another server.
+        let Ok(request) = parse_connect(frame) else {
             self.close(id);
             return;
         };
+        if !self.catching_up.is_empty() {
+            // The client goes on to another server.
+            self.met.note(Limit::CatchingUp);
+            self.close(id);
+            return;
+        }
         let timeout = self.negotiate(request.timeout_ms);
         let is_new = request.session == SessionId(0);
         let session = if is_new { self.next_session() } else { request.session };

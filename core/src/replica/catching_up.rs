@@ -12,6 +12,12 @@ use crate::replica::{Deed, Recipient, Replica};
 impl Replica {
     /// Tells all cores of this node when it begins to take long, and when it is over.
     pub(super) fn notice_catching_up(&mut self, now: Instant, deeds: &mut Vec<Deed>) {
+        let learns = matches!(self.peer_state(), PeerState::Following | PeerState::Observing);
+        if learns && self.served.is_none() {
+            self.learns_since.get_or_insert(now);
+        } else {
+            self.learns_since = None;
+        }
         let is_catching_up = self.takes_long_from().is_some_and(|at| at <= now);
         if self.is_catching_up == is_catching_up {
             return;
@@ -25,11 +31,7 @@ impl Replica {
         self.takes_long_from().filter(|_| !self.is_catching_up)
     }
 
-    /// With a leader that it does not serve under yet. Without one nobody has more than this node,
-    /// as far as it knows, and its other shards may be used.
     fn takes_long_from(&self) -> Option<Instant> {
-        let learns = matches!(self.peer_state(), PeerState::Following | PeerState::Observing);
-        let since = self.leaderless_since.filter(|_| learns)?;
-        Some(since + Duration::from_ms(CATCHING_UP_MS_MAX))
+        Some(self.learns_since? + Duration::from_ms(CATCHING_UP_MS_MAX))
     }
 }

@@ -114,6 +114,9 @@ pub struct Replica {
     /// The leader that this replica served under when it last looked.
     served: Option<ServerId>,
     leaderless_since: Option<Instant>,
+    /// Since then it has had a leader that it does not serve under yet. Without a leader nobody has
+    /// more than this node, as far as it knows, and its other shards may be used.
+    learns_since: Option<Instant>,
     /// As this node's cores have been told.
     is_catching_up: bool,
     /// There was a leader, and what it was asked may yet come to be known.
@@ -181,6 +184,7 @@ impl Replica {
             reign: None,
             served: None,
             leaderless_since: Some(now.instant),
+            learns_since: None,
             is_catching_up: false,
             may_know_more: false,
             is_current: false,
