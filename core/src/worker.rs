@@ -104,8 +104,7 @@ impl Worker {
                 now,
                 &mut shards.scratch,
             );
-            shards.replicas.insert(shard, replica);
-            shards.collect(shard);
+            shards.insert(replica);
         }
         let balance_at = now.instant + Duration::from_ms(BALANCE_PERIOD_MS);
         let mut worker = Self {
@@ -155,9 +154,14 @@ impl Worker {
                     replica.on_snapshot_abandoned(now, at, deeds);
                 });
             }
-            Input::Stopping => self.shards.each(|replica, deeds| replica.on_stopping(now, deeds)),
+            Input::Stopping => {
+                self.shards.each_where(|_| true, |replica, deeds| replica.on_stopping(now, deeds));
+            }
             Input::DiskSpace { is_low } => {
-                self.shards.each(|replica, deeds| replica.on_disk_space(now, is_low, deeds));
+                let tell = |replica: &mut Replica, deeds: &mut Vec<Deed>| {
+                    replica.on_disk_space(now, is_low, deeds);
+                };
+                self.shards.each_where(|_| true, tell);
             }
             Input::SnapshotWanted { shard } => {
                 self.shards.with(shard, |replica, deeds| {
@@ -185,9 +189,9 @@ impl Worker {
 
     /// When [`Input::Time`] is due, as of `now`.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let replicas = self.shards.replicas.values().filter_map(Replica::deadline).min();
         let links = self.links.deadline();
-        let deadlines = [replicas, links, self.gateway.deadline(now), Some(self.balance_at)];
+        let deadlines =
+            [self.shards.deadline(), links, self.gateway.deadline(now), Some(self.balance_at)];
         deadlines.into_iter().flatten().min()
     }
 
@@ -198,7 +202,7 @@ impl Worker {
 
     /// After a turn: whether the next one is due at once, as the share has left something over.
     pub fn is_in_haste(&self) -> bool {
-        !self.letters.is_empty() || self.shards.replicas.values().any(Replica::is_in_haste)
+        !self.letters.is_empty() || self.shards.is_in_haste()
     }
 
     /// What is ready to be sent to a client. The driver takes it when it sends.
@@ -215,15 +219,15 @@ impl Worker {
     /// is not answered, or a shard that it leads is not handed over.
     pub fn is_finishing(&self) -> bool {
         self.gateway.owes_replies()
-            || self.shards.replicas.values().any(|replica| replica.zab().is_handing_over())
+            || self.shards.iter().any(|replica| replica.zab().is_handing_over())
     }
 
     /// Figures for four-letter words and tests.
     pub fn report(&self) -> Report {
-        let shards = self.shards.replicas.values().map(ShardReport::of).collect();
+        let shards = self.shards.iter().map(ShardReport::of).collect();
         let mut limits_met = self.gateway.limits_met().clone();
         limits_met.absorb(self.links.limits_met());
-        for replica in self.shards.replicas.values() {
+        for replica in self.shards.iter() {
             limits_met.absorb(replica.limits_met());
         }
         Report { shards, outstanding: self.gateway.outstanding(), limits_met }
@@ -231,7 +235,8 @@ impl Worker {
 
     /// Every watch of this core's replicas; the connection may be another core's.
     pub fn watches(&self, visit: &mut dyn FnMut(ShardId, ConnectionId, &str)) {
-        for (&shard, replica) in &self.shards.replicas {
+        for replica in self.shards.iter() {
+            let shard = replica.shard();
             for (connection, path) in replica.watches().on_data_by_connection() {
                 visit(shard, connection, path);
             }
@@ -240,7 +245,7 @@ impl Worker {
 
     /// Every ephemeral znode of this core's replicas, by session.
     pub fn ephemerals(&self, visit: &mut dyn FnMut(SessionId, &str)) {
-        for replica in self.shards.replicas.values() {
+        for replica in self.shards.iter() {
             for (session, attached) in replica.state().sessions().all_attached() {
                 for path in attached.ephemerals() {
                     visit(session, path);
@@ -251,7 +256,7 @@ impl Worker {
 
     /// Every session whose home is on this core, and its timeout in milliseconds.
     pub fn sessions(&self, visit: &mut dyn FnMut(SessionId, u32)) {
-        for replica in self.shards.replicas.values() {
+        for replica in self.shards.iter() {
             for (session, home) in replica.state().sessions().homes() {
                 visit(session, home.timeout_ms);
             }
@@ -260,7 +265,7 @@ impl Worker {
 
     /// The replicas of this core, for checkers.
     pub fn replicas(&self) -> impl Iterator<Item = &Replica> {
-        self.shards.replicas.values()
+        self.shards.iter()
     }
 
     fn on_link_up(&mut self, now: Now, link: LinkId, peer_cores: u8) {
@@ -275,17 +280,11 @@ impl Worker {
     }
 
     /// The replicas whose shards live on the peer's core at the other end of the link.
-    fn tell_replicas(&mut self, link: LinkId, mut tell: impl FnMut(&mut Replica, &mut Vec<Deed>)) {
-        let concerned: Vec<ShardId> = self
-            .shards
-            .replicas
-            .keys()
-            .copied()
-            .filter(|&shard| self.links.core_of_peer(link.peer, shard) == Some(link.core))
-            .collect();
-        for shard in concerned {
-            self.shards.with(shard, &mut tell);
-        }
+    fn tell_replicas(&mut self, link: LinkId, tell: impl FnMut(&mut Replica, &mut Vec<Deed>)) {
+        let links = &self.links;
+        let is_at_its_end =
+            |replica: &Replica| links.core_of_peer(link.peer, replica.shard()) == Some(link.core);
+        self.shards.each_where(is_at_its_end, tell);
     }
 
     fn on_link_bytes(&mut self, now: Now, link: LinkId, bytes: &[u8], effects: &mut Effects) {
@@ -328,12 +327,7 @@ impl Worker {
     fn on_time(&mut self, now: Now, effects: &mut Effects) {
         self.gateway.on_time(now.instant, &mut self.shards);
         self.route(now, effects);
-        let due = |replica: &Replica| replica.deadline().is_some_and(|at| at <= now.instant);
-        self.shards.each(|replica, deeds| {
-            if due(replica) {
-                replica.on_time(now, deeds);
-            }
-        });
+        self.shards.on_time(now);
         let mut silent = Vec::new();
         self.links.on_time(
             now.instant,
@@ -361,11 +355,12 @@ impl Worker {
         self.shards.rotate();
         loop {
             self.route(now, effects);
-            self.shards.each(|replica, deeds| replica.on_turn_end(now, &mut share, deeds));
+            self.shards.on_turn_end(now, &mut share);
             if self.shards.deeds.is_empty() {
-                return;
+                break;
             }
         }
+        self.shards.rest();
     }
 
     /// Carries everything that was asked for to where it belongs, until nothing is left to carry.

@@ -1,6 +1,7 @@
-//! The replicas of one core.
+//! The replicas of one core. A turn costs what has happened in it: a replica that nothing has
+//! happened to since the last turn is not looked at, however many there are.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::Bound;
 
@@ -10,12 +11,17 @@ use crate::base::time::{Duration, Instant, Now};
 use crate::gateway::Replicas;
 use crate::mail::Reader;
 use crate::op::Request;
-use crate::replica::{Deed, Replica};
+use crate::replica::{Deed, Replica, Share};
 
 /// The replicas of this core, with what they have asked for.
 #[derive(Default)]
 pub(super) struct Shards {
-    pub(super) replicas: BTreeMap<ShardId, Replica>,
+    replicas: BTreeMap<ShardId, Replica>,
+    /// Those that something has happened to, or that the last turn had no share left for.
+    stirred: BTreeSet<ShardId>,
+    /// When something is due in the others, in both directions.
+    due: BTreeSet<(Instant, ShardId)>,
+    due_at: BTreeMap<ShardId, Instant>,
     /// Whose turn it is to go first.
     first: ShardId,
     pub(super) deeds: Vec<(ShardId, Deed)>,
@@ -23,6 +29,17 @@ pub(super) struct Shards {
 }
 
 impl Shards {
+    pub(super) fn insert(&mut self, replica: Replica) {
+        let shard = replica.shard();
+        self.replicas.insert(shard, replica);
+        self.stirred.insert(shard);
+        self.collect(shard);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.values()
+    }
+
     /// Lets a replica act, if it is here; tells whether it is.
     pub(super) fn with(
         &mut self,
@@ -34,16 +51,66 @@ impl Shards {
         };
         act(replica, &mut self.scratch);
         self.collect(shard);
+        self.stir(shard);
         true
     }
 
-    pub(super) fn each(&mut self, mut act: impl FnMut(&mut Replica, &mut Vec<Deed>)) {
-        let mut act = |(&shard, replica): (&ShardId, &mut Replica)| {
-            act(replica, &mut self.scratch);
-            self.deeds.extend(self.scratch.drain(..).map(|deed| (shard, deed)));
-        };
-        self.replicas.range_mut(self.first..).for_each(&mut act);
-        self.replicas.range_mut(..self.first).for_each(&mut act);
+    /// Lets each of them act that somebody wants to.
+    pub(super) fn each_where(
+        &mut self,
+        wanted: impl Fn(&Replica) -> bool,
+        mut act: impl FnMut(&mut Replica, &mut Vec<Deed>),
+    ) {
+        let wanted: Vec<_> = self.iter().filter(|it| wanted(it)).map(Replica::shard).collect();
+        for shard in wanted {
+            self.with(shard, &mut act);
+        }
+    }
+
+    pub(super) fn on_time(&mut self, now: Now) {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now.instant).map(|(_, shard)| *shard);
+        let due: Vec<ShardId> = due.chain(self.stirred.iter().copied()).collect();
+        for shard in due {
+            self.with(shard, |replica, deeds| {
+                if replica.deadline().is_some_and(|at| at <= now.instant) {
+                    replica.on_time(now, deeds);
+                }
+            });
+        }
+    }
+
+    /// Ends the turn of those that it has stirred.
+    pub(super) fn on_turn_end(&mut self, now: Now, share: &mut Share) {
+        let in_turn = self.stirred.range(self.first..).chain(self.stirred.range(..self.first));
+        let in_turn: Vec<ShardId> = in_turn.copied().collect();
+        for shard in in_turn {
+            self.with(shard, |replica, deeds| replica.on_turn_end(now, share, deeds));
+        }
+    }
+
+    /// The turn is over: whoever has nothing left to do is looked at again when something happens.
+    pub(super) fn rest(&mut self) {
+        let Self { replicas, stirred, due, due_at, .. } = self;
+        stirred.retain(|shard| {
+            let replica = &replicas[shard];
+            let goes_on = replica.is_in_haste();
+            if !goes_on && let Some(at) = replica.deadline() {
+                due.insert((at, *shard));
+                due_at.insert(*shard, at);
+            }
+            goes_on
+        });
+        debug_assert!(self.is_known_of_those_at_rest(), "only what stirs a replica changes it");
+    }
+
+    pub(super) fn is_in_haste(&self) -> bool {
+        self.stirred().any(Replica::is_in_haste)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let stirred = self.stirred().filter_map(Replica::deadline).min();
+        let others = self.due.first().map(|(at, _)| *at);
+        stirred.into_iter().chain(others).min()
     }
 
     /// From now on another shard comes first, and is the last to find its share used up.
@@ -69,7 +136,27 @@ impl Shards {
         }
     }
 
-    pub(super) fn collect(&mut self, shard: ShardId) {
+    fn stirred(&self) -> impl Iterator<Item = &Replica> {
+        self.stirred.iter().map(|shard| &self.replicas[shard])
+    }
+
+    fn is_known_of_those_at_rest(&self) -> bool {
+        let at_rest = self.iter().filter(|it| !self.stirred.contains(&it.shard()));
+        at_rest.into_iter().all(|replica| {
+            let due_at = self.due_at.get(&replica.shard()).copied();
+            !replica.is_in_haste() && replica.deadline() == due_at
+        })
+    }
+
+    fn stir(&mut self, shard: ShardId) {
+        if self.stirred.insert(shard)
+            && let Some(at) = self.due_at.remove(&shard)
+        {
+            self.due.remove(&(at, shard));
+        }
+    }
+
+    fn collect(&mut self, shard: ShardId) {
         self.deeds.extend(self.scratch.drain(..).map(|deed| (shard, deed)));
     }
 }

@@ -5,6 +5,7 @@
 //! happens or a deadline comes. It never spins: a busy thread would even delay its own log, whose
 //! completion a kernel thread of the same processor has to work on.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use pigeonhole_core::base::limits::{TURN_ENDING_MS_MAX, TURN_SHARE};
@@ -69,8 +70,9 @@ impl Engine {
         hands.perform();
         hands.end_turn();
         hands.wal.turn_end(hands.now.instant);
-        hands.begin_log_operations(ring);
         hands.settle_sockets(ring);
+        hands.submit_sends(ring);
+        hands.begin_log_operations(ring);
         hands.post.deliver(ring);
         hands.note_start();
         hands.tell_holdings();
@@ -95,7 +97,7 @@ impl Engine {
         hands.was_writing = writing;
         let entered = ring.submit_and_wait(timeout);
         hands.post.unpark();
-        entered.map_err(|error| Failure::environment(format_args!("io_uring_enter: {error}")))
+        entered.map_err(|error| no_entry(&error))
     }
 
     /// Everything is on the disk and sent: lets go of the kernel, then of the memory.
@@ -106,6 +108,11 @@ impl Engine {
         }
         drop(hands);
     }
+}
+
+/// The kernel does not let this core in any more.
+pub(super) fn no_entry(error: &io::Error) -> Failure {
+    Failure::environment(format_args!("io_uring_enter: {error}"))
 }
 
 impl Hands {

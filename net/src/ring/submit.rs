@@ -48,6 +48,15 @@ impl Ring {
         self.submit_and_wait_for(Wait { completions: sends + 1, timeout: Some(bound) })
     }
 
+    /// Submits what is queued, and does not wait.
+    pub fn submit(&mut self) -> io::Result<()> {
+        self.submit_backlog()?;
+        if !self.io.0.submission().is_empty() {
+            self.enter(Wait { completions: 0, timeout: None }, false)?;
+        }
+        Ok(())
+    }
+
     /// Queues entries, submitting in the middle if the queue is full. Nothing is ever lost.
     pub(super) fn queue(&mut self, submission: Submission) {
         if self.backlog.is_empty() && self.try_queue(&submission) {
