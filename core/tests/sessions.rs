@@ -15,6 +15,7 @@ use pigeonhole_core::op::{EventType, Request};
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::state::apply::SessionChange;
+use pigeonhole_core::state::image::{Image, ImageHeader};
 use pigeonhole_core::state::session::{FIRST_GENERATION, Sessions};
 use pigeonhole_core::state::session_prep::SessionRequest;
 use pigeonhole_core::state::tree::{NewNode, Tree};
@@ -475,8 +476,10 @@ fn rich_state() -> Leader {
 }
 
 /// The same tree, built anew.
-fn copy(tree: &Tree) -> Tree {
+/// As it would come from a snapshot with these tables.
+fn image(header: ImageHeader, tree: &Tree, tables: &[u8]) -> Image {
     let mut copy = Tree::new();
+    let mut ephemerals = Vec::new();
     let mut paths = Vec::new();
     let mut waiting = vec![Tree::ROOT];
     while let Some(node) = waiting.pop() {
@@ -497,8 +500,11 @@ fn copy(tree: &Tree) -> Tree {
             time_ms: stat.ctime_ms,
         };
         copy.create(path, new);
+        if stat.ephemeral_owner != SessionId(0) {
+            ephemerals.push((stat.ephemeral_owner, path.clone()));
+        }
     }
-    copy
+    Image { header, tree: copy, ephemerals, sessions: tables.to_vec() }
 }
 
 #[test]
@@ -554,8 +560,8 @@ fn a_state_is_restored_from_its_tree_and_tables() {
     let mut bytes = Vec::new();
     leader.state.freeze_tables().encode(&mut bytes);
     let restore = |bytes: &[u8]| {
-        let (map, applied) = (leader.state.map(), leader.state.applied());
-        State::restore(ShardId(0), map, applied, copy(leader.state.tree()), bytes)
+        let header = ImageHeader { shard: ShardId(0), zxid: leader.state.applied() };
+        State::from_image(image(header, leader.state.tree(), bytes), leader.state.map())
     };
     let restored = restore(&bytes).unwrap_or_else(|error| panic!("{error:?}"));
     let mut again = Vec::new();
@@ -603,8 +609,8 @@ fn a_state_of_another_cluster_is_refused() {
     let mut bytes = Vec::new();
     leader.state.freeze_tables().encode(&mut bytes);
     let restores = |shard, map| {
-        let tree = copy(leader.state.tree());
-        State::restore(shard, map, leader.state.applied(), tree, &bytes).is_ok()
+        let header = ImageHeader { shard, zxid: leader.state.applied() };
+        State::from_image(image(header, leader.state.tree(), &bytes), map).is_ok()
     };
     assert!(restores(ShardId(0), many));
     assert!(!restores(ShardId(0), few), "it is attached to a shard that is not");

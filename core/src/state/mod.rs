@@ -76,15 +76,11 @@ impl State {
         }
     }
 
-    /// Puts a state together from a snapshot: the tree, and what [`Tables::encode`] wrote.
-    pub fn restore(
-        shard: ShardId,
-        map: ShardMap,
-        applied: Zxid,
-        tree: Tree,
-        tables: &[u8],
-    ) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(tables);
+    /// Puts a state together from an image: the tree, and what [`Tables::encode`] wrote.
+    pub fn from_image(image: Image, map: ShardMap) -> Result<Self, Malformed> {
+        let Image { header, tree, ephemerals, sessions: tables } = image;
+        let ImageHeader { shard, zxid: applied } = header;
+        let mut reader = Reader::new(&tables);
         let mut points = [Zxid::ZERO; PARTITION_POINTS.len()];
         for point in &mut points {
             *point = Zxid(reader.u64_le()?);
@@ -105,14 +101,13 @@ impl State {
         if !sessions.fit(map) {
             return Err(Malformed);
         }
-        index_ephemerals(&tree, &mut sessions)?;
+        for (owner, path) in ephemerals {
+            if sessions.attached(owner).is_none() {
+                return Err(Malformed);
+            }
+            sessions.on_ephemeral_created(owner, &path);
+        }
         Ok(Self { shard, map, tree, tables: Tables { sessions, points, admitted }, applied })
-    }
-
-    /// The same from a whole image.
-    pub fn from_image(image: Image, map: ShardMap) -> Result<Self, Malformed> {
-        let ImageHeader { shard, zxid } = image.header;
-        Self::restore(shard, map, zxid, image.tree, &image.sessions)
     }
 
     /// An entry without a transaction passed: it takes a zxid and changes nothing.
@@ -209,21 +204,4 @@ fn pristine(acl: &[crate::txn::AclEntry]) -> NewNode<'_> {
         zxid: Zxid::ZERO,
         time_ms: 0,
     }
-}
-
-/// Walks the tree without recursion (its depth is the clients' choice) and gives every ephemeral
-/// znode to its session.
-fn index_ephemerals(tree: &Tree, sessions: &mut Sessions) -> Result<(), Malformed> {
-    let mut waiting = Vec::from([Tree::ROOT]);
-    while let Some(node) = waiting.pop() {
-        let owner = tree.ephemeral_owner(node);
-        if owner != SessionId(0) {
-            if sessions.attached(owner).is_none() {
-                return Err(Malformed);
-            }
-            sessions.on_ephemeral_created(owner, &tree.path(node));
-        }
-        waiting.extend(tree.children(node));
-    }
-    Ok(())
 }

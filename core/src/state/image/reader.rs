@@ -14,6 +14,7 @@ use crate::txn::AclEntry;
 /// Builds a tree from the chunks of one image.
 pub struct ImageReader {
     tree: Tree,
+    ephemerals: Vec<(SessionId, String)>,
     sessions: Vec<u8>,
     /// Absent until its bytes are there.
     header: Option<ImageHeader>,
@@ -34,6 +35,8 @@ pub struct ImageReader {
 pub struct Image {
     pub header: ImageHeader,
     pub tree: Tree,
+    /// The ephemeral znodes: what reads a tree as it comes need not walk it once more.
+    pub ephemerals: Vec<(SessionId, String)>,
     pub sessions: Vec<u8>,
 }
 
@@ -65,6 +68,7 @@ impl ImageReader {
     pub fn new(index_seed: u64) -> Self {
         Self {
             tree: Tree::with_index_seed(index_seed),
+            ephemerals: Vec::new(),
             sessions: Vec::new(),
             header: None,
             digest: 0,
@@ -113,7 +117,8 @@ impl ImageReader {
         for number in self.acl_numbers {
             self.tree.release_acl(number);
         }
-        Ok(Image { header, tree: self.tree, sessions: self.sessions })
+        let Self { tree, ephemerals, sessions, .. } = self;
+        Ok(Image { header, tree, ephemerals, sessions })
     }
 
     /// Reads as far as the bytes are complete and returns how many are left.
@@ -174,6 +179,9 @@ impl ImageReader {
             let parent = self.enter(&znode)?;
             let node = self.tree.restore(parent, &self.path, &znode.fields, znode.data, acl);
             self.open.push(Open { node, path_length: self.path.len() });
+            if znode.fields.ephemeral_owner != SessionId(0) {
+                self.ephemerals.push((znode.fields.ephemeral_owner, self.path.clone()));
+            }
         }
         self.znodes_left -= 1;
         if self.znodes_left == 0 && self.tree.digest() != self.digest {
