@@ -60,8 +60,8 @@ impl ShardReport {
         let mut report = Self {
             shard,
             role: zab.state(),
-            established: zab.serving_leader().is_some(),
-            leader: zab.serving_leader(),
+            established: replica.serves_under().is_some(),
+            leader: replica.serves_under(),
             accepted_epoch: log.accepted_epoch(),
             current_epoch: log.current_epoch(),
             zxid: replica.applied(),

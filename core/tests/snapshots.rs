@@ -5,7 +5,9 @@
 mod cluster;
 
 use pigeonhole_core::base::id::{ConnectionId, ShardId, Zxid};
+use pigeonhole_core::base::limits::TURN_SHARE;
 use pigeonhole_core::base::prng::Prng;
+use pigeonhole_core::base::time::Duration;
 use pigeonhole_core::effect::{Input, SnapshotJob};
 use pigeonhole_core::op::Request;
 use pigeonhole_core::shard::ShardMap;
@@ -321,6 +323,34 @@ fn a_server_that_takes_long_to_get_the_state_takes_no_clients_meanwhile() {
     cluster.nodes[behind].holds_jobs = false;
     cluster.converge();
     assert!(cluster.connect(behind).is_some());
+}
+
+/// Other shards of its core have clients meanwhile.
+#[test]
+fn what_a_learner_lacks_is_applied_share_by_share() {
+    const COUNT: usize = 5 * TURN_SHARE;
+    let limits = LogLimits { window_entries: 1000, ..LogLimits::default() };
+    let mut cluster = Cluster::new(Options { limits, ..Options::default() });
+    let leader = cluster.await_leader();
+    let behind = (leader + 1) % 3;
+    let connection = cluster.client(leader);
+    cluster.converge();
+    cluster.crash(behind);
+    cluster.write_many(leader, connection, "a", COUNT);
+    cluster.start(behind);
+    let end = cluster.now.instant + Duration::from_ms(5_000);
+    let mut applied = cluster.report(behind).zxid;
+    let mut most = 0;
+    while cluster.report(behind).leader.is_none() {
+        assert!(cluster.step(end));
+        let now = cluster.report(behind).zxid;
+        if now.epoch() == applied.epoch() {
+            most = most.max(now.counter() - applied.counter());
+        }
+        applied = now;
+    }
+    assert!(most as usize <= TURN_SHARE, "{most} entries in one turn");
+    assert!(cluster.report(behind).znodes >= COUNT, "it serves when it has them all");
 }
 
 /// It takes long from when it has a leader to learn from: how long it had none says nothing.

@@ -179,7 +179,8 @@ impl Replica {
             awaits_another: false,
             given_up: BTreeMap::new(),
             after_apply: BTreeMap::new(),
-            share: Share::default(),
+            // Nobody waits for anything yet.
+            share: Share { proposals: 0, applies: usize::MAX },
             read_weight: 0,
             reign: None,
             served: None,
@@ -205,6 +206,7 @@ impl Replica {
             met: LimitsMet::default(),
         };
         replica.settle(now, deeds);
+        replica.share = Share::default();
         replica
     }
 
@@ -405,6 +407,11 @@ impl Replica {
         &self.met
     }
 
+    /// The leader that it serves under; itself when leading.
+    pub fn serves_under(&self) -> Option<ServerId> {
+        self.served
+    }
+
     /// How long this replica has had no leader to serve under.
     pub fn leaderless_for(&self, now: Instant) -> Duration {
         self.leaderless_since.map_or(Duration::ZERO, |since| now.since(since))
@@ -421,8 +428,10 @@ impl Replica {
             self.notice_role(now, deeds);
             self.drop_stale_transfers();
             self.carry_out(now, deeds);
-            // Who serves nobody, or is about to, has nothing that would have to wait meanwhile.
-            let most = if self.served.is_some() { self.share.applies } else { usize::MAX };
+            // Whoever begins to lead is asked at once, and has little left to apply: what was
+            // committed when it started is applied since then.
+            let begins_to_lead = self.zab.is_established_leader() && self.reign.is_none();
+            let most = if begins_to_lead { usize::MAX } else { self.share.applies };
             let applied = self.apply_committed(now, most, deeds);
             self.share.applies = self.share.applies.saturating_sub(applied);
             self.notice_role(now, deeds);
@@ -465,7 +474,9 @@ impl Replica {
             self.give_back(reign, deeds);
         }
         let serving = self.zab.serving_leader();
-        let serving = serving.filter(|&leader| leader != self.config.membership.me || leads);
+        let serving = serving.filter(|&leader| {
+            if leader == self.config.membership.me { leads } else { self.may_follow(leader) }
+        });
         if serving == self.served {
             return;
         }
@@ -474,9 +485,8 @@ impl Replica {
         self.leaderless_since = if serving.is_some() { None } else { Some(now.instant) };
         self.may_know_more = serving.is_none();
         if serving.is_some() {
-            // What the old leader logged may be settled by now, and what it did not it has given
-            // back, if it still could. Of the rest, nobody here knows.
-            self.apply_committed(now, usize::MAX, deeds);
+            // What the old leader logged is settled by now, and what it did not it has given back,
+            // if it still could. Of the rest, nobody here knows.
             self.take_back_barriers();
             self.give_up_sent(deeds);
         }
@@ -484,6 +494,12 @@ impl Replica {
             self.begin_reign(now, deeds);
         }
         self.send_unsent(deeds);
+    }
+
+    /// What a follower lacked may be much, and is applied one share after the other: it serves when
+    /// that is done.
+    fn may_follow(&self, leader: ServerId) -> bool {
+        self.served == Some(leader) || self.state.applied() == self.zab.applicable()
     }
 
     /// A leader judges by what it inherited: the first entry of its own epoch comes behind all

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 use pigeonhole_core::base::id::{ConnectionId, CoreId, DiskId, LinkId, ServerId, ShardId, Zxid};
-use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+use pigeonhole_core::base::limits::{FRAME_BYTES_MAX, TURN_SHARE};
 use pigeonhole_core::base::time::{Duration, Instant, Now};
 use pigeonhole_core::durable::{Append, Durable, LogMark};
 use pigeonhole_core::effect::{Crowd, Effect, Effects, Input, SnapshotJob};
@@ -429,8 +429,8 @@ impl Cluster {
     fn turn(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         let worker = node.worker.as_mut().expect("it runs");
-        node.is_stirred = false;
-        worker.step(self.now, Input::TurnEnd { share: usize::MAX }, &mut node.effects);
+        worker.step(self.now, Input::TurnEnd { share: TURN_SHARE }, &mut node.effects);
+        node.is_stirred = worker.is_in_haste();
         let mut sent = Vec::new();
         node.carry_out(self.now, &mut sent);
         for (link, frame) in sent {
