@@ -25,18 +25,21 @@ impl Failure {
     /// The server's own directory cannot be made or entered: the disk's fault only if it is not
     /// that of whoever has chosen the directory or the user.
     pub(crate) fn directory(operation: &str, path: &Path, error: &io::Error) -> Self {
-        match error.kind() {
-            ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::NotADirectory
-            | ErrorKind::NotFound
-            | ErrorKind::AlreadyExists => Self::environment(format_args!(
-                "{}; let this user write there, or choose another directory with dataDir (of a \
-                 local cluster: --data)",
-                disk_line(operation, path, error)
-            )),
-            _ => Self::disk(operation, path, error),
-        }
+        let what_to_do = match error.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                "let this user write there"
+            }
+            ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+                "something that is no directory has this name: move it away"
+            }
+            ErrorKind::NotFound => "make it",
+            _ => return Self::disk(operation, path, error),
+        };
+        Self::environment(format_args!(
+            "{}; {what_to_do}, or choose another directory with dataDir (of a local cluster: \
+             --data)",
+            disk_line(operation, path, error)
+        ))
     }
 
     /// The disk has refused an operation.

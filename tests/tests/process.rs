@@ -93,6 +93,7 @@ fn a_directory_that_cannot_be_made_is_no_fault_of_the_disk() {
     fs::write(servers.data(1).join("log"), b"somebody's own").unwrap();
     let (status, said) = servers.refusal(1);
     assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("something that is no directory has this name"), "{said}");
     assert!(said.contains("choose another directory with dataDir"), "{said}");
 }
 
