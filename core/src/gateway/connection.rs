@@ -111,10 +111,6 @@ pub(super) struct HeldEvent {
     pub(super) path: Box<str>,
 }
 
-/// The code of a reply that turned out to be too large. It was made all the same, and weighs as
-/// much as a turn bears; so does a request that nobody could read, which is no pity.
-pub(super) const TOO_LARGE: ErrorCode = ErrorCode::MarshallingError;
-
 pub(super) enum SlotState {
     /// Not issued: it waits for what came before it.
     Waiting {
@@ -450,3 +446,7 @@ impl Session {
         }
     }
 }
+
+/// The code of a reply that turned out to be too large. It was made all the same, and takes all
+/// that a turn has for a connection. So does a request that nobody can read: the code is the same.
+pub(super) const TOO_LARGE: ErrorCode = ErrorCode::MarshallingError;

@@ -81,10 +81,11 @@ impl Shards {
 
     /// Ends the turn of those that it has stirred.
     pub(super) fn on_turn_end(&mut self, now: Now, share: &mut Share) {
-        let in_turn = self.stirred.range(self.first..).chain(self.stirred.range(..self.first));
-        let in_turn: Vec<ShardId> = in_turn.copied().collect();
-        for shard in in_turn {
-            self.with(shard, |replica, deeds| replica.on_turn_end(now, share, deeds));
+        let Self { replicas, stirred, first, deeds, scratch, .. } = self;
+        for &shard in stirred.range(*first..).chain(stirred.range(..*first)) {
+            let replica = replicas.get_mut(&shard).expect("what was stirred is here");
+            replica.on_turn_end(now, share, scratch);
+            deeds.extend(scratch.drain(..).map(|deed| (shard, deed)));
         }
     }
 
@@ -141,8 +142,8 @@ impl Shards {
     }
 
     fn is_known_of_those_at_rest(&self) -> bool {
-        let at_rest = self.iter().filter(|it| !self.stirred.contains(&it.shard()));
-        at_rest.into_iter().all(|replica| {
+        let mut at_rest = self.iter().filter(|it| !self.stirred.contains(&it.shard()));
+        at_rest.all(|replica| {
             let due_at = self.due_at.get(&replica.shard()).copied();
             !replica.is_in_haste() && replica.deadline() == due_at
         })

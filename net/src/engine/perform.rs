@@ -17,7 +17,6 @@ use crate::client::traffic::{CoreTraffic, Sizes};
 use crate::engine::mailbox::Letter;
 use crate::engine::stopping::Stopping;
 use crate::engine::subject::Subject;
-use crate::engine::turn::no_entry;
 use crate::os;
 use crate::peer::link::LinkNews;
 use crate::ring::{Completion, Ring, Token};
@@ -105,14 +104,6 @@ impl Hands {
             }
         }
         self.due.extend(self.released.marks.drain(..).map(Due::Durable));
-    }
-
-    /// Sends leave before the log is written: entered together with them, the write would be held
-    /// back by the kernel until the last of them is through.
-    pub(super) fn submit_sends(&mut self, ring: &mut Ring) {
-        if let Err(error) = ring.submit() {
-            self.failed.get_or_insert(no_entry(&error));
-        }
     }
 
     pub(super) fn begin_log_operations(&mut self, ring: &mut Ring) {

@@ -5,7 +5,6 @@
 //! happens or a deadline comes. It never spins: a busy thread would even delay its own log, whose
 //! completion a kernel thread of the same processor has to work on.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use pigeonhole_core::base::limits::{TURN_ENDING_MS_MAX, TURN_SHARE};
@@ -71,7 +70,6 @@ impl Engine {
         hands.end_turn();
         hands.wal.turn_end(hands.now.instant);
         hands.settle_sockets(ring);
-        hands.submit_sends(ring);
         hands.begin_log_operations(ring);
         hands.post.deliver(ring);
         hands.note_start();
@@ -97,7 +95,7 @@ impl Engine {
         hands.was_writing = writing;
         let entered = ring.submit_and_wait(timeout);
         hands.post.unpark();
-        entered.map_err(|error| no_entry(&error))
+        entered.map_err(|error| Failure::environment(format_args!("io_uring_enter: {error}")))
     }
 
     /// Everything is on the disk and sent: lets go of the kernel, then of the memory.
@@ -108,11 +106,6 @@ impl Engine {
         }
         drop(hands);
     }
-}
-
-/// The kernel does not let this core in any more.
-pub(super) fn no_entry(error: &io::Error) -> Failure {
-    Failure::environment(format_args!("io_uring_enter: {error}"))
 }
 
 impl Hands {

@@ -199,6 +199,9 @@ impl Ring {
         assert!(0 < length && length <= buffer.bytes.len(), "{length} bytes of {}", buffer.id);
         let length = u32::try_from(length).expect("a log write is below 4 GiB");
         let descriptor = types::Fd(file.as_raw_fd());
+        // Entered together with more than one send, the write would be held back by the kernel
+        // until the last of them is through.
+        self.submit_sends();
         let entry = self.write_entry(descriptor, &buffer, offset, length, primitive);
         let outstanding = match primitive {
             SyncPrimitive::DataSyncWrite => 1,

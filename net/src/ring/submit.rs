@@ -48,13 +48,13 @@ impl Ring {
         self.submit_and_wait_for(Wait { completions: sends + 1, timeout: Some(bound) })
     }
 
-    /// Submits what is queued, and does not wait.
-    pub fn submit(&mut self) -> io::Result<()> {
-        self.submit_backlog()?;
-        if !self.io.0.submission().is_empty() {
-            self.enter(Wait { completions: 0, timeout: None }, false)?;
+    /// Lets the sends that are queued leave ahead of what is queued next.
+    pub(super) fn submit_sends(&mut self) {
+        if self.sends_queued > 0 {
+            // An error shows again when the turn ends.
+            let _ = self.submit_backlog();
+            let _ = self.enter(Wait { completions: 0, timeout: None }, false);
         }
-        Ok(())
     }
 
     /// Queues entries, submitting in the middle if the queue is full. Nothing is ever lost.

@@ -1,10 +1,13 @@
 //! Log writes are on the disk when they complete, and tell when they are not.
 
 use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
-use pigeonhole::ring::{Completion, LogBuffer, LogBuffers, PROBE_BYTES, SyncPrimitive};
+use pigeonhole::ring::{Completion, LogBuffer, LogBuffers, PROBE_BYTES, SyncPrimitive, Token};
 
 use super::sockets::pattern;
 use super::{LOG, TWO_PRIMITIVES, default_ring, scratch_file, wait_for};
@@ -45,6 +48,31 @@ fn log_writes_are_on_the_disk_when_they_complete() {
     let mut disk = vec![0; expected.len()];
     File::open(&path).unwrap().read_exact_at(&mut disk, 0).unwrap();
     assert!(disk == expected);
+    std::fs::remove_file(path).unwrap();
+}
+
+/// The kernel would hold the write back until the last of them is through.
+#[test]
+fn what_is_to_be_sent_has_left_before_the_log_is_written() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut far, _) = listener.accept().unwrap();
+    let (path, file) = scratch_file("behind-sends", 4096);
+    let mut ring = default_ring();
+    let buffer = LogBuffers::allocate(1, 4096).unwrap().remove(0);
+    ring.send(near.as_fd(), Token { slot: 1, generation: 0 }, b"a proposal".to_vec());
+    ring.write_log(file.as_fd(), LOG, buffer, 0, 4096, SyncPrimitive::DataSyncWrite);
+    // Nothing but these two has entered the kernel, and the write has not.
+    far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut received = [0; 10];
+    far.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"a proposal");
+    for _ in 0..2 {
+        assert!(matches!(
+            wait_for(&mut ring),
+            Completion::Sent { .. } | Completion::LogWritten { result: Ok(()), .. }
+        ));
+    }
     std::fs::remove_file(path).unwrap();
 }
 
