@@ -3,8 +3,9 @@
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use crate::base::id::{ChainHash, ConnectionId, CoreId, LinkId, ShardId, Zxid};
+use crate::base::id::{ChainHash, ConnectionId, CoreId, LinkId, SessionId, ShardId, Zxid};
 use crate::durable::{Append, Durable, LogMark};
+use crate::gateway::Parting;
 use crate::mail::Mail;
 pub use crate::replica::snapshot::{Discarded, SnapshotJob};
 use crate::zab;
@@ -122,6 +123,9 @@ pub enum Effect {
     /// Send what is in its output, then close.
     ClientClose {
         connection: ConnectionId,
+        /// 0 if it never had one.
+        session: SessionId,
+        why: Parting,
     },
     /// Answer a four-letter word into the connection's output, then close.
     Admin {
@@ -135,6 +139,11 @@ pub enum Effect {
     LinkClose {
         link: LinkId,
         why: &'static str,
+    },
+    /// For the log: the leader of the session's home closes it.
+    SessionExpired {
+        shard: ShardId,
+        session: SessionId,
     },
     Event {
         shard: ShardId,

@@ -446,6 +446,7 @@ impl Worker {
             Deed::Zab(Action::Image { .. }) => unreachable!("replicas make images themselves"),
             Deed::Snapshot(job) => effects.push(Effect::Snapshot(job)),
             Deed::Discard(state) => effects.push(Effect::Discard(state)),
+            Deed::Expired(session) => effects.push(Effect::SessionExpired { shard, session }),
             Deed::Zab(Action::Event(event)) => effects.push(Effect::Event { shard, event }),
             Deed::Committed(zxid) => effects.push(Effect::Committed { shard, zxid }),
             Deed::Mail { to, mail } => self.post(to, mail, effects),
@@ -498,7 +499,9 @@ impl Worker {
             Wish::Pause { connection, paused } => {
                 effects.push(Effect::ClientPause { connection, paused });
             }
-            Wish::Close { connection } => effects.push(Effect::ClientClose { connection }),
+            Wish::Close { connection, session, why } => {
+                effects.push(Effect::ClientClose { connection, session, why });
+            }
             Wish::Admin { connection, word } => effects.push(Effect::Admin { connection, word }),
         }
     }

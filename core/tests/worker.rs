@@ -12,7 +12,7 @@ use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Duration, Instant, Now};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
-use pigeonhole_core::gateway::ClientLimits;
+use pigeonhole_core::gateway::{ClientLimits, Parting};
 use pigeonhole_core::mail::{Ask, Mail, Outcome, Reader, Ticket, What};
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, OpCode, Request, permission};
 use pigeonhole_core::peer::message::Touched;
@@ -34,7 +34,9 @@ struct Alone {
     received: Vec<u8>,
     /// To other cores, which there are none of.
     mail: Vec<(CoreId, Mail)>,
-    is_closed: bool,
+    /// Why the last connection was closed.
+    parted: Option<Parting>,
+    expired: Vec<SessionId>,
 }
 
 impl Alone {
@@ -52,10 +54,14 @@ impl Alone {
         let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
         let mut effects = Effects::new();
         let worker = Worker::new(config, restored.collect(), now, &mut effects);
-        let (received, mail) = (vec![], vec![]);
-        let mut alone = Self { worker, effects, now, received, mail, is_closed: false };
+        let mut alone = Self::around(worker, effects, now);
         alone.settle();
         alone
+    }
+
+    fn around(worker: Worker, effects: Effects, now: Now) -> Self {
+        let (received, mail, expired) = (vec![], vec![], vec![]);
+        Self { worker, effects, now, received, mail, parted: None, expired }
     }
 
     fn settle(&mut self) {
@@ -77,14 +83,15 @@ impl Alone {
                             self.received.append(output);
                         }
                     }
-                    Effect::ClientClose { connection } => {
+                    Effect::ClientClose { connection, why, .. } => {
                         if let Some(output) = self.worker.client_output(connection) {
                             self.received.append(output);
                         }
-                        self.is_closed = true;
+                        self.parted = Some(why);
                         let closed = Input::ClientClosed { connection };
                         self.worker.step(self.now, closed, &mut self.effects);
                     }
+                    Effect::SessionExpired { session, .. } => self.expired.push(session),
                     Effect::Mail { to, mail } => self.mail.push((to, mail)),
                     _ => {}
                 }
@@ -113,7 +120,7 @@ impl Alone {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let opened = Input::ClientOpened { connection, address, crowd, entropy: [7; 16] };
         self.worker.step(self.now, opened, &mut self.effects);
-        self.is_closed = false;
+        self.parted = None;
     }
 
     fn send(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
@@ -281,7 +288,8 @@ fn a_closed_session_takes_its_ephemerals_along() {
         }
         let frames = alone.send(&request(9, &Request::CloseSession));
         assert_eq!(client::parse_header(&frames[0]).unwrap().0.xid, 9);
-        assert!(alone.is_closed);
+        assert_eq!(alone.parted, Some(Parting::LastReply));
+        assert_eq!(alone.expired, [], "nobody waited for it");
         let ephemerals: usize =
             alone.worker.report().shards.iter().map(|shard| shard.ephemerals).sum();
         assert_eq!(ephemerals, 0);
@@ -292,16 +300,17 @@ fn a_closed_session_takes_its_ephemerals_along() {
 #[test]
 fn a_silent_session_expires_and_a_talking_one_does_not() {
     let mut alone = Alone::new(8);
-    alone.connect();
+    let session = alone.connect();
     alone.send(&request(1, &create("/a", b"", CreateMode::Ephemeral)));
     for _ in 0..10 {
         alone.advance(3000);
         let frames = alone.send(&request(-2, &Request::Ping));
         assert_eq!(client::parse_header(&frames[0]).unwrap().0.xid, -2);
     }
-    assert!(!alone.is_closed);
+    assert_eq!(alone.parted, None);
     alone.advance(13_000);
-    assert!(alone.is_closed);
+    assert_eq!(alone.parted, Some(Parting::SessionOver));
+    assert_eq!(alone.expired, [session]);
     let shards = alone.worker.report().shards;
     assert_eq!(shards.iter().map(|shard| shard.ephemerals).sum::<usize>(), 0);
     assert_eq!(shards.iter().find(|shard| shard.shard == ShardId(0)).unwrap().znodes, 5);
@@ -354,8 +363,7 @@ fn a_read_that_waits_for_a_leader_does_not_take_back_what_was_proven_since() {
     let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
     let mut effects = Effects::new();
     let worker = Worker::new(config, restored, now, &mut effects);
-    let mut alone =
-        Alone { worker, effects, now, received: vec![], mail: vec![], is_closed: false };
+    let mut alone = Alone::around(worker, effects, now);
 
     let watch = request(0, &Request::Exists { path: "/x", watch: true });
     alone.ask_from_afar(1, read_from_afar(OpCode::Exists, &watch));
@@ -389,12 +397,13 @@ fn who_meets_a_limit_is_counted() {
         let crowd = Crowd { from_its_address: slot, in_all: 0 };
         alone.open(ConnectionId { slot, ..CONNECTION }, crowd);
         alone.settle();
-        assert_eq!(alone.is_closed, slot > 60);
+        let is_too_many = alone.parted == Some(Parting::TooManyConnections);
+        assert_eq!(is_too_many, slot > 60);
     }
     assert_eq!(met(&alone, Limit::ConnectionsPerAddress), 1);
     alone.open(ConnectionId { slot: 62, ..CONNECTION }, Crowd { from_its_address: 1, in_all: 101 });
     alone.settle();
-    assert!(alone.is_closed);
+    assert_eq!(alone.parted, Some(Parting::TooManyConnections));
     assert_eq!(met(&alone, Limit::Connections), 1);
     alone.advance(CONNECT_TIME_MS_MAX);
     assert_eq!(met(&alone, Limit::ConnectTime), 60, "none of them ever said a word");
@@ -404,4 +413,30 @@ fn who_meets_a_limit_is_counted() {
     alone.send(&request(1, &create("/large", data.as_bytes(), CreateMode::Persistent)));
     assert_eq!(met(&alone, Limit::FrameBytes), 1);
     assert!(Limit::ALL.iter().enumerate().all(|(index, &limit)| limit as usize == index));
+}
+
+/// What an operator reads in the log about a client that complains of lost connections.
+#[test]
+fn every_connection_is_closed_for_a_reason() {
+    let mut alone = Alone::new(1);
+    let parting = |alone: &mut Alone, bytes: &[u8]| {
+        alone.send(bytes);
+        alone.parted
+    };
+    alone.open(CONNECTION, Crowd::default());
+    assert_eq!(parting(&mut alone, &[0, 0, 0, 1, 7]), Some(Parting::NoConnectRequest));
+    alone.open(CONNECTION, Crowd::default());
+    alone.advance(CONNECT_TIME_MS_MAX);
+    assert_eq!(alone.parted, Some(Parting::TooLate));
+
+    let first = alone.connect();
+    assert_eq!(parting(&mut alone, &[0xff; 4]), Some(Parting::BadFrame));
+    let second = alone.connect();
+    assert_ne!(first, second);
+    assert_eq!(parting(&mut alone, &[0, 0, 0, 1, 7]), Some(Parting::BadRequest));
+
+    alone.connect();
+    let unknown = Request::Auth { scheme: "kerberos", credential: None };
+    assert_eq!(parting(&mut alone, &request(-4, &unknown)), Some(Parting::BadCredential));
+    assert_eq!(Parting::BadCredential.to_string(), "its credential is refused");
 }

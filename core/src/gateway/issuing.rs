@@ -12,7 +12,7 @@ use crate::base::time::Instant;
 use crate::gateway::connection::{Executed, Kind, Slot, SlotState, Stage, TOO_LARGE};
 use crate::gateway::gather::Gather;
 use crate::gateway::routing::{Route, leaves_watch, route, split};
-use crate::gateway::{Gateway, Purpose, Replicas, Wish};
+use crate::gateway::{Gateway, Parting, Purpose, Replicas, Wish};
 use crate::mail::{Outcome, Reader, Ticket, What, Writer};
 use crate::op::{OpCode, Request};
 use crate::peer::message::WriteAsk;
@@ -38,7 +38,7 @@ impl Gateway {
             return;
         }
         if connection.stage == Stage::Attached && connection.session.may_be_over(now) {
-            self.close(id);
+            self.close(id, Parting::Unconfirmed);
             return;
         }
         let unused = Deframer::for_requests(0);
@@ -65,7 +65,7 @@ impl Gateway {
                     if matches!(error, FrameError::TooLong { .. }) {
                         self.met.note(Limit::FrameBytes);
                     }
-                    self.close(id);
+                    self.close(id, Parting::BadFrame);
                     break;
                 }
             }
@@ -130,7 +130,7 @@ impl Gateway {
             return 1;
         }
         let Ok((header, body)) = parse_header(frame) else {
-            self.close(id);
+            self.close(id, Parting::BadRequest);
             return 1;
         };
         if header.op_code == OpCode::Ping.wire() {
@@ -340,7 +340,7 @@ impl Gateway {
         match replicas.standing(shard, now) {
             Some((_, leaderless)) if leaderless > sync_limit => {
                 // Nobody knows how old this replica's state is by now.
-                self.close(id);
+                self.close(id, Parting::Leaderless);
                 false
             }
             Some((zxid, _)) => {
@@ -393,7 +393,7 @@ impl Gateway {
             standing.is_some_and(|(_, leaderless)| leaderless > sync_limit)
         });
         if is_cut_off {
-            self.close(id);
+            self.close(id, Parting::Leaderless);
             return false;
         }
         let ticket = self.ticket(Purpose::Request(id));
@@ -510,7 +510,7 @@ impl Gateway {
                 reply::multi_failed(&mut body, failed, count, code);
                 self.done_at(id, index, ErrorCode::Ok, &body, false);
             }
-            RequestError::Malformed => self.close(id),
+            RequestError::Malformed => self.close(id, Parting::BadRequest),
         }
     }
 
@@ -533,7 +533,7 @@ impl Gateway {
         let settings = self.config.auth.clone();
         let Ok(Request::Auth { scheme, credential }) = parse_request(OpCode::Auth.wire(), body)
         else {
-            self.close(id);
+            self.close(id, Parting::BadRequest);
             return;
         };
         let Some(connection) = self.find(id) else {
@@ -545,7 +545,7 @@ impl Gateway {
             let code = ErrorCode::AuthFailed;
             reply::header_only(&mut connection.output, xid, Zxid::ZERO, code);
             self.wishes.push(Wish::Output { connection: id });
-            self.close(id);
+            self.close(id, Parting::BadCredential);
             return;
         };
         connection.identities = identities;

@@ -7,10 +7,13 @@
 mod connection;
 mod gather;
 mod issuing;
+mod parting;
 mod points;
 mod replying;
 mod routing;
 mod session;
+
+pub use parting::Parting;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -71,7 +74,7 @@ pub enum Wish {
     Mail { to: Recipient, mail: Mail },
     Output { connection: ConnectionId },
     Pause { connection: ConnectionId, paused: bool },
-    Close { connection: ConnectionId },
+    Close { connection: ConnectionId, session: SessionId, why: Parting },
     Admin { connection: ConnectionId, word: [u8; 4] },
 }
 
@@ -174,7 +177,7 @@ impl Gateway {
         self.connections[slot] = Some(connection);
         if let Some(limit) = self.config.client.exceeded_by(crowd) {
             self.met.note(limit);
-            self.close(id);
+            self.close(id, Parting::TooManyConnections);
             return;
         }
         self.deadlines.insert((now + Duration::from_ms(CONNECT_TIME_MS_MAX), id));
@@ -310,7 +313,7 @@ impl Gateway {
             .push(Wish::Mail { to: Recipient::Shard(shard), mail: Mail::Ask { shard, ask } });
     }
 
-    fn close(&mut self, id: ConnectionId) {
+    fn close(&mut self, id: ConnectionId, why: Parting) {
         let Some(connection) = self.find(id) else {
             return;
         };
@@ -320,8 +323,9 @@ impl Gateway {
         connection.stage = Stage::Closing;
         connection.queue.clear();
         connection.queue_bytes = 0;
+        let session = connection.session.id;
         self.unfinished.remove(&id);
-        self.wishes.push(Wish::Close { connection: id });
+        self.wishes.push(Wish::Close { connection: id, session, why });
     }
 
     /// A slow client delays only itself: beyond a bound nothing more is read from it, and beyond
@@ -337,7 +341,7 @@ impl Gateway {
         if waiting > OUTPUT_BYTES_MAX {
             connection.output.clear();
             self.met.note(Limit::OutputBytes);
-            self.close(id);
+            self.close(id, Parting::SlowReader);
             return;
         }
         let is_ahead = matches!(connection.stage, Stage::Establishing { .. })

@@ -7,7 +7,7 @@ use crate::base::id::{ConnectionId, SessionId, ShardId, Zxid};
 use crate::base::time::Instant;
 use crate::gateway::connection::{Done, Executed, HeldEvent, Kind, Slot, SlotState, Stage};
 use crate::gateway::points::Passage;
-use crate::gateway::{Gateway, Purpose, Replicas, Wish};
+use crate::gateway::{Gateway, Parting, Purpose, Replicas, Wish};
 use crate::mail::{Mail, Outcome, Ticket};
 use crate::op::EventType;
 
@@ -24,11 +24,13 @@ impl Gateway {
                 if let Some(&id) = self.by_session.get(&session)
                     && self.find(id).is_some_and(|it| it.session.generation < generation)
                 {
-                    self.close(id);
+                    self.close(id, Parting::SessionMoved);
                 }
             }
             Mail::Ended { session } => self.on_ended(session),
-            Mail::Close { connection } => self.close(connection),
+            Mail::Close { connection } => {
+                self.close(connection, Parting::WatchesPassedOver);
+            }
             Mail::CatchingUp { shard, is_catching_up: true } => {
                 self.catching_up.insert(shard);
             }
@@ -66,7 +68,7 @@ impl Gateway {
         }
         if outcome == Outcome::Unknown {
             self.questions.remove(&ticket);
-            self.close(id);
+            self.close(id, Parting::OutcomeUnknown);
             return;
         }
         if let Some(Purpose::Request(_)) = self.questions.get(&ticket) {
@@ -241,7 +243,7 @@ impl Gateway {
             self.wishes.push(Wish::Output { connection: id });
         }
         if closes {
-            self.close(id);
+            self.close(id, Parting::LastReply);
         } else {
             self.limit(id);
         }
@@ -290,6 +292,6 @@ impl Gateway {
         let Some(&id) = self.by_session.get(&session) else {
             return;
         };
-        self.close(id);
+        self.close(id, Parting::SessionOver);
     }
 }

@@ -9,7 +9,7 @@ use crate::base::limits::PROPOSE_BYTES_TARGET;
 use crate::base::met::Limit;
 use crate::base::time::{Duration, Instant};
 use crate::gateway::connection::{Connection, Stage};
-use crate::gateway::{Gateway, Purpose, Wish};
+use crate::gateway::{Gateway, Parting, Purpose, Wish};
 use crate::mail::{Outcome, Ticket, What, Writer};
 use crate::peer::message::{SeenShard, Touched, WriteAsk};
 use crate::wire::reply::{self, ConnectResponse, PASSWORD_BYTES};
@@ -19,13 +19,13 @@ impl Gateway {
     /// The home shard creates the session, or gives it to this connection.
     pub(super) fn on_connect_request(&mut self, now: Instant, id: ConnectionId, frame: &[u8]) {
         let Ok(request) = parse_connect(frame) else {
-            self.close(id);
+            self.close(id, Parting::NoConnectRequest);
             return;
         };
         if !self.catching_up.is_empty() {
             // The client goes on to another server.
             self.met.note(Limit::CatchingUp);
-            self.close(id);
+            self.close(id, Parting::CatchingUp);
             return;
         }
         let timeout = self.negotiate(request.timeout_ms);
@@ -89,12 +89,12 @@ impl Gateway {
                 self.wishes.push(Wish::Output { connection: id });
             }
             // Whatever else it is will not last: the client comes back.
-            self.close(id);
+            self.close(id, Parting::NoSession);
             return;
         };
         if map.count() == 1 && last_zxid_seen > zxid {
             // The client has seen a future that this ensemble does not have.
-            self.close(id);
+            self.close(id, Parting::FromTheFuture);
             return;
         }
         connection.stage = Stage::Attached;
@@ -116,7 +116,7 @@ impl Gateway {
         if let Some(before) = self.by_session.insert(session, id)
             && before != id
         {
-            self.close(before);
+            self.close(before, Parting::SessionMoved);
         }
         if map.count() > 1 && !is_new {
             self.ask_recall(id, home, last_zxid_seen);
@@ -304,7 +304,7 @@ impl Gateway {
                 continue;
             }
             if expired.contains(&connection.session.id) {
-                self.close(id);
+                self.close(id, Parting::SessionOver);
                 continue;
             }
             let session = &mut connection.session;
@@ -339,10 +339,10 @@ impl Gateway {
         let Some(connection) = self.find(id) else {
             return;
         };
-        let is_late = match connection.stage {
+        let late = match connection.stage {
             Stage::Connecting | Stage::Establishing { .. } => {
                 self.met.note(Limit::ConnectTime);
-                true
+                Some(Parting::TooLate)
             }
             Stage::Attached => {
                 let session = &connection.session;
@@ -352,12 +352,16 @@ impl Gateway {
                 if waits.is_some() && !is_late {
                     self.await_word(now, id);
                 }
-                is_late || !self.is_answered_in_time(now, id)
+                if is_late {
+                    Some(Parting::Unconfirmed)
+                } else {
+                    (!self.is_answered_in_time(now, id)).then_some(Parting::Unanswered)
+                }
             }
-            Stage::Closing => false,
+            Stage::Closing => None,
         };
-        if is_late {
-            self.close(id);
+        if let Some(why) = late {
+            self.close(id, why);
         }
     }
 
@@ -454,7 +458,7 @@ impl Gateway {
         };
         connection.session.preparing -= 1;
         if !matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. }) {
-            self.close(id);
+            self.close(id, Parting::NoSession);
             return;
         }
         connection.session.attached.insert(shard, Some(zxid));
@@ -479,7 +483,7 @@ impl Gateway {
                 *attachment = None;
             }
         } else {
-            self.close(id);
+            self.close(id, Parting::NoSession);
         }
     }
 

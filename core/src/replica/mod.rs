@@ -57,6 +57,8 @@ pub enum Deed {
     Committed(Zxid),
     Snapshot(SnapshotJob),
     Discard(Discarded),
+    /// Nobody has heard of the session for its timeout; it is being closed.
+    Expired(SessionId),
     /// To a gateway, or to another shard's replica, of this node.
     Mail {
         to: Recipient,

@@ -95,6 +95,7 @@ impl Replica {
             let Some(session) = due else {
                 return;
             };
+            deeds.push(Deed::Expired(session));
             self.close_session(now, session, None, None, deeds);
         }
     }

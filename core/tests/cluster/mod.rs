@@ -557,7 +557,7 @@ impl Node {
                     let client = self.clients.get_mut(&connection).unwrap();
                     client.received.extend(output.unwrap_or_default());
                 }
-                Effect::ClientClose { connection } => {
+                Effect::ClientClose { connection, .. } => {
                     let output = worker.client_output(connection).map(std::mem::take);
                     let client = self.clients.get_mut(&connection).unwrap();
                     client.received.extend(output.unwrap_or_default());
@@ -569,7 +569,10 @@ impl Node {
                 Effect::LinkOutput { link } => take_frames(worker, link, sent),
                 Effect::LinkClose { link, .. } => self.closes.push(link),
                 Effect::Event { shard, event } => self.events.push((shard, event)),
-                Effect::Mail { .. } | Effect::ClientPause { .. } | Effect::Admin { .. } => {}
+                Effect::Mail { .. }
+                | Effect::ClientPause { .. }
+                | Effect::SessionExpired { .. }
+                | Effect::Admin { .. } => {}
             }
         }
         for append in self.unflushed.drain(..) {

@@ -336,7 +336,7 @@ impl Cluster {
                 }
             }
             Effect::ClientOutput { connection } => self.take_output(node, connection),
-            Effect::ClientClose { connection } => {
+            Effect::ClientClose { connection, .. } => {
                 self.take_output(node, connection);
                 self.news.push_back((node, News::Closed(connection)));
                 self.step(node, Input::ClientClosed { connection });
@@ -349,7 +349,10 @@ impl Cluster {
                 self.events.push((node, shard, event));
             }
             Effect::Snapshot(_) | Effect::Discard(_) => panic!("nobody writes so much"),
-            Effect::Mail { .. } | Effect::ClientPause { .. } | Effect::Admin { .. } => {}
+            Effect::Mail { .. }
+            | Effect::ClientPause { .. }
+            | Effect::SessionExpired { .. }
+            | Effect::Admin { .. } => {}
         }
     }
 

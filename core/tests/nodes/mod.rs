@@ -139,7 +139,7 @@ impl Ensemble {
                     self.put(place, (place.0, to.0), Parcel::Mail(mail));
                 }
                 Effect::ClientOutput { connection } => self.receive(place, connection),
-                Effect::ClientClose { connection } => {
+                Effect::ClientClose { connection, .. } => {
                     self.receive(place, connection);
                     let client = self.clients.entry((place.0, connection)).or_default();
                     client.is_closed = true;

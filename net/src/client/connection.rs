@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use pigeonhole_core::base::id::{ConnectionId, CoreId};
+use pigeonhole_core::base::id::{ConnectionId, CoreId, SessionId};
 use pigeonhole_core::base::time::{Duration, Instant};
+use pigeonhole_core::gateway::Parting;
 use pigeonhole_core::worker::Worker;
 
 use crate::client::crowd::Seat;
@@ -227,7 +228,17 @@ impl Clients {
     }
 
     /// Closes the connection when its output is sent.
-    pub(crate) fn drain(&mut self, id: ConnectionId, now: Instant) {
+    pub(crate) fn drain(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        why: Parting,
+        now: Instant,
+    ) {
+        if let Some(connection) = find(&mut self.slots, id) {
+            let address = connection.address;
+            tracing::debug!("closes the connection of {address}, session {session}: {why}");
+        }
         self.leave(id, Phase::Draining, now);
     }
 

@@ -166,13 +166,18 @@ impl Hands {
             Effect::Mail { to, mail } => self.post.send(to, Letter::Mail(mail)),
             Effect::ClientOutput { connection } => self.clients.stir(connection),
             Effect::ClientPause { connection, paused } => self.clients.pause(connection, paused),
-            Effect::ClientClose { connection } => self.clients.drain(connection, now),
+            Effect::ClientClose { connection, session, why } => {
+                self.clients.drain(connection, session, why, now);
+            }
             Effect::Admin { connection, word } => self.on_word(connection, word),
             Effect::LinkOutput { link } => self.links.on_output(link),
             Effect::LinkClose { link, why } => {
                 if self.links.close(link, why, now) {
                     self.due.push_back(Due::LinkDown(link));
                 }
+            }
+            Effect::SessionExpired { shard, session } => {
+                tracing::debug!("shard {shard}: session {session} has expired");
             }
             Effect::Event { shard, event } => tracing::info!("shard {shard}: {event:?}"),
         }

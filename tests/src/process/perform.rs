@@ -1,6 +1,6 @@
 //! What a worker asks for, carried out; and what checkers and readers of traces learn from it.
 
-use pigeonhole_core::base::id::{CoreId, LinkId, ShardId};
+use pigeonhole_core::base::id::{ConnectionId, CoreId, LinkId, ShardId};
 use pigeonhole_core::effect::Effect;
 use pigeonhole_core::zab::{Event as ZabEvent, Plan};
 
@@ -39,18 +39,32 @@ impl Process {
                     around.network.pause(stream, side, paused, around.queue);
                 }
             }
-            Effect::ClientClose { connection } | Effect::Admin { connection, .. } => {
-                let core = self.core(id);
-                if let Some(socket) = core.clients.get_mut(&connection) {
-                    socket.closing = true;
-                    core.client_outputs.insert(connection);
-                }
+            Effect::ClientClose { connection, session, why } => {
+                around.trace.line(around.queue.now(), || {
+                    let me = server_id(node);
+                    format!("{me:?} closes the connection of session {session}: {why}")
+                });
+                self.close_client(id, connection);
+            }
+            Effect::Admin { connection, .. } => self.close_client(id, connection),
+            Effect::SessionExpired { session, .. } => {
+                around.trace.line(around.queue.now(), || {
+                    format!("{:?} lets session {session} expire", server_id(node))
+                });
             }
             Effect::LinkOutput { link } => {
                 self.core(id).link_outputs.insert(link);
             }
             Effect::LinkClose { link, why } => self.close_link(id, link, why, around),
             Effect::Event { shard, event } => self.note(shard, event, around),
+        }
+    }
+
+    fn close_client(&mut self, id: CoreId, connection: ConnectionId) {
+        let core = self.core(id);
+        if let Some(socket) = core.clients.get_mut(&connection) {
+            socket.closing = true;
+            core.client_outputs.insert(connection);
         }
     }
 
