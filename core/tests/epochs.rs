@@ -484,9 +484,13 @@ fn a_damaged_log_counts_again_only_when_the_others_have_confirmed_the_epoch() {
         PeerMessage::FollowerInfo { attempt: 1, accepted_epoch: 0, disk: 0, is_founder, is_whole };
     one.tell(3, info);
     one.tell(3, ack_epoch(1, 1));
-    let tail = one.zab.log().tail().zxid;
-    one.tell(3, PeerMessage::AckLeader { epoch: 1, zxid: tail.0 });
+    let may_enter = |said: &Said| {
+        said.iter().any(|(to, message)| {
+            *to == ServerId(3) && matches!(message, PeerMessage::NewLeader { .. })
+        })
+    };
     let said = one.sync();
+    assert!(!may_enter(&said), "it would forget that it must not count");
     let round = said.iter().find_map(|(_, message)| match message {
         PeerMessage::Confirm { round, .. } => Some(*round),
         _ => None,
@@ -503,7 +507,10 @@ fn a_damaged_log_counts_again_only_when_the_others_have_confirmed_the_epoch() {
         one.tell(learner, PeerMessage::Ack { epoch: 1, zxid: zxid.0 });
     }
     assert!(one.zab.log().committed() < zxid);
+    assert!(!may_enter(&one.sync()));
     one.tell(2, PeerMessage::ConfirmAck { epoch: 1, round });
+    assert!(may_enter(&one.sync()));
+    one.tell(3, PeerMessage::AckLeader { epoch: 1, zxid: zxid.0 });
     assert_eq!(one.zab.log().committed(), zxid, "with the third one it is a majority");
 }
 

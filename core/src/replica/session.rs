@@ -52,7 +52,6 @@ impl Replica {
     ) {
         let zxid = self.zab.next_zxid();
         let reign = self.reign.as_mut().expect("only a leader closes sessions");
-        reign.expiry.forget(session);
         let request = SessionRequest::Close { session, generation };
         let prepared = match reign.overlay.prepare_session(&self.state, zxid, &request) {
             Ok(prepared) => prepared,
@@ -61,6 +60,7 @@ impl Replica {
                 return;
             }
         };
+        reign.expiry.forget(session);
         let ends = |operation: &Operation| matches!(operation, Operation::SessionEnd { .. });
         if prepared.operations.iter().any(ends) {
             let origin = closer.unwrap_or_default();

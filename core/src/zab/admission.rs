@@ -24,7 +24,7 @@ use crate::base::id::{DiskId, ServerId, Zxid};
 use crate::base::time::Instant;
 use crate::entry::{Entry, EntryKind};
 use crate::txn::Admissions;
-use crate::zab::lead::LearnerStage;
+use crate::zab::lead::{Leader, LearnerStage};
 use crate::zab::{Action, Phase, Zab};
 
 /// A server's disk, as it says itself.
@@ -103,34 +103,29 @@ impl Zab {
         disks.map(|(server, it)| (server, it.disk)).collect()
     }
 
-    /// A learner whose log was damaged counts again when it has entered an epoch that was founded
-    /// without it: it then holds whatever it may have helped to commit. It may also have forgotten
-    /// that it promised itself to a later epoch, so a majority of the others must say once more,
-    /// after it came, that this epoch is still theirs.
-    pub(super) fn make_whole(&mut self) {
+    /// Lets learners with damaged logs enter the epoch and count again, once that is proven to be
+    /// safe ([`Leader::is_proven_to`]), and asks for the proof.
+    pub(super) fn let_proven_enter(&mut self, now: Instant, out: &mut Vec<Action>) {
         let Phase::Leading(leader) = &self.phase else {
             return;
         };
-        if !leader.is_established() {
-            return;
-        }
-        let confirmed = leader.confirmed_round();
-        let damaged =
-            leader.learners().filter(|(_, it)| !it.is_whole && it.stage >= LearnerStage::Entered);
-        let judged: Vec<(ServerId, Option<u64>, bool)> = damaged
-            .map(|(server, it)| (server, it.proof_round, self.counts(server, it.identity)))
+        let waiting = leader.learners().filter(|(_, it)| it.waits_for_proof);
+        let judged: Vec<(ServerId, bool)> = waiting
+            .map(|(server, it)| (server, self.counts(server, it.identity)))
             .collect();
-        let Phase::Leading(leader) = &mut self.phase else {
-            unreachable!("it was just looked at");
-        };
-        for (server, proof_round, counts) in judged {
-            let round = proof_round.unwrap_or_else(|| leader.ask_confirmation());
-            let Some(learner) = leader.learner(server) else {
-                continue;
+        for (server, counts) in judged {
+            let Phase::Leading(leader) = &mut self.phase else {
+                unreachable!("it was just looked at");
             };
-            learner.proof_round = Some(round);
-            if confirmed >= round {
+            let is_proven = leader.is_proven_to(server);
+            let next_round = leader.next_round();
+            let learner = leader.learner(server).expect("it was just looked at");
+            if is_proven {
                 (learner.is_whole, learner.voter) = (true, counts);
+                self.catch_up(now, server, out);
+            } else if learner.proof_round.is_none() {
+                learner.proof_round = Some(next_round);
+                leader.ask_confirmation();
             }
         }
     }
@@ -158,6 +153,19 @@ impl Zab {
         let mut admissions = later.filter(|entry| entry.kind() == EntryKind::Admission);
         admissions
             .any(|entry| named(entry).iter().any(|&(id, other)| id == server && other != disk))
+    }
+}
+
+impl Leader {
+    /// Whether a learner with a damaged log may enter the epoch, and so forget that it was damaged.
+    ///
+    /// The epoch was established without it: its history holds whatever the learner may have helped
+    /// to commit before. The learner may also have forgotten that it promised itself to a later
+    /// epoch, so a majority of the others has said once more, after it came, that this one is still
+    /// theirs.
+    pub(super) fn is_proven_to(&self, server: ServerId) -> bool {
+        let round = self.learners().find(|(it, _)| *it == server).and_then(|(_, it)| it.proof_round);
+        self.is_established() && round.is_some_and(|round| round <= self.confirmed_round())
     }
 }
 

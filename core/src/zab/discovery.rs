@@ -7,7 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::base::id::{Epoch, ServerId, Zxid};
-use crate::base::time::Instant;
+use crate::base::time::{Duration, Instant};
 use crate::peer::message::{EpochEnd, PeerMessage};
 use crate::zab::follow::Stage;
 use crate::zab::lead::{Leader, Learner, LearnerStage, Reign};
@@ -16,15 +16,18 @@ use crate::zab::{Action, Event, Phase, Zab};
 
 /// How many epoch ends a learner describes; older differences are settled by a snapshot.
 const EPOCH_ENDS_SENT_MAX: usize = 64;
+/// Far beyond every `initLimit`, which is the other bound.
+const PATIENCE_DOUBLINGS_MAX: u32 = 16;
 
 impl Zab {
     /// A follower asks its leader to let it join, from the beginning.
     pub(super) fn ask_to_join(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let patience = self.founding_patience();
         let Phase::Following(follower) = &mut self.phase else {
             return;
         };
         self.attempt += 1;
-        follower.give_up_at = Some(now + self.periods.silence + self.periods.silence);
+        follower.give_up_at = Some(now + patience);
         self.ask_again(now, out);
     }
 
@@ -89,6 +92,16 @@ impl Zab {
         out.push(Action::Append { sequence, record, riders: vec![(leader, message)] });
     }
 
+    /// How long the acceptance of an epoch may take, which is a sync of the leader's disk and then
+    /// one of a quorum's. A disk that stands still should be noticed at once, and one that is slow
+    /// must not keep everybody from having a leader: each election that comes to nothing doubles
+    /// the patience.
+    fn founding_patience(&self) -> Duration {
+        let least = self.periods.silence.0 + self.periods.silence.0;
+        let doublings = self.futile_elections.saturating_sub(1).min(PATIENCE_DOUBLINGS_MAX);
+        Duration(least.max(self.periods.init_limit.0.min(least << doublings)))
+    }
+
     /// Becomes the leader of an epoch that is still to be found.
     pub(super) fn lead(&mut self, now: Instant, out: &mut Vec<Action>) {
         let durable = self.log.durable();
@@ -114,8 +127,10 @@ impl Zab {
         let accepted = learner.accepted;
         let Phase::Leading(leader) = &mut self.phase else {
             // It heard of a leadership that is over, or of one that has not begun: it asks again.
-            if let Some(standing) = self.standing_vote() {
-                out.push(Action::Send { to: from, message: PeerMessage::Vote(standing) });
+            // From one that may not even vote, it need not expect anything.
+            let said = || self.looking_vote().filter(|vote| !vote.counts);
+            if let Some(vote) = self.standing_vote().or_else(said) {
+                out.push(Action::Send { to: from, message: PeerMessage::Vote(vote) });
             }
             return;
         };
@@ -136,6 +151,7 @@ impl Zab {
     fn propose_epoch_when_quorum(&mut self, now: Instant, out: &mut Vec<Action>) {
         let majority = self.majority();
         let own = self.log.accepted_epoch();
+        let patience = self.founding_patience();
         let Phase::Leading(leader) = &mut self.phase else {
             return;
         };
@@ -149,7 +165,7 @@ impl Zab {
         }
         let epoch = highest.next();
         let (sequence, record) = self.log.accept_epoch(epoch);
-        leader.begin_proposing(epoch, now + self.periods.silence + self.periods.silence);
+        leader.begin_proposing(epoch, now + patience);
         out.push(Action::Event(Event::EpochProposed { epoch }));
         out.push(Action::Append { sequence, record, riders: Vec::new() });
     }

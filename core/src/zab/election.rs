@@ -22,6 +22,14 @@ struct Candidate {
     leader: ServerId,
 }
 
+impl Candidate {
+    /// Below every voter's candidate, so that the name of a server that does not count never
+    /// travels.
+    fn nobody(me: ServerId) -> Self {
+        Self { epoch: Epoch(0), zxid: Zxid::ZERO, is_willing: false, rank: 0, leader: me }
+    }
+}
+
 pub struct Election {
     /// `None` until everything appended is durable: before that, nothing can be claimed. And while
     /// this server rests.
@@ -216,24 +224,27 @@ impl Zab {
         Duration(least.0 + self.prng.below(least.0 / 2 + 1))
     }
 
-    fn broadcast_vote(&self, out: &mut Vec<Action>) {
+    pub(super) fn broadcast_vote(&self, out: &mut Vec<Action>) {
         for peer in self.peers() {
             self.reply_vote(peer, out);
         }
     }
 
-    fn reply_vote(&self, to: ServerId, out: &mut Vec<Action>) {
+    pub(super) fn reply_vote(&self, to: ServerId, out: &mut Vec<Action>) {
         if let Some(vote) = self.looking_vote() {
             out.push(Action::Send { to, message: PeerMessage::Vote(vote) });
         }
     }
 
-    /// What this server says while it is looking.
+    /// What this server says while it is looking. As long as it may not vote, it says no more than
+    /// that: such a vote counts for nobody.
     pub(super) fn looking_vote(&self) -> Option<Vote> {
         let Phase::Looking(election) = &self.phase else {
             return None;
         };
-        let proposal = election.voting.as_ref()?.proposal;
+        let proposal = election.voting.as_ref().map(|voting| voting.proposal);
+        let counts = proposal.is_some() && self.is_electable();
+        let proposal = proposal.unwrap_or(Candidate::nobody(self.membership.me));
         Some(Vote {
             round: self.round,
             state: PeerState::Looking,
@@ -241,7 +252,7 @@ impl Zab {
             epoch: proposal.epoch.0,
             zxid: proposal.zxid.0,
             established: false,
-            counts: self.is_electable(),
+            counts,
             is_willing: proposal.is_willing,
         })
     }
@@ -250,15 +261,7 @@ impl Zab {
         let durable = self.log.durable();
         let me = self.membership.me;
         if !self.is_electable() {
-            // Below every voter's candidate, so that the name of a server that does not count never
-            // travels.
-            return Candidate {
-                epoch: Epoch(0),
-                zxid: Zxid::ZERO,
-                is_willing: false,
-                rank: 0,
-                leader: me,
-            };
+            return Candidate::nobody(me);
         }
         Candidate {
             epoch: durable.current_epoch,

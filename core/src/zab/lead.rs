@@ -85,8 +85,11 @@ pub struct Learner {
     /// What comes after this stays in memory for it, while it is far behind.
     pub(super) pin: Option<Zxid>,
     confirmed_round: u64,
-    /// The quorum round that must be confirmed before a learner with a damaged log counts.
+    /// The quorum round that must be confirmed before a learner with a damaged log may enter the
+    /// epoch, and counts.
     pub(super) proof_round: Option<u64>,
+    /// It has been sent everything, but for the word that it may enter.
+    pub(super) waits_for_proof: bool,
 }
 
 /// How far a learner has come, in the leader's eyes.
@@ -125,6 +128,7 @@ impl Learner {
             pin: None,
             confirmed_round: 0,
             proof_round: None,
+            waits_for_proof: false,
         }
     }
 
@@ -212,8 +216,13 @@ impl Leader {
         self.completed_elsewhere
     }
 
+    /// The number of the quorum round that has not begun yet.
+    pub(super) fn next_round(&self) -> u64 {
+        self.begun_round + 1
+    }
+
     pub(super) fn ask_confirmation(&mut self) -> u64 {
-        self.asked_round = self.begun_round + 1;
+        self.asked_round = self.next_round();
         self.asked_round
     }
 
@@ -435,7 +444,6 @@ impl Zab {
                 if let Some(learner) = leader.learner(from).filter(|_| round <= begun) {
                     learner.confirmed_round = learner.confirmed_round.max(round);
                     leader.count_confirmations();
-                    self.make_whole();
                     self.advance_commit(out);
                 }
             }
@@ -523,7 +531,6 @@ impl Zab {
                 leader.bring_up_to_date(learner, committed, out);
             }
             self.on_successor();
-            self.make_whole();
         }
     }
 

@@ -247,13 +247,8 @@ impl Zab {
     /// A link to `peer` is up: whatever was said before is forgotten on both sides.
     pub fn on_peer_up(&mut self, now: Instant, peer: ServerId, out: &mut Vec<Action>) {
         self.linked.insert(peer);
-        let vote = self.looking_vote();
         match &mut self.phase {
-            Phase::Looking(_) => {
-                if let Some(vote) = vote {
-                    out.push(Action::Send { to: peer, message: PeerMessage::Vote(vote) });
-                }
-            }
+            Phase::Looking(_) => self.reply_vote(peer, out),
             Phase::Following(follower) if follower.leader() == peer => {
                 self.ask_to_join(now, out);
             }
@@ -309,6 +304,7 @@ impl Zab {
     /// Everything of this turn has been handled: proposals and commits leave now, in one frame for
     /// each follower.
     pub fn on_turn_end(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.let_proven_enter(now, out);
         if let Phase::Leading(leader) = &mut self.phase {
             leader.on_turn_end(now, &self.log, out);
             self.check_pace(now, out);
@@ -411,8 +407,14 @@ impl Zab {
         self.leaving = None;
         let rests_until = self.rest(now);
         self.futile_elections = self.futile_elections.saturating_add(1);
+        let led = matches!(self.phase, Phase::Leading(_));
         self.phase = Phase::Looking(Election::waiting(rests_until));
         out.push(Action::Event(Event::Looking { round: self.round, why }));
+        if led {
+            // Its followers rely on their links. However long it takes until this server may vote,
+            // they must not wait for it.
+            self.broadcast_vote(out);
+        }
         self.start_voting_when_quiet(now, out);
     }
 

@@ -156,6 +156,7 @@ impl Zab {
         if learner.stage != LearnerStage::Synchronizing {
             return;
         }
+        assert!(learner.is_whole, "nobody else is told to enter");
         if zxid > self.log.tail().zxid {
             let why = "an acknowledgement of what was never proposed";
             out.push(Action::Disconnect { peer: from, why });
@@ -170,7 +171,6 @@ impl Zab {
             Reign::Beginning => self.advance_commit(out),
             Reign::Established => {
                 leader.bring_up_to_date(from, committed, out);
-                self.make_whole();
                 self.advance_commit(out);
             }
             Reign::Gathering | Reign::Proposing { .. } => {

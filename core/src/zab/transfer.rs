@@ -90,7 +90,8 @@ impl Zab {
     }
 
     /// Sends the next entries to a learner that is behind; when those are the last ones, it is in
-    /// step, and the inherited history is complete there.
+    /// step, and the inherited history is complete there. One with a damaged log forgets with its
+    /// entry into the epoch that it was damaged, so it waits for [`Zab::let_proven_enter`].
     pub(super) fn catch_up(&mut self, now: Instant, to: ServerId, out: &mut Vec<Action>) {
         let founding_until = now + self.periods.init_limit;
         let Phase::Leading(leader) = &mut self.phase else {
@@ -108,7 +109,8 @@ impl Zab {
         for_each_frame(&self.log, epoch, from, until, |message| {
             out.push(Action::Send { to, message });
         });
-        if until < tail.zxid {
+        learner.waits_for_proof = until == tail.zxid && !learner.is_whole;
+        if until < tail.zxid || learner.waits_for_proof {
             learner.pin = Some(until);
             return;
         }
