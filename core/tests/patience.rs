@@ -169,3 +169,36 @@ fn a_server_that_stood_still_answers_nobody_whose_session_may_be_over() {
     let (frames, is_closed) = received(&mut cluster);
     assert!(is_closed && frames.is_empty(), "{frames:?}");
 }
+
+/// It is turned away, as ZooKeeper turns away whom it cannot serve, and tries another server. What
+/// it asked for here is not done when there is a leader again.
+#[test]
+fn who_wants_a_session_does_not_wait_for_a_leader() {
+    let (mut cluster, leader) = started(3);
+    let node = (leader + 1) % 3;
+    let others = [leader, 3 - leader - node];
+    others.iter().for_each(|&other| cluster.crash(other));
+    cluster.open_client(node, CONNECTION, [7; 16]);
+    send(&mut cluster, node, &connect());
+    cluster.run(100);
+    assert!(!received(&mut cluster).1, "a leader may be found at once");
+    cluster.run(400);
+    assert!(received(&mut cluster).1);
+    cluster.open_client(node, CONNECTION, [7; 16]);
+    send(&mut cluster, node, &connect());
+    cluster.run(5);
+    assert!(received(&mut cluster).1, "now it is known");
+
+    others.iter().for_each(|&other| cluster.start(other));
+    cluster.connect_all();
+    cluster.run(1500);
+    let mut sessions = 0;
+    let worker = cluster.nodes[node].worker.as_ref().expect("it runs");
+    worker.sessions(&mut |_, _| sessions += 1);
+    assert_eq!(sessions, 0);
+    cluster.open_client(node, CONNECTION, [7; 16]);
+    send(&mut cluster, node, &connect());
+    cluster.run(100);
+    let (frames, is_closed) = received(&mut cluster);
+    assert_eq!((frames.len(), is_closed), (1, false));
+}

@@ -67,8 +67,10 @@ impl Gateway {
             return;
         }
         if outcome == Outcome::Unknown {
+            let is_newcomer = matches!(self.questions.get(&ticket), Some(Purpose::Establish(_)));
             self.questions.remove(&ticket);
-            self.close(id, Parting::OutcomeUnknown);
+            let unknown = Parting::OutcomeUnknown;
+            self.close(id, if is_newcomer { Parting::NoSession } else { unknown });
             return;
         }
         if let Some(Purpose::Request(_)) = self.questions.get(&ticket) {

@@ -69,6 +69,7 @@ impl Replica {
     /// What a write is answered that is not even asked.
     pub(super) fn refuses(
         &mut self,
+        now: Instant,
         ticket: Ticket,
         asker: &Writer,
         ask: &WriteAsk,
@@ -82,6 +83,12 @@ impl Replica {
         {
             // Nothing so large can be logged, nor sent to a leader.
             return Some(Outcome::refused(ErrorCode::BadArguments));
+        }
+        if begins(ask) {
+            if self.leaderless_for(now) >= self.config.periods.silence {
+                return Some(Outcome::Unknown);
+            }
+            self.newcomers_wait |= self.served.is_none();
         }
         // What another shard asks is bounded by its sessions, and would be asked again at once.
         let is_full = self.unsent.len() >= FORWARDS_WAITING_MAX && ticket.replica().is_none();
@@ -197,8 +204,28 @@ impl Replica {
 
     /// When there has been no leader for so long that a client should rather ask another server.
     pub(super) fn give_up_deadline(&self) -> Option<Instant> {
-        let since = self.leaderless_since.filter(|_| self.may_know_more)?;
+        let since = self.leaderless_since.filter(|_| self.may_know_more || self.newcomers_wait)?;
         Some(since + self.config.periods.silence)
+    }
+
+    /// Whoever wants a session and waits for a leader tries another server, as with ZooKeeper. What
+    /// it asked for here must not be done behind its back.
+    pub(super) fn turn_newcomers_away(&mut self, deeds: &mut Vec<Deed>) {
+        self.newcomers_wait = false;
+        let mut newcomers = Vec::new();
+        let asked = &self.asked;
+        self.unsent.retain(|key| {
+            let question = asked.get(key).map(|asked| &asked.question);
+            let is_one = matches!(question, Some(Question::Write { ask, .. }) if begins(ask));
+            if is_one {
+                newcomers.push(*key);
+            }
+            !is_one
+        });
+        for (core, ticket) in newcomers {
+            self.asked.remove(&(core, ticket));
+            self.answer(core, ticket, self.state.applied(), Outcome::Unknown, deeds);
+        }
     }
 
     /// What changes nothing is asked of the next leader.
@@ -278,4 +305,9 @@ impl Replica {
             }
         }
     }
+}
+
+/// Whether a client without a session asks for one, or for its own.
+fn begins(ask: &WriteAsk) -> bool {
+    matches!(ask, WriteAsk::SessionCreate { .. } | WriteAsk::SessionRenew { .. })
 }

@@ -123,6 +123,8 @@ pub struct Replica {
     is_catching_up: bool,
     /// There was a leader, and what it was asked may yet come to be known.
     may_know_more: bool,
+    /// Among those that wait for a leader may be clients without a session.
+    newcomers_wait: bool,
     /// It has served under a leader since its start, and has applied what that had committed: until
     /// then nobody knows how old its state is.
     is_current: bool,
@@ -190,6 +192,7 @@ impl Replica {
             learns_since: None,
             is_catching_up: false,
             may_know_more: false,
+            newcomers_wait: false,
             is_current: false,
             early_reads: Vec::new(),
             committed_told: Zxid::ZERO,
@@ -274,6 +277,7 @@ impl Replica {
         self.go_on_sending(deeds);
         if self.give_up_deadline().is_some_and(|at| at <= now.instant) {
             self.give_up_sent(deeds);
+            self.turn_newcomers_away(deeds);
         }
         self.settle(now, deeds);
     }
@@ -314,7 +318,7 @@ impl Replica {
         let Ask { core, ticket, what } = ask;
         match what {
             What::Write { asker, ask } => {
-                if let Some(outcome) = self.refuses(ticket, &asker, &ask) {
+                if let Some(outcome) = self.refuses(now.instant, ticket, &asker, &ask) {
                     self.answer(core, ticket, self.state.applied(), outcome, deeds);
                     return;
                 }
