@@ -112,6 +112,7 @@ fn config(map: ShardMap) -> WorkerConfig {
             frame_bytes_max: FRAME_BYTES_MAX,
             connections_per_address_max: 0,
             connections_max: 100,
+            writes_outstanding_max: 1000,
         },
         auth: AuthSettings::default(),
         log: LogLimits::default(),

@@ -47,6 +47,7 @@ impl Alone {
                 frame_bytes_max: FRAME_BYTES_MAX,
                 connections_per_address_max: 60,
                 connections_max: 100,
+                writes_outstanding_max: 1000,
             },
             ..ordinary::config(ServerId(1), [ServerId(1)], map)
         };

@@ -419,6 +419,8 @@ fn client_limits(config: &ServerConfig) -> ClientLimits {
         frame_bytes_max: (frame_bytes + FRAME_EXTRA_BYTES).min(FRAME_BYTES_MAX),
         connections_per_address_max: config.connections_per_address_max.unwrap_or(0),
         connections_max: connections.unwrap_or(usize::MAX),
+        writes_outstanding_max: usize::try_from(config.outstanding_requests_max)
+            .unwrap_or(usize::MAX),
     }
 }
 

@@ -21,6 +21,8 @@ pub const OUTPUT_BYTES_MAX: usize = 40 << 20;
 pub const REQUESTS_PER_CONNECTION_MAX: usize = 1000;
 /// Bytes of them, for the same reason: they are kept until they are answered.
 pub const REQUEST_BYTES_PER_CONNECTION_MAX: usize = 4 << 20;
+/// Writes that a client may begin when it is its turn, while others stand in line behind it.
+pub const WRITES_PER_CALL: usize = 16;
 /// Requests taken from one connection in one turn, so that a deep pipeline starves nobody.
 pub const REQUESTS_PER_TURN_MAX: usize = 256;
 /// ZooKeeper's `maxClientCnxns` default, by address; loopback tests and proxies need more: set it.

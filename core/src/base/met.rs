@@ -22,6 +22,8 @@ pub enum Limit {
     /// `REQUESTS_PER_CONNECTION_MAX` and their bytes: nothing more was read until some were
     /// answered.
     RequestsPerConnection,
+    /// `globalOutstandingLimit`: a connection's writes waited until others were answered.
+    WritesOutstanding,
     /// `RESPONSE_BYTES_MAX`: refused.
     ResponseBytes,
     /// `WATCHES_PER_CONNECTION_MAX`: refused.
@@ -48,6 +50,7 @@ impl Limit {
         Self::OutputPause,
         Self::OutputBytes,
         Self::RequestsPerConnection,
+        Self::WritesOutstanding,
         Self::ResponseBytes,
         Self::WatchesPerConnection,
         Self::EphemeralsPerSession,
@@ -67,6 +70,7 @@ impl Limit {
             Self::OutputPause => "output_pause",
             Self::OutputBytes => "output_bytes",
             Self::RequestsPerConnection => "requests_per_connection",
+            Self::WritesOutstanding => "writes_outstanding",
             Self::ResponseBytes => "response_bytes",
             Self::WatchesPerConnection => "watches_per_connection",
             Self::EphemeralsPerSession => "ephemerals_per_session",
@@ -98,4 +102,4 @@ impl LimitsMet {
     }
 }
 
-const COUNT: usize = 14;
+const COUNT: usize = 15;

@@ -37,6 +37,8 @@ pub(super) struct Connection {
     /// What they had in them.
     pub(super) queue_bytes: usize,
     pub(super) open: Open,
+    /// Its oldest request waits until fewer writes are under way.
+    pub(super) is_in_line: bool,
     /// Shards in which this connection may have watches.
     pub(super) watching: BTreeSet<ShardId>,
     pub(super) points: PointWatches,
@@ -192,6 +194,7 @@ impl Connection {
             queue: VecDeque::new(),
             queue_bytes: 0,
             open: Open::default(),
+            is_in_line: false,
             watching: BTreeSet::new(),
             points: PointWatches::default(),
             is_wait_watched: false,

@@ -298,7 +298,7 @@ impl Gateway {
             }
             Route::Write(shard) => {
                 let is_due = connection.may_issue(Kind::Write, shard);
-                if !is_due || !self.make_ready(id, &[shard], true) {
+                if !is_due || !self.may_write(id, shard) || !self.make_ready(id, &[shard], true) {
                     return false;
                 }
                 let ask = WriteAsk::Client { op_code, body: body.to_vec() };
@@ -455,7 +455,8 @@ impl Gateway {
             identities: connection.identities_at(index).clone(),
         };
         let what = What::Write { asker, ask };
-        let ticket = self.ask_for(shard, what, Purpose::Request(id));
+        let ticket = self.ask_for(shard, what, Purpose::Write(id));
+        self.lines.begin_write(shard);
         self.open_at(id, index, ticket, Some(shard), 1, kind, None);
     }
 

@@ -7,6 +7,7 @@
 mod connection;
 mod gather;
 mod issuing;
+mod lines;
 mod parting;
 mod points;
 mod replying;
@@ -27,6 +28,7 @@ use crate::base::met::{Limit, LimitsMet};
 use crate::base::time::{Duration, Instant, Periods};
 use crate::effect::Crowd;
 use crate::gateway::connection::{Connection, Stage};
+use crate::gateway::lines::Lines;
 use crate::mail::{Ask, Mail, Reader, Ticket, What};
 use crate::op::Request;
 use crate::replica::Recipient;
@@ -56,6 +58,8 @@ pub struct ClientLimits {
     pub connections_per_address_max: u32,
     /// `maxCnxns`.
     pub connections_max: usize,
+    /// `globalOutstandingLimit`: of all connections of a core, to one shard. At least 1.
+    pub writes_outstanding_max: usize,
 }
 
 impl ClientLimits {
@@ -107,6 +111,7 @@ pub struct Gateway {
     touch_queue: Vec<ConnectionId>,
     /// The questions that tell them, oldest first. No answer comes to what a leader took along.
     touches: VecDeque<(Instant, Ticket)>,
+    lines: Lines,
     /// Connections with complete frames left over from the last turn.
     unfinished: BTreeSet<ConnectionId>,
     /// Connections that have had an answer: what waited for it may be issued.
@@ -123,6 +128,8 @@ pub struct Gateway {
 enum Purpose {
     /// A request of this connection.
     Request(ConnectionId),
+    /// Likewise, and counted among the writes that are under way to the shard.
+    Write(ConnectionId),
     /// Its session.
     Establish(ConnectionId),
     /// Its session's attachment to a shard.
@@ -141,6 +148,8 @@ impl Gateway {
         let server = u64::from(config.server.0) << 56;
         // Cores take every so-many-th id, so that no two ever hand out the same.
         let next_session = (server | first) + u64::from(config.core.0);
+        let shards = usize::from(config.map.count());
+        let lines = Lines::new(shards, config.client.writes_outstanding_max);
         Self {
             config,
             connections: Vec::new(),
@@ -150,6 +159,7 @@ impl Gateway {
             next_session,
             touch_queue: Vec::new(),
             touches: VecDeque::new(),
+            lines,
             unfinished: BTreeSet::new(),
             answered: Vec::new(),
             deadlines: BTreeSet::new(),

@@ -54,12 +54,16 @@ impl Gateway {
             None | Some(Purpose::Touch(..)) => return,
             Some(
                 Purpose::Request(id)
+                | Purpose::Write(id)
                 | Purpose::Establish(id)
                 | Purpose::Attach(id, _)
                 | Purpose::Ready(id)
                 | Purpose::Recall(id),
             ) => *id,
         };
+        if let Some(Purpose::Write(_)) = self.questions.get(&ticket) {
+            self.lines.end_write(shard);
+        }
         if let Some(Purpose::Recall(_)) = self.questions.get(&ticket) {
             self.questions.remove(&ticket);
             self.on_recalled(id, outcome);
@@ -73,7 +77,7 @@ impl Gateway {
             self.close(id, if is_newcomer { Parting::NoSession } else { unknown });
             return;
         }
-        if let Some(Purpose::Request(_)) = self.questions.get(&ticket) {
+        if let Some(Purpose::Request(_) | Purpose::Write(_)) = self.questions.get(&ticket) {
             self.on_request_answer(id, shard, ticket, zxid, outcome);
             self.flush(id);
             self.answered.push(id);
@@ -83,7 +87,10 @@ impl Gateway {
             Some(Purpose::Establish(_)) => self.on_established(now, id, zxid, &outcome),
             Some(Purpose::Attach(_, shard)) => self.on_attached(id, shard, zxid, &outcome),
             Some(Purpose::Ready(_)) => self.on_ready(id, shard, &outcome),
-            Some(Purpose::Request(_) | Purpose::Recall(_) | Purpose::Touch(..)) | None => {}
+            Some(
+                Purpose::Request(_) | Purpose::Write(_) | Purpose::Recall(_) | Purpose::Touch(..),
+            )
+            | None => {}
         }
         self.answered.push(id);
     }
@@ -101,6 +108,7 @@ impl Gateway {
         if self.answered.is_empty() {
             self.answered = answered;
         }
+        self.call_writers(now, replicas);
         some
     }
 

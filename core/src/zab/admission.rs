@@ -110,9 +110,8 @@ impl Zab {
             return;
         };
         let waiting = leader.learners().filter(|(_, it)| it.waits_for_proof);
-        let judged: Vec<(ServerId, bool)> = waiting
-            .map(|(server, it)| (server, self.counts(server, it.identity)))
-            .collect();
+        let judged: Vec<(ServerId, bool)> =
+            waiting.map(|(server, it)| (server, self.counts(server, it.identity))).collect();
         for (server, counts) in judged {
             let Phase::Leading(leader) = &mut self.phase else {
                 unreachable!("it was just looked at");
@@ -164,7 +163,8 @@ impl Leader {
     /// epoch, so a majority of the others has said once more, after it came, that this one is still
     /// theirs.
     pub(super) fn is_proven_to(&self, server: ServerId) -> bool {
-        let round = self.learners().find(|(it, _)| *it == server).and_then(|(_, it)| it.proof_round);
+        let round =
+            self.learners().find(|(it, _)| *it == server).and_then(|(_, it)| it.proof_round);
         self.is_established() && round.is_some_and(|round| round <= self.confirmed_round())
     }
 }

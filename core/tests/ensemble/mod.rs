@@ -21,10 +21,8 @@ use pigeonhole_core::control::Control;
 use pigeonhole_core::durable::{Append, Durable, LogMark, Record};
 use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
 use pigeonhole_core::entry::Entry;
-use pigeonhole_core::op::ConnectRequest;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
-use pigeonhole_core::wire;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::Event;
 use pigeonhole_core::zab::log::Restored;
@@ -80,17 +78,6 @@ pub(crate) struct Cluster {
 
 pub(crate) fn server(node: usize) -> ServerId {
     ServerId(u8::try_from(node + 1).unwrap())
-}
-
-pub(crate) const fn client(slot: u32) -> ConnectionId {
-    ConnectionId { core: CoreId(0), slot, generation: 1 }
-}
-
-/// What a client sends that wants a new session.
-pub(crate) fn connect_request(timeout_ms: i32) -> Vec<u8> {
-    let mut bytes = vec![];
-    wire::client::put_connect(&mut bytes, &ConnectRequest::for_new_session(timeout_ms));
-    bytes
 }
 
 fn node_of(server: ServerId) -> usize {

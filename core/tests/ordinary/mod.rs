@@ -31,6 +31,7 @@ pub(crate) fn config(
             frame_bytes_max: FRAME_BYTES_MAX,
             connections_per_address_max: 0,
             connections_max: usize::MAX,
+            writes_outstanding_max: 1000,
         },
         auth: AuthSettings::default(),
         log: LogLimits::default(),

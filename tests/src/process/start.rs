@@ -88,6 +88,7 @@ fn worker_config(config: &ProcessConfig, core: CoreId) -> WorkerConfig {
             frame_bytes_max: FRAME_BYTES_MAX,
             connections_per_address_max: 0,
             connections_max: 1000,
+            writes_outstanding_max: 4,
         },
         auth: AuthSettings::default(),
         log: config.cluster.log.limits,
