@@ -1,5 +1,5 @@
-//! Who waits, for whom, and for how long: clients for replies, sessions for a sign of life, followers
-//! for a leader's disk.
+//! Who waits, for whom, and for how long: clients for replies, sessions for a sign of life,
+//! followers for a leader's disk.
 
 mod ensemble;
 
