@@ -10,7 +10,7 @@ use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::mail::{Ask, Mail, Outcome, Reader, Ticket, What, Writer};
 use pigeonhole_core::op::OpCode;
-use pigeonhole_core::peer::message::{EpochEnd, PeerMessage, PeerState, Vote, WriteAsk};
+use pigeonhole_core::peer::message::{EpochEnd, PeerMessage, PeerState, Touched, Vote, WriteAsk};
 use pigeonhole_core::replica::{Deed, Replica, ReplicaConfig, Share};
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
@@ -26,8 +26,12 @@ struct One {
     replica: Replica,
     now: Now,
     deeds: Vec<Deed>,
+    /// The disk is done with nothing more.
+    is_stalled: bool,
     answers: Vec<(Ticket, Outcome)>,
     sent: Vec<PeerMessage>,
+    /// Sessions that were touched and are over.
+    expired: Vec<SessionId>,
 }
 
 impl One {
@@ -53,12 +57,20 @@ impl One {
         let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
         let mut deeds = vec![];
         let replica = Replica::new(config, State::new(SHARD, map), restored, now, &mut deeds);
-        let mut one = Self { replica, now, deeds, answers: vec![], sent: vec![] };
+        let mut one = Self {
+            replica,
+            now,
+            deeds,
+            is_stalled: false,
+            answers: vec![],
+            sent: vec![],
+            expired: vec![],
+        };
         one.settle();
         one
     }
 
-    /// A disk that is always done, until nothing is left to do.
+    /// A disk that is always done, unless it stands still, until nothing is left to do.
     fn settle(&mut self) {
         loop {
             let mut share = Share { proposals: usize::MAX, applies: usize::MAX };
@@ -75,10 +87,13 @@ impl One {
                     Deed::Mail { mail: Mail::Answer { ticket, outcome, .. }, .. } => {
                         self.answers.push((ticket, outcome))
                     }
+                    Deed::Mail { mail: Mail::Touched { expired, .. }, .. } => {
+                        self.expired.extend(expired);
+                    }
                     _ => {}
                 }
             }
-            if let Some(sequence) = sequence {
+            if let Some(sequence) = sequence.filter(|_| !self.is_stalled) {
                 let mark = Durable::attest(LogMark { shard: SHARD, sequence });
                 self.replica.on_durable(self.now, mark, &mut self.deeds);
             }
@@ -326,4 +341,34 @@ fn a_replica_without_a_leader_for_long_serves_no_other_core_either() {
     let outcomes: Vec<_> = one.answers.iter().map(|(_, it)| it.clone()).collect();
     assert!(matches!(outcomes[0], Outcome::Reply { code: ErrorCode::Ok, .. }));
     assert_eq!(outcomes[1], Outcome::Unknown);
+}
+
+#[test]
+fn a_session_is_touched_as_what_is_pending_makes_it() {
+    let mut one = One::new(1, 1, COUNTER_HANDOVER);
+    let [old, new] = [1, 2];
+    let touches = |one: &mut One, session, generation| {
+        let touched = Touched { session, generation, is_alive: true, seen: None };
+        one.ask(0, 100, What::Touch { sessions: vec![touched] });
+        std::mem::take(&mut one.expired).is_empty()
+    };
+    let password = [1; 16];
+    one.ask(0, 1, session_create(old));
+    one.is_stalled = true;
+    assert!(touches(&mut one, old, 1) && !touches(&mut one, new, 1));
+    one.ask(0, 2, session_create(new));
+    assert!(touches(&mut one, new, 1), "its beginning is on its way to the disk");
+    let deadline = one.replica.deadline();
+    one.now.instant = one.now.instant + Duration::from_ms(5000);
+    assert!(touches(&mut one, new, 1) && touches(&mut one, old, 1));
+    assert!(one.replica.deadline() > deadline, "it lives for another timeout");
+    let ask = |ask| What::Write { asker: writer(0), ask };
+    for session in [old, new] {
+        one.ask(0, 3, ask(WriteAsk::SessionRenew { session, password: password.to_vec() }));
+        assert!(touches(&mut one, session, 2) && !touches(&mut one, session, 1));
+        one.ask(0, 4, ask(WriteAsk::SessionClose { session, generation: 2 }));
+        assert!(!touches(&mut one, session, 2), "whoever is being ended does not live on");
+    }
+    assert_eq!(one.answers.len(), 1, "nothing of it is committed");
+    assert_eq!(one.replica.deadline(), None, "and nobody waits for their ends");
 }
