@@ -183,8 +183,12 @@ fn session_create(session: u64) -> What {
 }
 
 fn client_write(session: u64, bytes: usize) -> What {
+    client_write_in(1, session, bytes)
+}
+
+fn client_write_in(generation: u32, session: u64, bytes: usize) -> What {
     let ask = WriteAsk::Client { op_code: OpCode::SetData.wire(), body: vec![0; bytes] };
-    let asker = writer(session);
+    let asker = Writer { generation: Generation(generation), ..writer(session) };
     What::Write { asker, ask }
 }
 
@@ -275,10 +279,25 @@ fn what_a_session_sent_behind_a_write_that_was_given_up_is_not_asked() {
     // The core of the connection had sent this before it heard so.
     one.ask(1, 2, client_write(77, 8));
     assert!(one.forwarded().is_empty() && unknown(&one, 2));
-    let ask = WriteAsk::Client { op_code: OpCode::SetData.wire(), body: vec![0; 8] };
-    let asker = Writer { generation: Generation(2), ..writer(77) };
-    one.ask(1, 3, What::Write { asker, ask });
+    one.ask(1, 3, client_write_in(2, 77, 8));
     assert_eq!(one.forwarded(), [3], "another connection of the session goes on");
+}
+
+#[test]
+fn what_two_connections_of_a_session_lose_at_once_is_given_up_up_to_the_newer_one() {
+    let mut one = One::new(1, 3, COUNTER_HANDOVER);
+    one.serve();
+    // The newer one is on the core that comes first.
+    one.ask(0, 1, client_write_in(2, 77, 8));
+    one.ask(1, 2, client_write_in(1, 77, 8));
+    one.tell(3, follower_looks());
+    one.serve_in(10);
+    one.ask(0, 3, client_write_in(2, 77, 8));
+    assert!(one.forwarded().is_empty(), "it would happen without what came before");
+    let unknown = |ticket| (Ticket(ticket), Outcome::Unknown);
+    assert_eq!(one.answers, [1, 2, 3].map(unknown));
+    one.ask(0, 4, client_write_in(3, 77, 8));
+    assert_eq!(one.forwarded(), [4]);
 }
 
 #[test]

@@ -97,7 +97,9 @@ impl Replica {
     /// The session's next connection writes in a higher generation.
     fn give_up_behind(&mut self, asker: &Writer) {
         if asker.session != SessionId(0) {
-            self.given_up.insert(asker.session, asker.generation);
+            // Several connections of the session may lose writes at once, in the order of cores.
+            let given_up = self.given_up.entry(asker.session).or_default();
+            *given_up = asker.generation.max(*given_up);
         }
     }
 
