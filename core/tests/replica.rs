@@ -5,7 +5,10 @@ use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{
     ConnectionId, CoreId, DiskId, Epoch, Generation, ServerId, SessionId, ShardId,
 };
-use pigeonhole_core::base::limits::{COUNTER_HANDOVER, RECORD_BYTES_MAX};
+use pigeonhole_core::base::limits::{
+    COUNTER_HANDOVER, FORWARDS_WAITING_BYTES_OF_ALL, RECORD_BYTES_MAX, SHARDS_MAX,
+};
+use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::mail::{Ask, Mail, Outcome, Reader, Ticket, What, Writer};
@@ -36,7 +39,11 @@ struct One {
 
 impl One {
     fn new(me: u8, voters: u8, counter_handover: u32) -> Self {
-        let map = ShardMap::new(1);
+        Self::in_shards(1, me, voters, counter_handover)
+    }
+
+    fn in_shards(shards: u16, me: u8, voters: u8, counter_handover: u32) -> Self {
+        let map = ShardMap::new(shards);
         let config = ReplicaConfig {
             membership: Membership {
                 me: ServerId(me),
@@ -339,6 +346,37 @@ fn what_cannot_be_logged_is_refused_before_it_is_sent() {
 }
 
 #[test]
+fn what_waits_for_a_leader_is_bounded_in_bytes_too() {
+    let mut one = One::in_shards(SHARDS_MAX, 1, 3, COUNTER_HANDOVER);
+    let quarter = FORWARDS_WAITING_BYTES_OF_ALL / usize::from(SHARDS_MAX) / 4;
+    let mut refused = vec![];
+    let mut fill_up = |one: &mut One, tickets: std::ops::RangeInclusive<u64>| {
+        for ticket in tickets.clone() {
+            one.ask(0, ticket, client_write(ticket, quarter));
+        }
+        let last = *tickets.end() + 1;
+        one.ask(0, last, client_write(last, 1));
+        refused.push((Ticket(last), Outcome::Unknown));
+        assert_eq!(one.answers, refused);
+        let met = one.replica.limits_met().count(Limit::ForwardsWaiting);
+        assert_eq!(met, refused.len() as u64);
+    };
+    fill_up(&mut one, 1..=4);
+    one.serve();
+    assert_eq!(one.forwarded(), [1, 2, 3, 4]);
+    // What the leader has does not wait, and what it gives back does.
+    one.tell(3, PeerMessage::NotProposed { origin: One::origin(0, 4) });
+    fill_up(&mut one, 11..=13);
+    // Of what the old leader keeps, nobody knows what became; the new one is given all the rest.
+    one.answers.clear();
+    one.tell(3, follower_looks());
+    one.serve_in(10);
+    assert_eq!(one.forwarded(), [4, 11, 12, 13]);
+    let unknown = [1, 2, 3].map(|ticket| (Ticket(ticket), Outcome::Unknown));
+    assert_eq!(std::mem::take(&mut one.answers), unknown);
+}
+
+#[test]
 fn a_replica_without_a_leader_for_long_serves_no_other_core_either() {
     let mut one = One::new(1, 3, COUNTER_HANDOVER);
     one.serve();
@@ -383,9 +421,11 @@ fn a_session_is_touched_as_what_is_pending_makes_it() {
     assert!(one.replica.deadline() > deadline, "it lives for another timeout");
     let ask = |ask| What::Write { asker: writer(0), ask };
     for session in [old, new] {
-        one.ask(0, 3, ask(WriteAsk::SessionRenew { session, password: password.to_vec() }));
+        let (renewal, close) = (10 + session, 20 + session);
+        let password = password.to_vec();
+        one.ask(0, renewal, ask(WriteAsk::SessionRenew { session, password }));
         assert!(touches(&mut one, session, 2) && !touches(&mut one, session, 1));
-        one.ask(0, 4, ask(WriteAsk::SessionClose { session, generation: 2 }));
+        one.ask(0, close, ask(WriteAsk::SessionClose { session, generation: 2 }));
         assert!(!touches(&mut one, session, 2), "whoever is being ended does not live on");
     }
     assert_eq!(one.answers.len(), 1, "nothing of it is committed");
