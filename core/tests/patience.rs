@@ -123,6 +123,32 @@ fn a_ping_outlives_the_leader_that_was_asked_about_it() {
     assert_eq!(frames.len(), 1);
 }
 
+/// The others commit without it, and the client hears that it has a session before its leader has
+/// applied that.
+#[test]
+fn a_new_session_outlives_a_short_stall_of_its_leaders_disk() {
+    let (mut cluster, leader) = started(3);
+    let node = (leader + 1) % 3;
+    cluster.stalled = Some(leader);
+    cluster.open_client(node, CONNECTION, [7; 16]);
+    send(&mut cluster, node, &connect());
+    cluster.run(50);
+    assert_eq!(received(&mut cluster).0.len(), 1, "the session has begun");
+    // It shows often enough that it lives, and longer than its timeout.
+    for xid in 1..60 {
+        let mut bytes = vec![];
+        client::put_request(&mut bytes, xid, &Request::Exists { path: "/", watch: false });
+        send(&mut cluster, node, &bytes);
+        cluster.run(100);
+        let (frames, is_closed) = received(&mut cluster);
+        assert!(!is_closed && frames.len() == 1, "it is sent away at {xid}");
+    }
+    assert!(cluster.leads(leader));
+    cluster.stalled = None;
+    cluster.run(2000);
+    assert!(!received(&mut cluster).1, "and is known when the disk has caught up");
+}
+
 /// Each is to be answered, and until then costs memory, like a request.
 #[test]
 fn pings_that_wait_are_bounded() {

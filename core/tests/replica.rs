@@ -5,12 +5,15 @@ use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{
     ConnectionId, CoreId, DiskId, Epoch, Generation, ServerId, SessionId, ShardId,
 };
-use pigeonhole_core::base::limits::{COUNTER_HANDOVER, RECORD_BYTES_MAX};
+use pigeonhole_core::base::limits::{
+    COUNTER_HANDOVER, FORWARDS_WAITING_BYTES_OF_ALL, RECORD_BYTES_MAX, SHARDS_MAX,
+};
+use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Duration, Instant, Now, Periods};
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::mail::{Ask, Mail, Outcome, Reader, Ticket, What, Writer};
 use pigeonhole_core::op::OpCode;
-use pigeonhole_core::peer::message::{EpochEnd, PeerMessage, PeerState, Vote, WriteAsk};
+use pigeonhole_core::peer::message::{EpochEnd, PeerMessage, PeerState, Touched, Vote, WriteAsk};
 use pigeonhole_core::replica::{Deed, Replica, ReplicaConfig, Share};
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
@@ -26,13 +29,21 @@ struct One {
     replica: Replica,
     now: Now,
     deeds: Vec<Deed>,
+    /// The disk is done with nothing more.
+    is_stalled: bool,
     answers: Vec<(Ticket, Outcome)>,
     sent: Vec<PeerMessage>,
+    /// Sessions that were touched and are over.
+    expired: Vec<SessionId>,
 }
 
 impl One {
     fn new(me: u8, voters: u8, counter_handover: u32) -> Self {
-        let map = ShardMap::new(1);
+        Self::in_shards(1, me, voters, counter_handover)
+    }
+
+    fn in_shards(shards: u16, me: u8, voters: u8, counter_handover: u32) -> Self {
+        let map = ShardMap::new(shards);
         let config = ReplicaConfig {
             membership: Membership {
                 me: ServerId(me),
@@ -53,12 +64,20 @@ impl One {
         let now = Now { instant: Instant(1_000_000), wall_ms: 1_700_000_000_000 };
         let mut deeds = vec![];
         let replica = Replica::new(config, State::new(SHARD, map), restored, now, &mut deeds);
-        let mut one = Self { replica, now, deeds, answers: vec![], sent: vec![] };
+        let mut one = Self {
+            replica,
+            now,
+            deeds,
+            is_stalled: false,
+            answers: vec![],
+            sent: vec![],
+            expired: vec![],
+        };
         one.settle();
         one
     }
 
-    /// A disk that is always done, until nothing is left to do.
+    /// A disk that is always done, unless it stands still, until nothing is left to do.
     fn settle(&mut self) {
         loop {
             let mut share = Share { proposals: usize::MAX, applies: usize::MAX };
@@ -75,10 +94,13 @@ impl One {
                     Deed::Mail { mail: Mail::Answer { ticket, outcome, .. }, .. } => {
                         self.answers.push((ticket, outcome))
                     }
+                    Deed::Mail { mail: Mail::Touched { expired, .. }, .. } => {
+                        self.expired.extend(expired);
+                    }
                     _ => {}
                 }
             }
-            if let Some(sequence) = sequence {
+            if let Some(sequence) = sequence.filter(|_| !self.is_stalled) {
                 let mark = Durable::attest(LogMark { shard: SHARD, sequence });
                 self.replica.on_durable(self.now, mark, &mut self.deeds);
             }
@@ -168,8 +190,12 @@ fn session_create(session: u64) -> What {
 }
 
 fn client_write(session: u64, bytes: usize) -> What {
+    client_write_in(1, session, bytes)
+}
+
+fn client_write_in(generation: u32, session: u64, bytes: usize) -> What {
     let ask = WriteAsk::Client { op_code: OpCode::SetData.wire(), body: vec![0; bytes] };
-    let asker = writer(session);
+    let asker = Writer { generation: Generation(generation), ..writer(session) };
     What::Write { asker, ask }
 }
 
@@ -260,10 +286,25 @@ fn what_a_session_sent_behind_a_write_that_was_given_up_is_not_asked() {
     // The core of the connection had sent this before it heard so.
     one.ask(1, 2, client_write(77, 8));
     assert!(one.forwarded().is_empty() && unknown(&one, 2));
-    let ask = WriteAsk::Client { op_code: OpCode::SetData.wire(), body: vec![0; 8] };
-    let asker = Writer { generation: Generation(2), ..writer(77) };
-    one.ask(1, 3, What::Write { asker, ask });
+    one.ask(1, 3, client_write_in(2, 77, 8));
     assert_eq!(one.forwarded(), [3], "another connection of the session goes on");
+}
+
+#[test]
+fn what_two_connections_of_a_session_lose_at_once_is_given_up_up_to_the_newer_one() {
+    let mut one = One::new(1, 3, COUNTER_HANDOVER);
+    one.serve();
+    // The newer one is on the core that comes first.
+    one.ask(0, 1, client_write_in(2, 77, 8));
+    one.ask(1, 2, client_write_in(1, 77, 8));
+    one.tell(3, follower_looks());
+    one.serve_in(10);
+    one.ask(0, 3, client_write_in(2, 77, 8));
+    assert!(one.forwarded().is_empty(), "it would happen without what came before");
+    let unknown = |ticket| (Ticket(ticket), Outcome::Unknown);
+    assert_eq!(one.answers, [1, 2, 3].map(unknown));
+    one.ask(0, 4, client_write_in(3, 77, 8));
+    assert_eq!(one.forwarded(), [4]);
 }
 
 #[test]
@@ -305,6 +346,37 @@ fn what_cannot_be_logged_is_refused_before_it_is_sent() {
 }
 
 #[test]
+fn what_waits_for_a_leader_is_bounded_in_bytes_too() {
+    let mut one = One::in_shards(SHARDS_MAX, 1, 3, COUNTER_HANDOVER);
+    let quarter = FORWARDS_WAITING_BYTES_OF_ALL / usize::from(SHARDS_MAX) / 4;
+    let mut refused = vec![];
+    let mut fill_up = |one: &mut One, tickets: std::ops::RangeInclusive<u64>| {
+        for ticket in tickets.clone() {
+            one.ask(0, ticket, client_write(ticket, quarter));
+        }
+        let last = *tickets.end() + 1;
+        one.ask(0, last, client_write(last, 1));
+        refused.push((Ticket(last), Outcome::Unknown));
+        assert_eq!(one.answers, refused);
+        let met = one.replica.limits_met().count(Limit::ForwardsWaiting);
+        assert_eq!(met, refused.len() as u64);
+    };
+    fill_up(&mut one, 1..=4);
+    one.serve();
+    assert_eq!(one.forwarded(), [1, 2, 3, 4]);
+    // What the leader has does not wait, and what it gives back does.
+    one.tell(3, PeerMessage::NotProposed { origin: One::origin(0, 4) });
+    fill_up(&mut one, 11..=13);
+    // Of what the old leader keeps, nobody knows what became; the new one is given all the rest.
+    one.answers.clear();
+    one.tell(3, follower_looks());
+    one.serve_in(10);
+    assert_eq!(one.forwarded(), [4, 11, 12, 13]);
+    let unknown = [1, 2, 3].map(|ticket| (Ticket(ticket), Outcome::Unknown));
+    assert_eq!(std::mem::take(&mut one.answers), unknown);
+}
+
+#[test]
 fn a_replica_without_a_leader_for_long_serves_no_other_core_either() {
     let mut one = One::new(1, 3, COUNTER_HANDOVER);
     one.serve();
@@ -326,4 +398,36 @@ fn a_replica_without_a_leader_for_long_serves_no_other_core_either() {
     let outcomes: Vec<_> = one.answers.iter().map(|(_, it)| it.clone()).collect();
     assert!(matches!(outcomes[0], Outcome::Reply { code: ErrorCode::Ok, .. }));
     assert_eq!(outcomes[1], Outcome::Unknown);
+}
+
+#[test]
+fn a_session_is_touched_as_what_is_pending_makes_it() {
+    let mut one = One::new(1, 1, COUNTER_HANDOVER);
+    let [old, new] = [1, 2];
+    let touches = |one: &mut One, session, generation| {
+        let touched = Touched { session, generation, is_alive: true, seen: None };
+        one.ask(0, 100, What::Touch { sessions: vec![touched] });
+        std::mem::take(&mut one.expired).is_empty()
+    };
+    let password = [1; 16];
+    one.ask(0, 1, session_create(old));
+    one.is_stalled = true;
+    assert!(touches(&mut one, old, 1) && !touches(&mut one, new, 1));
+    one.ask(0, 2, session_create(new));
+    assert!(touches(&mut one, new, 1), "its beginning is on its way to the disk");
+    let deadline = one.replica.deadline();
+    one.now.instant = one.now.instant + Duration::from_ms(5000);
+    assert!(touches(&mut one, new, 1) && touches(&mut one, old, 1));
+    assert!(one.replica.deadline() > deadline, "it lives for another timeout");
+    let ask = |ask| What::Write { asker: writer(0), ask };
+    for session in [old, new] {
+        let (renewal, close) = (10 + session, 20 + session);
+        let password = password.to_vec();
+        one.ask(0, renewal, ask(WriteAsk::SessionRenew { session, password }));
+        assert!(touches(&mut one, session, 2) && !touches(&mut one, session, 1));
+        one.ask(0, close, ask(WriteAsk::SessionClose { session, generation: 2 }));
+        assert!(!touches(&mut one, session, 2), "whoever is being ended does not live on");
+    }
+    assert_eq!(one.answers.len(), 1, "nothing of it is committed");
+    assert_eq!(one.replica.deadline(), None, "and nobody waits for their ends");
 }

@@ -70,7 +70,8 @@ pub(crate) fn restore(
                     "no snapshot of shard {shard} can be read: it is taken from the other servers"
                 );
                 found.forget_unreadable();
-                (SnapshotReference::default(), State::new(shard, map))
+                let state = State::with_index_seed(shard, map, index_seed()?);
+                (SnapshotReference::default(), state)
             }
         };
         if let Some(unknown) = found.unknown {
@@ -103,11 +104,10 @@ fn load(
 ) -> Result<Option<(SnapshotReference, State)>, Failure> {
     for base in [Some(found.base), found.fallback].into_iter().flatten() {
         if base.zxid == 0 {
-            return Ok(Some((base, State::new(shard, map))));
+            return Ok(Some((base, State::with_index_seed(shard, map, index_seed()?))));
         }
-        let seed = u64::try_from(home::random()? >> 64).expect("64 bits");
         let path = snapshots.path_of(&SnapshotName::new(shard, &base));
-        let state = match snapshots.read(shard, &base, seed) {
+        let state = match snapshots.read(shard, &base, index_seed()?) {
             Ok(image) => State::from_image(image, map).map_err(|_| "its parts do not fit".into()),
             Err(unusable) => Err(unusable.to_string()),
         };
@@ -117,4 +117,9 @@ fn load(
         }
     }
     Ok(None)
+}
+
+/// Drawn for each tree: no client can know beforehand which paths collide in it.
+fn index_seed() -> Result<u64, Failure> {
+    Ok(u64::try_from(home::random()? >> 64).expect("64 bits"))
 }

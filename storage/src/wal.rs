@@ -193,10 +193,10 @@ impl Wal {
         self.advance(now);
     }
 
-    /// When `turn_end` should be called even if nothing else happens.
+    /// When `turn_end` should be called even if nothing else happens. A seal for which there is no
+    /// place is written when a segment is prepared.
     pub fn deadline(&self) -> Option<Instant> {
-        let idle = self.flight.is_none() && self.open.is_none() && self.queue.is_empty();
-        let since = self.unsealed_since.filter(|_| idle)?;
+        let since = self.unsealed_since.filter(|_| self.is_idle() && self.has_place_for_seal())?;
         Some(since + self.config.seal_delay)
     }
 
@@ -396,12 +396,16 @@ impl Wal {
     fn seal_idle(&mut self) {
         assert!(self.queue.is_empty(), "what waits would have been sent");
         let watermarks = self.watermarks();
-        let length = BATCH_HEADER_BYTES + watermarks.len() * WATERMARK_BYTES;
-        if !self.line.fits(length.next_multiple_of(LOG_BLOCK_BYTES)) {
+        if !self.line.fits(empty_batch_bytes(watermarks.len())) {
             self.begin_segment();
         } else if let Some(batch) = self.take_open() {
             self.send(batch, BatchKind::Seal, &watermarks);
         }
+    }
+
+    /// Whether an idle log can be sealed: behind the last batch, or in the next segment.
+    fn has_place_for_seal(&self) -> bool {
+        self.line.is_ready() || self.line.fits(empty_batch_bytes(self.watermarks().len()))
     }
 
     fn send(&mut self, batch: OpenBatch, kind: BatchKind, watermarks: &[(ShardId, Zxid)]) {
@@ -497,6 +501,11 @@ impl Wal {
 /// Whether a record voids entries before it.
 fn truncates(record: &Record) -> bool {
     matches!(record, Record::Control(Control::Truncate { .. } | Control::Install { .. }))
+}
+
+/// The length of a batch that holds nothing but so many watermarks.
+fn empty_batch_bytes(watermarks: usize) -> usize {
+    (BATCH_HEADER_BYTES + watermarks * WATERMARK_BYTES).next_multiple_of(LOG_BLOCK_BYTES)
 }
 
 fn body_bytes(record: &Record) -> usize {

@@ -191,6 +191,51 @@ fn a_full_disk_stops_the_log_until_there_is_room_or_a_file_to_use_again() {
 }
 
 #[test]
+fn a_seal_for_which_there_is_no_place_is_written_when_there_is_room() {
+    const SEGMENT_BYTES: u64 = 64 << 10;
+    let mut wal = wal(SEGMENT_BYTES, 64 << 10);
+    let prepare = wal.next_op().unwrap();
+    finish(&mut wal, prepare);
+    let (mut end, mut sequence) = (0, 0);
+    while end < SEGMENT_BYTES {
+        match wal.next_op() {
+            Some(DiskOp::PrepareSegment { segment, .. }) => wal.on_no_room(segment),
+            Some(write) => {
+                let DiskOp::Write { offset, length, .. } = write else { panic!("{write:?}") };
+                end = offset + u64::from(length);
+                finish(&mut wal, write);
+            }
+            None => {
+                sequence += 1;
+                wal.append(accepted(sequence, Vec::new()));
+                wal.turn_end(START);
+            }
+        }
+    }
+    let later = START + Duration::from_ms(5);
+    assert!(wal.is_idle());
+    assert_eq!(wal.deadline(), None, "whoever called it would be called again at once");
+    wal.turn_end(later);
+    assert!(wal.next_op().is_none());
+
+    wal.on_room();
+    let Some(DiskOp::PrepareSegment { segment, .. }) = wal.next_op() else { panic!("it is asked") };
+    assert_eq!(wal.deadline(), None);
+    wal.on_done(DiskDone::PrepareSegment { segment }, later, &mut Released::default());
+    let opening = wal.next_op().unwrap();
+    assert!(matches!(opening, DiskOp::Write { segment: it, offset: 0, .. } if it == segment));
+    finish(&mut wal, opening);
+    assert_eq!(wal.deadline(), Some(later), "the new segment takes the seal");
+    let prepare = wal.next_op().unwrap();
+    finish(&mut wal, prepare);
+    wal.turn_end(later);
+    let seal = wal.next_op().unwrap();
+    assert!(matches!(seal, DiskOp::Write { offset: 4096, length: 4096, .. }), "{seal:?}");
+    finish(&mut wal, seal);
+    assert_eq!(wal.deadline(), None);
+}
+
+#[test]
 fn spares_are_bounded_and_the_oldest_goes_first() {
     let mut wal = open_wal();
     let older = |number| SegmentId { boot: 0, core: CoreId(0), number };

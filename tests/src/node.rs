@@ -346,7 +346,7 @@ impl Node {
         let map = ShardMap::new(self.cluster.shards);
         for (place, base) in [Some(found.base), found.fallback].into_iter().flatten().enumerate() {
             let state = match base.zxid {
-                0 => Some(ShardState::new(shard, map)),
+                0 => Some(self.begin_empty(shard, map)),
                 _ => self.load(shard, &base, map),
             };
             if let Some(state) = state {
@@ -362,7 +362,11 @@ impl Node {
         sometimes.hit(State::StartedWithoutSnapshot);
         around.checks.agreement.on_shard_lost(self.index, shard);
         found.forget_unreadable();
-        (ShardState::new(shard, map), found.base)
+        (self.begin_empty(shard, map), found.base)
+    }
+
+    fn begin_empty(&self, shard: ShardId, map: ShardMap) -> ShardState {
+        ShardState::with_index_seed(shard, map, u64::from(self.index))
     }
 
     fn load(&self, shard: ShardId, base: &SnapshotReference, map: ShardMap) -> Option<ShardState> {

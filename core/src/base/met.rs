@@ -32,7 +32,7 @@ pub enum Limit {
     EphemeralsPerSession,
     /// `PROPOSALS_OUTSTANDING_MAX` and their bytes: queued.
     ProposalsOutstanding,
-    /// `FORWARDS_WAITING_MAX`: the outcome was declared unknown.
+    /// `FORWARDS_WAITING_MAX` and their bytes: the outcome was declared unknown.
     ForwardsWaiting,
     /// `LINK_OUTPUT_BYTES_MAX`: the link with a peer was dropped.
     LinkOutputBytes,

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
 use crate::base::id::{CoreId, Generation, ServerId, SessionId, Zxid};
-use crate::base::limits::{FORWARDS_WAITING_MAX, RECORD_BYTES_MAX};
+use crate::base::limits::{FORWARDS_WAITING_BYTES_OF_ALL, FORWARDS_WAITING_MAX, RECORD_BYTES_MAX};
 use crate::base::met::Limit;
 use crate::base::time::Instant;
 use crate::mail::{Outcome, Ticket, Writer};
@@ -91,7 +91,7 @@ impl Replica {
             self.newcomers_wait |= self.served.is_none();
         }
         // What another shard asks is bounded by its sessions, and would be asked again at once.
-        let is_full = self.unsent.len() >= FORWARDS_WAITING_MAX && ticket.replica().is_none();
+        let is_full = ticket.replica().is_none() && self.has_enough_waiting();
         if is_full {
             self.met.note(Limit::ForwardsWaiting);
             self.give_up_behind(asker);
@@ -99,12 +99,20 @@ impl Replica {
         is_full.then_some(Outcome::Unknown)
     }
 
+    /// Whether no more should wait for a leader to be known or to answer others.
+    fn has_enough_waiting(&self) -> bool {
+        let bytes_max = FORWARDS_WAITING_BYTES_OF_ALL / usize::from(self.config.map.count());
+        self.unsent.len() >= FORWARDS_WAITING_MAX || self.asked.waiting_bytes() >= bytes_max
+    }
+
     /// What a session has sent behind a write that is given up may be on its way from the core of
     /// its connection, which has not heard of that yet: it would happen without what came before.
     /// The session's next connection writes in a higher generation.
     fn give_up_behind(&mut self, asker: &Writer) {
         if asker.session != SessionId(0) {
-            self.given_up.insert(asker.session, asker.generation);
+            // Several connections of the session may lose writes at once, in the order of cores.
+            let given_up = self.given_up.entry(asker.session).or_default();
+            *given_up = asker.generation.max(*given_up);
         }
     }
 

@@ -11,13 +11,17 @@ use crate::replica::asking::{Asked, Question};
 #[derive(Default)]
 pub(super) struct Questions {
     open: BTreeMap<(CoreId, Ticket), Asked>,
+    /// Bytes of requests that no leader has been given yet, or that one has given back.
+    waiting_bytes: usize,
     /// Bytes of requests that were sent to a leader elsewhere, and are not answered.
     forwarded_bytes: usize,
 }
 
 impl Questions {
     pub(super) fn insert(&mut self, key: (CoreId, Ticket), asked: Asked) {
-        self.open.insert(key, asked);
+        self.waiting_bytes += asked.question.bytes();
+        let earlier = self.open.insert(key, asked);
+        assert!(earlier.is_none(), "every question has a ticket of its own");
     }
 
     pub(super) fn get(&self, key: &(CoreId, Ticket)) -> Option<&Asked> {
@@ -28,6 +32,9 @@ impl Questions {
     pub(super) fn remove(&mut self, key: &(CoreId, Ticket)) -> Option<Asked> {
         let asked = self.open.remove(key)?;
         self.forwarded_bytes -= asked.forwarded_bytes;
+        if !asked.is_sent {
+            self.waiting_bytes -= asked.question.bytes();
+        }
         Some(asked)
     }
 
@@ -45,7 +52,9 @@ impl Questions {
     /// A leader is asked: this server, or another one to which the request is sent.
     pub(super) fn send(&mut self, key: &(CoreId, Ticket), leads: bool) -> Option<&Asked> {
         let asked = self.open.get_mut(key)?;
+        assert!(!asked.is_sent, "nothing is asked of two leaders");
         asked.is_sent = true;
+        self.waiting_bytes -= asked.question.bytes();
         asked.forwarded_bytes = if leads { 0 } else { asked.question.bytes() };
         self.forwarded_bytes += asked.forwarded_bytes;
         Some(asked)
@@ -56,8 +65,16 @@ impl Questions {
         let Some(asked) = self.open.get_mut(key) else {
             return false;
         };
-        self.forwarded_bytes -= core::mem::take(&mut asked.forwarded_bytes);
-        core::mem::take(&mut asked.is_sent)
+        let was_sent = core::mem::take(&mut asked.is_sent);
+        if was_sent {
+            self.forwarded_bytes -= core::mem::take(&mut asked.forwarded_bytes);
+            self.waiting_bytes += asked.question.bytes();
+        }
+        was_sent
+    }
+
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// Whether another leader may be sent this question, when it has yet to answer so much.
@@ -73,5 +90,50 @@ impl Questions {
 
     pub(super) fn len(&self) -> usize {
         self.open.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::auth::Identities;
+    use crate::base::id::{Generation, SessionId};
+    use crate::mail::Writer;
+    use crate::op::OpCode;
+
+    fn write(bytes: usize) -> Asked {
+        let asker = Writer {
+            session: SessionId(1),
+            generation: Generation(1),
+            attachment: None,
+            identities: Identities::none(),
+        };
+        let ask = WriteAsk::Client { op_code: OpCode::SetData.wire(), body: vec![0; bytes] };
+        Asked::write(asker, ask)
+    }
+
+    #[test]
+    fn every_byte_is_counted_where_it_is() {
+        let [one, two] = [1, 2].map(|ticket| (CoreId(0), Ticket(ticket)));
+        let mut questions = Questions::default();
+        let counts = |questions: &Questions| (questions.waiting_bytes, questions.forwarded_bytes);
+        questions.insert(one, write(10));
+        questions.insert(two, write(200));
+        assert_eq!(counts(&questions), (210, 0));
+        questions.send(&one, false);
+        assert_eq!(counts(&questions), (200, 10));
+        assert!(questions.take_back(&one) && !questions.take_back(&one));
+        assert_eq!(counts(&questions), (210, 0));
+        questions.send(&one, true);
+        assert_eq!(counts(&questions), (200, 0), "this server's own leader has it");
+        questions.remove(&two);
+        assert_eq!(counts(&questions), (0, 0), "given up before anybody was asked");
+        assert!(questions.take_back(&one));
+        questions.send(&one, false);
+        assert_eq!(counts(&questions), (0, 10));
+        questions.remove_write(&one);
+        assert_eq!(counts(&questions), (0, 0));
     }
 }

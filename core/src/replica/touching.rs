@@ -72,21 +72,23 @@ impl Sightings {
 }
 
 impl Replica {
+    /// Gives the session another timeout, if this is its leader and nobody is ending it.
     pub(super) fn touch_alive(&mut self, session: SessionId, now: Instant) -> bool {
-        let Some(home) = self.state.sessions().home(session) else {
+        let Some(reign) = &mut self.reign else {
             return false;
         };
-        if home.is_closing {
+        let home = reign.overlay.home(&self.state, session);
+        let Some(home) = home.filter(|home| !home.is_closing) else {
             return false;
-        }
+        };
         let timeout = Duration::from_ms(u64::from(home.timeout_ms));
-        if let Some(reign) = self.reign.as_mut() {
-            reign.expiry.touch(session, timeout, now);
-        }
+        reign.expiry.touch(session, timeout, now);
         true
     }
 
-    /// Sessions were heard from, by a gateway of this node or of another.
+    /// Sessions were heard from, by a gateway of this node or of another. They are judged like
+    /// requests, as if what is pending had happened: while this leader's disk is slow, the others
+    /// commit without it, and sessions begin there that are not applied here.
     pub(super) fn on_touch(
         &mut self,
         now: Instant,
@@ -108,7 +110,8 @@ impl Replica {
         for touched in sessions {
             let session = SessionId(touched.session);
             let generation = Generation(touched.generation);
-            let home = self.state.sessions().home(session);
+            let reign = self.reign.as_ref();
+            let home = reign.and_then(|reign| reign.overlay.home(&self.state, session));
             let is_current = home.is_some_and(|home| home.generation <= generation);
             if !is_current || (touched.is_alive && !self.touch_alive(session, now)) {
                 expired.push(touched.session);

@@ -52,8 +52,14 @@ pub struct Tables {
 impl State {
     /// A fresh shard: the znodes that a fresh ZooKeeper has, and `/zookeeper/nwr`.
     pub fn new(shard: ShardId, map: ShardMap) -> Self {
+        Self::with_index_seed(shard, map, 0)
+    }
+
+    /// The same; where clients choose the paths, nobody else should know the seed: see
+    /// [`Tree::with_index_seed`].
+    pub fn with_index_seed(shard: ShardId, map: ShardMap, index_seed: u64) -> Self {
         assert!(shard.0 < map.count(), "{shard} is a shard of the cluster");
-        let mut tree = Tree::new();
+        let mut tree = Tree::with_index_seed(index_seed);
         let open = acl::open();
         for path in PARTITION_POINTS.into_iter().filter(|path| *path != "/") {
             tree.create(path, pristine(&open));

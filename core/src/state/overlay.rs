@@ -79,6 +79,14 @@ impl Overlay {
         Self::default()
     }
 
+    /// The session as it will be when all that is pending has happened, if this shard is its home.
+    pub fn home<'a>(&'a self, state: &'a State, session: SessionId) -> Option<&'a HomeSession> {
+        match self.homes.find(&session) {
+            Some((_, pending)) => pending.as_ref(),
+            None => state.sessions().home(session),
+        }
+    }
+
     /// Everything up to `zxid` is in the state now.
     pub fn applied(&mut self, zxid: Zxid) {
         self.nodes.applied(zxid);

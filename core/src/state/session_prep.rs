@@ -103,14 +103,10 @@ impl Preparation<'_> {
     fn home(&mut self, session: SessionId) -> Option<HomeSession> {
         let home = self.state.map().home_of(session);
         assert_eq!(home, self.state.shard(), "the home of {session} decides");
-        match self.overlay.homes.find(&session) {
-            Some((zxid, home)) => {
-                let (zxid, home) = (*zxid, home.clone());
-                self.judge_by(zxid);
-                home
-            }
-            None => self.state.sessions().home(session).cloned(),
+        if let Some(&(zxid, _)) = self.overlay.homes.find(&session) {
+            self.judge_by(zxid);
         }
+        self.overlay.home(self.state, session).cloned()
     }
 
     fn living_home(&mut self, session: SessionId) -> Result<HomeSession, ErrorCode> {

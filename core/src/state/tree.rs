@@ -304,3 +304,16 @@ fn parent_of(path: &[u8]) -> &[u8] {
     let cut = cut.expect("a path begins with a slash");
     &path[..cut.max(1)]
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::base::id::ShardId;
+    use crate::shard::ShardMap;
+    use crate::state::State;
+
+    #[test]
+    fn a_state_that_begins_empty_has_the_seed_that_it_is_given() {
+        let state = State::with_index_seed(ShardId(0), ShardMap::new(1), 7);
+        assert_eq!(state.tree().index_seed, 7, "nothing else shows which one it has");
+    }
+}

@@ -344,7 +344,7 @@ impl Leader {
             });
             self.told = log.committed();
         }
-        self.pace.mark(now, tail);
+        self.mark_pace(now, tail);
         self.sent = tail;
     }
 

@@ -69,6 +69,8 @@ pub(crate) struct Cluster {
     links: BTreeMap<(usize, usize), LinkId>,
     incarnation: u32,
     pub(crate) news: VecDeque<(usize, News)>,
+    /// The node whose disk stands still while everything runs.
+    pub(crate) stalled: Option<usize>,
     pub(crate) events: Vec<(usize, ShardId, Event)>,
     digests: BTreeMap<(ShardId, Zxid), u128>,
     leaders: BTreeMap<(ShardId, Epoch), usize>,
@@ -95,6 +97,7 @@ impl Cluster {
             links: BTreeMap::new(),
             incarnation: 0,
             news: VecDeque::new(),
+            stalled: None,
             events: vec![],
             digests: BTreeMap::new(),
             leaders: BTreeMap::new(),
@@ -424,7 +427,7 @@ impl Cluster {
                 }
                 self.step(node, Input::TurnEnd { share: usize::MAX });
                 let pending = self.pending(node);
-                if pending > 0 {
+                if pending > 0 && self.stalled != Some(node) {
                     self.sync(node, pending);
                     self.step(node, Input::TurnEnd { share: usize::MAX });
                 }

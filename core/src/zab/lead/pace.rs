@@ -32,7 +32,7 @@ impl Pace {
 
     /// Everything up to `tail` is proposed. What comes soon after each other has one mark: it is
     /// enough to know roughly since when a proposal waits.
-    pub(super) fn mark(&mut self, now: Instant, tail: Zxid) {
+    fn mark(&mut self, now: Instant, tail: Zxid) {
         let bytes = self.bytes;
         match self.marks.back_mut().filter(|last| now.since(last.at) < MARK_PERIOD) {
             Some(last) => (last.zxid, last.bytes) = (tail, bytes),
@@ -59,6 +59,13 @@ impl Pace {
 }
 
 impl Leader {
+    /// Everything up to `tail` is proposed. Where no disk can be let go, nobody would forget marks.
+    pub(super) fn mark_pace(&mut self, now: Instant, tail: Zxid) {
+        if self.has_other_voters() {
+            self.pace.mark(now, tail);
+        }
+    }
+
     /// When the first disk that is behind has been so for too long.
     pub(super) fn pace_deadline(&self, limit: Duration) -> Option<Instant> {
         let oldest = self.pace.oldest_lacked(self.slowest()?)?;
@@ -69,8 +76,12 @@ impl Leader {
     fn slowest(&self) -> Option<Zxid> {
         let learners = self.learners.values().filter(|it| it.stage >= LearnerStage::Entered);
         let held = learners.map(|learner| learner.acked);
-        let matters = self.reign == Reign::Established && self.voters.len() > 1;
+        let matters = self.reign == Reign::Established && self.has_other_voters();
         matters.then(|| held.fold(self.own_acked, Zxid::min))
+    }
+
+    fn has_other_voters(&self) -> bool {
+        self.voters.len() > 1
     }
 }
 
@@ -105,3 +116,34 @@ impl Zab {
 
 /// What one mark stands for.
 const MARK_PERIOD: Duration = Duration::from_ms(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{Epoch, ShardId};
+    use crate::entry::EntryKind;
+    use crate::zab::log::{Log, LogLimits, Restored};
+
+    /// The marks of a leader that proposes for some seconds, without any acknowledgement.
+    fn marks_of_leader(voters: &[ServerId]) -> usize {
+        let mut log = Log::new(Restored::nothing(ShardId(0)), LogLimits::default());
+        let credentials = (Epoch(0), Zxid::ZERO);
+        let mut now = Instant(0);
+        let mut leader = Leader::new(voters[0], voters.to_vec(), credentials, Zxid::ZERO, now);
+        (leader.epoch, leader.reign) = (Epoch(1), Reign::Established);
+        let mut out = Vec::new();
+        leader.append(&mut log, EntryKind::EpochStart, &[], &mut out);
+        for _ in 0..100 {
+            leader.append(&mut log, EntryKind::Txn, &[], &mut out);
+            leader.flush_proposals(now, &log, &mut out);
+            now = now + MARK_PERIOD;
+        }
+        leader.pace.marks.len()
+    }
+
+    #[test]
+    fn a_server_alone_keeps_no_marks() {
+        assert_eq!(marks_of_leader(&[ServerId(1)]), 0);
+        assert_eq!(marks_of_leader(&[ServerId(1), ServerId(2)]), 100);
+    }
+}
