@@ -85,7 +85,7 @@ impl Replica {
             return Some(Outcome::refused(ErrorCode::BadArguments));
         }
         if begins(ask) {
-            if self.leaderless_for(now) >= self.config.periods.silence {
+            if self.has_no_leader() && self.leaderless_for(now) >= self.config.periods.silence {
                 return Some(Outcome::Unknown);
             }
             self.newcomers_wait |= self.served.is_none();
@@ -212,13 +212,22 @@ impl Replica {
 
     /// When there has been no leader for so long that a client should rather ask another server.
     pub(super) fn give_up_deadline(&self) -> Option<Instant> {
-        let since = self.leaderless_since.filter(|_| self.may_know_more || self.newcomers_wait)?;
+        let newcomers_wait = self.newcomers_wait && self.has_no_leader();
+        let since = self.leaderless_since.filter(|_| self.may_know_more || newcomers_wait)?;
         Some(since + self.config.periods.silence)
+    }
+
+    /// Not even one to learn from.
+    fn has_no_leader(&self) -> bool {
+        self.served.is_none() && self.learns_since.is_none()
     }
 
     /// Whoever wants a session and waits for a leader tries another server, as with ZooKeeper. What
     /// it asked for here must not be done behind its back.
     pub(super) fn turn_newcomers_away(&mut self, deeds: &mut Vec<Deed>) {
+        if !self.has_no_leader() {
+            return;
+        }
         self.newcomers_wait = false;
         let mut newcomers = Vec::new();
         let asked = &self.asked;
