@@ -7,7 +7,10 @@ mod ordinary;
 use pigeonhole_core::auth::{AuthSettings, Identities, authenticate};
 use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{ConnectionId, CoreId, ServerId, SessionId, ShardId};
-use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, FRAME_BYTES_MAX, TURN_SHARE_BYTES};
+use pigeonhole_core::base::limits::{
+    CONNECT_TIME_MS_MAX, FRAME_BYTES_MAX, PATH_BYTES_MAX, REQUESTS_PER_TURN_MAX,
+    RESPONSE_BYTES_MAX, TURN_SHARE_BYTES,
+};
 use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Duration, Instant, Now};
 use pigeonhole_core::durable::{Durable, LogMark};
@@ -18,7 +21,7 @@ use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, OpCode, Request, perm
 use pigeonhole_core::peer::message::Touched;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
-use pigeonhole_core::wire::client;
+use pigeonhole_core::wire::client::{self, MultiResult};
 use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::log::Restored;
 
@@ -140,6 +143,20 @@ impl Alone {
         }
         self.received.clear();
         frames
+    }
+
+    /// A znode whose list of children has at least so many bytes.
+    fn fill(&mut self, path: &str, bytes: usize) {
+        self.send(&request(1, &create(path, b"", CreateMode::Persistent)));
+        let name_bytes = PATH_BYTES_MAX - 100;
+        let names = (0..=bytes / name_bytes).map(|at| format!("{path}/{at:0>name_bytes$}"));
+        for names in names.collect::<Vec<_>>().chunks(200) {
+            let creates = names.iter().map(|name| create(name, b"", CreateMode::Persistent));
+            let frames = self.send(&request(2, &Request::Multi(creates.collect())));
+            let body = client::parse_header(&frames[0]).unwrap().1;
+            let results = client::parse_multi(body).unwrap();
+            assert!(results.iter().all(|result| matches!(result, MultiResult::Create { .. })));
+        }
     }
 
     fn connect(&mut self) -> SessionId {
@@ -334,6 +351,58 @@ fn what_makes_little_of_much_is_done_once_a_turn() {
             turns += 1;
         }
         assert!(turns >= 5, "{turns} turns with {shards} shards");
+    }
+}
+
+/// The watches that it would have left tell which reads were executed.
+#[test]
+fn what_a_multi_read_has_no_room_for_ends_it() {
+    let list = |path| Request::GetChildren { path, watch: false, with_stat: false };
+    let data = |path, watch| Request::GetData { path, watch };
+    for shards in [1, 8] {
+        let mut alone = Alone::new(shards);
+        alone.connect();
+        alone.fill("/half", RESPONSE_BYTES_MAX / 2);
+        alone.fill("/full", RESPONSE_BYTES_MAX);
+        let reads = [
+            (vec![data("/", false), list("/half"), data("/", true)], [true, true, true], 1),
+            (vec![list("/full"), list("/full"), data("/half", true)], [false, false, false], 1),
+            (vec![list("/half"), list("/half"), data("/half", true)], [true, false, false], 1),
+            (vec![data("/", false), list("/full"), data("/half", true)], [true, false, false], 1),
+            (vec![data("/half", true), list("/full"), data("/", false)], [true, false, false], 2),
+        ];
+        for (reads, expected, watches) in reads {
+            let frames = alone.send(&request(1, &Request::MultiRead(reads)));
+            let (header, body) = client::parse_header(&frames[0]).unwrap();
+            assert_eq!(header.error, 0);
+            let results = client::parse_multi(body).unwrap();
+            let too_large = MultiResult::Error(ErrorCode::MarshallingError.wire());
+            let is_read: Vec<bool> = results.iter().map(|result| *result != too_large).collect();
+            assert_eq!(is_read, expected, "with {shards} shards");
+            let left: usize = alone.worker.replicas().map(|it| it.watches().count()).sum();
+            assert_eq!(left, watches, "with {shards} shards");
+        }
+    }
+}
+
+/// What has to wait for a write is read when its answer comes: not all in that one turn.
+#[test]
+fn long_lists_that_had_to_wait_are_read_over_several_turns() {
+    for shards in [1, 8] {
+        let mut alone = Alone::new(shards);
+        alone.connect();
+        alone.fill("/long", TURN_SHARE_BYTES * REQUESTS_PER_TURN_MAX);
+        let write = Request::SetData { path: "/long", data: None, version: -1 };
+        let read = Request::GetChildren { path: "/long", watch: false, with_stat: false };
+        let reads = (2..=6).flat_map(|xid| request(xid, &read));
+        let bytes: Vec<u8> = request(1, &write).into_iter().chain(reads).collect();
+        let mut replies = vec![alone.send(&bytes).len()];
+        while alone.worker.deadline(alone.now.instant) == Some(alone.now.instant) {
+            alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+            alone.settle();
+            replies.push(alone.frames().len());
+        }
+        assert_eq!(replies, [2, 1, 1, 1, 1], "with {shards} shards");
     }
 }
 
