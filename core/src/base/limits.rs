@@ -47,7 +47,7 @@ pub const PURGE_BYTES_MAX: usize = 256 << 10;
 pub const IDENTITIES_PER_CONNECTION_MAX: usize = 32;
 /// One credential of addAuth.
 pub const CREDENTIAL_BYTES_MAX: usize = 1024;
-/// Entries of one ACL: every access looks at them one by one. ZooKeeper has no bound.
+/// Entries of one ACL: an address is looked for in one after the other. ZooKeeper has no bound.
 pub const ACL_ENTRIES_MAX: usize = 1024;
 
 /// Proposals of one shard that wait for their quorum; beyond, requests queue.

@@ -13,7 +13,7 @@ use crate::base::time::{Instant, Now};
 use crate::mail::{Mail, Outcome, Reader, Ticket};
 use crate::op::{Acl, AddWatchMode, OpCode, Request, WatcherType, permission};
 use crate::replica::{Deed, Recipient, Replica, Share};
-use crate::state::acl::{masked, permits};
+use crate::state::acl::masked;
 use crate::state::tree::NodeId;
 use crate::state::watch::WatchKind;
 use crate::txn::AclEntry;
@@ -223,7 +223,7 @@ impl Replica {
         self.check(node, &reader.identities, permission::READ | permission::ADMIN)?;
         let tree = self.state.tree();
         let acl = tree.acl(node);
-        if permits(acl, &reader.identities, permission::ADMIN) {
+        if tree.access(node).permits(&reader.identities, permission::ADMIN) {
             put_acl(body, acl);
         } else {
             put_acl(body, &masked(acl));
@@ -379,7 +379,7 @@ impl Replica {
         identities: &Identities,
         permissions: u32,
     ) -> Result<(), ErrorCode> {
-        let allowed = permits(self.state.tree().acl(node), identities, permissions);
+        let allowed = self.state.tree().access(node).permits(identities, permissions);
         if allowed { Ok(()) } else { Err(ErrorCode::NoAuth) }
     }
 }
