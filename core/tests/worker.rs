@@ -102,6 +102,18 @@ impl Alone {
         }
     }
 
+    /// What each turn comes to until nothing is left to be done in haste.
+    fn turns(&mut self, mut result: impl FnMut(&mut Self) -> usize) -> Vec<usize> {
+        let mut results = vec![];
+        loop {
+            self.worker.step(self.now, Input::TurnEnd { share: 60 }, &mut self.effects);
+            results.push(result(self));
+            if !self.worker.is_in_haste() {
+                return results;
+            }
+        }
+    }
+
     fn advance(&mut self, milliseconds: u64) {
         let end = self.now.instant + Duration::from_ms(milliseconds);
         while let Some(at) = self.worker.deadline(self.now.instant).filter(|&at| at <= end) {
@@ -153,8 +165,8 @@ impl Alone {
         for names in names.collect::<Vec<_>>().chunks(200) {
             let creates = names.iter().map(|name| create(name, b"", CreateMode::Persistent));
             let frames = self.send(&request(2, &Request::Multi(creates.collect())));
-            let body = client::parse_header(&frames[0]).unwrap().1;
-            let results = client::parse_multi(body).unwrap();
+            let (_, body) = client::parse_header(&frames[0]).expect("a reply");
+            let results = client::parse_multi(body).expect("a reply of results");
             assert!(results.iter().all(|result| matches!(result, MultiResult::Create { .. })));
         }
     }
@@ -219,42 +231,42 @@ fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
 
 #[test]
 fn what_arrives_at_once_is_proposed_and_applied_over_several_turns() {
-    let mut alone = Alone::new(1);
-    alone.connect();
-    let mut bytes = vec![];
-    for xid in 1..=100 {
-        let path = format!("/node-{xid}");
-        bytes.extend(request(xid, &create(&path, b"", CreateMode::Persistent)));
-    }
-    let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
-    alone.worker.step(alone.now, input, &mut alone.effects);
-    let mut proposed = vec![];
-    let mut last = None;
-    for _ in 0..2 {
-        alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
-        let is_in_haste = alone.worker.is_in_haste();
-        let marks = alone.effects.drain().filter_map(|effect| match effect {
-            Effect::Append(it) => Some(LogMark { shard: it.shard, sequence: it.sequence }),
-            _ => None,
+    let paths: Vec<String> = (0..300).map(|number| format!("/node-{number}")).collect();
+    let creates = paths.iter().map(|path| create(path, b"", CreateMode::Persistent));
+    let creates: Vec<Request<'_>> = creates.collect();
+    let multis = creates.chunks(100).map(|some| Request::Multi(some.to_vec())).collect();
+    let singles = creates[..100].to_vec();
+    let cases: [(Vec<Request<'_>>, &[usize], &[usize]); 2] =
+        [(singles, &[60, 40], &[60, 40]), (multis, &[1, 1, 1], &[100, 100, 100])];
+    for (requests, proposed, created) in cases {
+        let mut alone = Alone::new(1);
+        alone.connect();
+        let bytes: Vec<u8> = requests.iter().flat_map(|it| request(1, it)).collect();
+        let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+        let mut last = None;
+        let turns = alone.turns(|alone| {
+            let appends = alone.effects.drain().filter_map(|effect| match effect {
+                Effect::Append(it) => Some(LogMark { shard: it.shard, sequence: it.sequence }),
+                _ => None,
+            });
+            let appends: Vec<_> = appends.collect();
+            last = appends.last().copied();
+            appends.len()
         });
-        let marks: Vec<_> = marks.collect();
-        proposed.push((marks.len(), is_in_haste));
-        last = marks.last().copied();
-    }
-    assert_eq!(proposed, [(60, true), (40, false)], "the rest waits for nothing");
+        assert_eq!(turns, proposed, "the rest waits for nothing");
 
-    let znodes = |alone: &Alone| alone.worker.report().shards[0].znodes;
-    let before = znodes(&alone);
-    let durable = Input::Durable(Durable::attest(last.expect("all are logged")));
-    alone.worker.step(alone.now, durable, &mut alone.effects);
-    let mut applied = vec![];
-    for _ in 0..2 {
-        alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
-        applied.push((znodes(&alone) - before, alone.worker.is_in_haste()));
+        let mut before = alone.worker.report().shards[0].znodes;
+        let durable = Input::Durable(Durable::attest(last.expect("all are logged")));
+        alone.worker.step(alone.now, durable, &mut alone.effects);
+        let turns = alone.turns(|alone| {
+            let now = alone.worker.report().shards[0].znodes;
+            now - core::mem::replace(&mut before, now)
+        });
+        assert_eq!(turns, created);
+        alone.settle();
+        assert_eq!(alone.frames().len(), requests.len(), "and every write is answered");
     }
-    assert_eq!(applied, [(60, true), (100, false)]);
-    alone.settle();
-    assert_eq!(alone.frames().len(), 100, "and every write is answered");
 }
 
 /// Other cores may ask for much at once, and in the order in which they ask.

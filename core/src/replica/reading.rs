@@ -120,7 +120,7 @@ impl Replica {
         let makes_much = code == ErrorCode::MarshallingError
             || OpCode::from_wire(*op_code).is_some_and(OpCode::makes_much_of_little);
         let bytes = body.len() + reply_body.len();
-        let weight = if makes_much { usize::MAX } else { Share::weight(bytes) };
+        let weight = if makes_much { usize::MAX } else { Share::weight(bytes, 1) };
         self.read_weight = self.read_weight.saturating_add(weight);
         let outcome = Outcome::Reply { code, body: reply_body };
         self.answer(read.core, read.ticket, self.state.applied(), outcome, deeds);
