@@ -280,7 +280,7 @@ fn an_empty_list_allows_everything() {
     assert!(!listed.permits(&Identities::none(), permission::WRITE));
 }
 
-/// A multi of a thousand changes would otherwise copy its znode's list a thousand times, everywhere.
+/// A multi of a thousand changes would otherwise copy a list a thousand times, on every server.
 #[test]
 fn changes_share_the_list_of_their_znode() {
     let mut leader = Leader::new();

@@ -397,6 +397,22 @@ fn what_a_multi_read_has_no_room_for_ends_it() {
     }
 }
 
+/// Otherwise refusals that wait for their turn would keep what was made for them.
+#[test]
+fn a_refusal_of_what_is_too_large_is_small() {
+    let mut alone = Alone::new(1);
+    alone.connect();
+    alone.fill("/full", RESPONSE_BYTES_MAX);
+    let list = Request::GetChildren { path: "/full", watch: false, with_stat: false };
+    alone.ask_from_afar(1, read_from_afar(OpCode::GetChildren, &request(0, &list)));
+    alone.settle();
+    let (_, mail) = alone.mail.pop().unwrap();
+    let Mail::Answer { outcome: Outcome::Reply { code, body }, .. } = mail else {
+        panic!("{mail:?}");
+    };
+    assert_eq!((code, body.capacity()), (ErrorCode::MarshallingError, 0));
+}
+
 /// What has to wait for a write is read when its answer comes: not all in that one turn.
 #[test]
 fn long_lists_that_had_to_wait_are_read_over_several_turns() {

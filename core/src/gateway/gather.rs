@@ -86,8 +86,8 @@ impl Gather {
         Self { plan, parts: parts.collect(), bytes_made: 0, marks }
     }
 
-    /// The oldest open question to this shard is answered: a shard answers in order. What comes when
-    /// there is too much for one reply is not kept.
+    /// The oldest open question to this shard is answered: a shard answers in order. What comes
+    /// when there is too much for one reply is not kept.
     pub(super) fn put(&mut self, shard: ShardId, zxid: Zxid, code: ErrorCode, body: Vec<u8>) {
         // What a shard has thrown away, it has made all the same.
         let is_too_large = code == TOO_LARGE;

@@ -45,8 +45,8 @@ impl<'a> Content<'a> {
 }
 
 impl Share {
-    /// What a request or an entry of so many bytes takes of a share. If it is a transaction, each of
-    /// its operations costs about as much as a request.
+    /// What a request or an entry of so many bytes takes of a share. Each operation of a
+    /// transaction costs about as much as a request.
     pub(super) fn weight(bytes: usize, operations: usize) -> usize {
         operations.max(1) + bytes / TURN_SHARE_BYTES
     }

@@ -47,18 +47,21 @@ impl Replica {
     ) -> Result<(), ErrorCode> {
         let start = body.len();
         let end = start + RESPONSE_BYTES_MAX;
-        let result = self.read_into(reader, request, body, end, deeds);
+        let mut result = self.read_into(reader, request, body, end, deeds);
+        if body.len() > end {
+            result = Err(ErrorCode::MarshallingError);
+        }
         if let Err(code) = result {
             body.truncate(start);
             match code {
                 ErrorCode::ThrottledOp => self.met.note(Limit::WatchesPerConnection),
-                ErrorCode::MarshallingError => self.met.note(Limit::ResponseBytes),
+                ErrorCode::MarshallingError => {
+                    self.met.note(Limit::ResponseBytes);
+                    // Refusals may wait by the thousand, each with the memory of what was made.
+                    body.shrink_to_fit();
+                }
                 _ => {}
             }
-        } else if body.len() > end {
-            body.truncate(start);
-            self.met.note(Limit::ResponseBytes);
-            return Err(ErrorCode::MarshallingError);
         }
         result
     }
@@ -126,7 +129,7 @@ impl Replica {
         self.answer(read.core, read.ticket, self.state.applied(), outcome, deeds);
     }
 
-    /// Where the body reaches beyond `end`, the reply is too large, and what lists much has stopped.
+    /// Where the body reaches beyond `end` the reply is too large, and what lists much stops there.
     fn read_into(
         &mut self,
         reader: &Reader,
@@ -264,10 +267,11 @@ impl Replica {
                 reply::multi_error(body, error);
             }
         }
+        reply::multi_end(body);
         if is_full {
             self.met.note(Limit::ResponseBytes);
+            body.shrink_to_fit();
         }
-        reply::multi_end(body);
         Ok(())
     }
 
