@@ -70,15 +70,6 @@ pub fn is_valid_id(scheme: &str, id: &str) -> bool {
     }
 }
 
-/// Whether an identity of a connection is what an ACL entry of the same scheme names.
-pub fn matches(scheme: &str, identity: &str, expression: &str) -> bool {
-    match scheme {
-        DIGEST => identity == expression,
-        IP => AddressRange::parse(expression).is_some_and(|range| range.contains(identity)),
-        _ => false,
-    }
-}
-
 impl Identity {
     fn new(scheme: &str, id: impl Into<String>) -> Self {
         Self { scheme: scheme.to_owned(), id: id.into() }
@@ -205,20 +196,23 @@ fn is_valid_digest_id(id: &str) -> bool {
     id.trim_end_matches(':').split(':').count() == 2
 }
 
-/// An address with the number of leading bits that matter (CIDR).
-struct AddressRange {
+/// An address with the number of leading bits that matter (CIDR): what an ACL entry of the scheme
+/// `ip` names.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct AddressRange {
     address: Address,
     bits: u32,
 }
 
-#[derive(Clone, Copy)]
-enum Address {
+/// What an identity of the scheme `ip` tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Address {
     V4(u32),
     V6(u128),
 }
 
 impl AddressRange {
-    fn parse(expression: &str) -> Option<Self> {
+    pub(crate) fn parse(expression: &str) -> Option<Self> {
         let (address, bits) = match expression.split_once('/') {
             Some((address, bits)) => (address, Some(bits)),
             None => (expression, None),
@@ -232,13 +226,13 @@ impl AddressRange {
         (bits <= width).then_some(Self { address, bits })
     }
 
-    fn contains(&self, identity: &str) -> bool {
-        match (self.address, Address::parse(identity)) {
-            (Address::V4(range), Some(Address::V4(address))) => {
+    pub(crate) fn contains(&self, address: Address) -> bool {
+        match (self.address, address) {
+            (Address::V4(range), Address::V4(address)) => {
                 let shift = u32::BITS - self.bits;
                 range.checked_shr(shift) == address.checked_shr(shift)
             }
-            (Address::V6(range), Some(Address::V6(address))) => {
+            (Address::V6(range), Address::V6(address)) => {
                 let shift = u128::BITS - self.bits;
                 range.checked_shr(shift) == address.checked_shr(shift)
             }
@@ -249,7 +243,7 @@ impl AddressRange {
 
 impl Address {
     /// Java's reading, which is laxer than the standard library's: leading zeros are decimal.
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         if text.contains(':') { Self::parse_v6(text) } else { Self::parse_v4(text) }
     }
 
@@ -267,6 +261,6 @@ impl Address {
     }
 }
 
-const DIGEST: &str = "digest";
-const IP: &str = "ip";
+pub(crate) const DIGEST: &str = "digest";
+pub(crate) const IP: &str = "ip";
 const SUPER: &str = "super";

@@ -1,16 +1,19 @@
 //! Schemes, identities and access rules, as ZooKeeper 3.9 has them.
 
+use std::sync::Arc;
+
 mod leader;
 
 use leader::{Client, Leader, address, check, create, delete, entry, plain, set, set_acl};
-use pigeonhole_core::auth::{
-    AuthSettings, Identities, Identity, authenticate, is_valid_id, matches,
-};
+use pigeonhole_core::auth::{AuthSettings, Identities, Identity, authenticate, is_valid_id};
 use pigeonhole_core::base::bytes::Reader;
 use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::limits::{CREDENTIAL_BYTES_MAX, IDENTITIES_PER_CONNECTION_MAX};
+use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::op::{Acl, CreateMode, Request, permission};
-use pigeonhole_core::state::acl;
+use pigeonhole_core::state::acl::{self, AccessList, Readers};
+use pigeonhole_core::state::apply::Change;
+use pigeonhole_core::txn::AclEntry;
 
 fn pairs(identities: &[Identity]) -> Vec<(&str, &str)> {
     identities.iter().map(|identity| (identity.scheme.as_str(), identity.id.as_str())).collect()
@@ -115,7 +118,9 @@ fn address_ranges() {
         ("2001:db8::1", "2001:0db8:0:0:0:0:0:1", true),
         ("10.0.0.7", "nonsense", false),
     ] {
-        assert_eq!(matches("ip", address, range), inside, "{address} in {range}");
+        let list = AccessList::of(&[entry(permission::READ, "ip", range)]);
+        let client = Identities::initial(leader::address(address));
+        assert_eq!(list.permits(&client, permission::READ), inside, "{address} in {range}");
     }
 }
 
@@ -270,7 +275,69 @@ fn a_pending_list_is_the_list() {
 /// Nobody is refused where no list is.
 #[test]
 fn an_empty_list_allows_everything() {
-    assert!(acl::permits(&[], &Identities::none(), permission::ALL));
-    let listed = [entry(permission::READ, "world", "anyone")];
-    assert!(!acl::permits(&listed, &Identities::none(), permission::WRITE));
+    assert!(AccessList::of(&[]).permits(&Identities::none(), permission::ALL));
+    let listed = AccessList::of(&[entry(permission::READ, "world", "anyone")]);
+    assert!(!listed.permits(&Identities::none(), permission::WRITE));
+}
+
+/// A multi of a thousand changes would otherwise copy a list a thousand times, on every server.
+#[test]
+fn changes_share_the_list_of_their_znode() {
+    let mut leader = Leader::new();
+    let bob = leader.client(1).with_auth("bob:secret");
+    let mine = [Acl { permissions: 31, scheme: "auth", id: "" }];
+    leader.run(&bob, &create("/own", CreateMode::Persistent, &mine)).unwrap();
+    leader.run(&bob, &Request::Multi(vec![set("/own", -1), set("/own", -1)])).unwrap();
+    let tree = leader.state.tree();
+    let list = tree.access(tree.find("/own").unwrap()).entries();
+    let is_shared = |change: Change<'_>| match change.readers {
+        Readers::Listed(readers) => Arc::ptr_eq(readers.entries(), list),
+        Readers::Everyone => false,
+    };
+    assert_eq!(leader.applied.changes().map(is_shared).collect::<Vec<_>>(), [true, true]);
+}
+
+/// What a list allows is what ZooKeeper finds by holding every identity against every entry.
+#[test]
+fn a_list_allows_what_any_of_its_entries_allows() {
+    const ADDRESSES: [&str; 4] = ["10.0.0.7", "10.1.0.7", "192.168.0.1", "fe80::1"];
+    let mut prng = Prng::new(7);
+    let mut draw = |below: u64| usize::try_from(prng.below(below)).unwrap();
+    let mut allowed = 0;
+    for _ in 0..2000 {
+        let acl: Vec<AclEntry> = (0..1 + draw(40))
+            .map(|_| {
+                let permissions = [0, 1, 2, 3, 16, 31][draw(6)];
+                match draw(12) {
+                    0 => entry(permissions & 1, "world", "anyone"),
+                    1..4 => entry(permissions, "ip", ADDRESSES[draw(4)]),
+                    4 => entry(permissions, "ip", ["10.0.0.0/16", "fe80::/10"][draw(2)]),
+                    _ => entry(permissions, "digest", &format!("user{}:hash", draw(50))),
+                }
+            })
+            .collect();
+        let users = (0..draw(5)).map(|_| Identity {
+            scheme: "digest".to_string(),
+            id: format!("user{}:hash", draw(50)),
+        });
+        let identities = users.collect();
+        let address = address(ADDRESSES[draw(4)]);
+        let identities = Identities::initial(address).with(identities).unwrap();
+        let names = |entry: &AclEntry, identity: &Identity| match entry.id.as_str() {
+            "anyone" => true,
+            "10.0.0.0/16" => identity.id == "10.0.0.7",
+            "fe80::/10" => identity.id == "fe80::1",
+            id => identity.scheme == entry.scheme && identity.id == id,
+        };
+        let list = AccessList::of(&acl);
+        for permissions in [permission::READ, permission::WRITE, permission::ADMIN, 3] {
+            let expected = acl.iter().any(|entry| {
+                entry.permissions & permissions != 0
+                    && identities.iter().any(|identity| names(entry, identity))
+            });
+            assert_eq!(list.permits(&identities, permissions), expected, "{acl:?} {identities:?}");
+            allowed += usize::from(expected);
+        }
+    }
+    assert!((1000..7000).contains(&allowed), "{allowed} of 8000");
 }

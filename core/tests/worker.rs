@@ -7,7 +7,10 @@ mod ordinary;
 use pigeonhole_core::auth::{AuthSettings, Identities, authenticate};
 use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{ConnectionId, CoreId, ServerId, SessionId, ShardId};
-use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, FRAME_BYTES_MAX, TURN_SHARE_BYTES};
+use pigeonhole_core::base::limits::{
+    CONNECT_TIME_MS_MAX, FRAME_BYTES_MAX, PATH_BYTES_MAX, REQUESTS_PER_TURN_MAX,
+    RESPONSE_BYTES_MAX, TURN_SHARE_BYTES,
+};
 use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Duration, Instant, Now};
 use pigeonhole_core::durable::{Durable, LogMark};
@@ -18,7 +21,7 @@ use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, OpCode, Request, perm
 use pigeonhole_core::peer::message::Touched;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
-use pigeonhole_core::wire::client;
+use pigeonhole_core::wire::client::{self, MultiResult};
 use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::log::Restored;
 
@@ -100,6 +103,18 @@ impl Alone {
         }
     }
 
+    /// What each turn comes to until nothing is left to be done in haste.
+    fn turns(&mut self, mut result: impl FnMut(&mut Self) -> usize) -> Vec<usize> {
+        let mut results = vec![];
+        loop {
+            self.worker.step(self.now, Input::TurnEnd { share: 60 }, &mut self.effects);
+            results.push(result(self));
+            if !self.worker.is_in_haste() {
+                return results;
+            }
+        }
+    }
+
     fn advance(&mut self, milliseconds: u64) {
         let end = self.now.instant + Duration::from_ms(milliseconds);
         while let Some(at) = self.worker.deadline(self.now.instant).filter(|&at| at <= end) {
@@ -141,6 +156,20 @@ impl Alone {
         }
         self.received.clear();
         frames
+    }
+
+    /// A znode whose list of children has at least so many bytes.
+    fn fill(&mut self, path: &str, bytes: usize) {
+        self.send(&request(1, &create(path, b"", CreateMode::Persistent)));
+        let name_bytes = PATH_BYTES_MAX - 100;
+        let names = (0..=bytes / name_bytes).map(|at| format!("{path}/{at:0>name_bytes$}"));
+        for names in names.collect::<Vec<_>>().chunks(200) {
+            let creates = names.iter().map(|name| create(name, b"", CreateMode::Persistent));
+            let frames = self.send(&request(2, &Request::Multi(creates.collect())));
+            let (_, body) = client::parse_header(&frames[0]).expect("a reply");
+            let results = client::parse_multi(body).expect("a reply of results");
+            assert!(results.iter().all(|result| matches!(result, MultiResult::Create { .. })));
+        }
     }
 
     fn connect(&mut self) -> SessionId {
@@ -203,42 +232,42 @@ fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
 
 #[test]
 fn what_arrives_at_once_is_proposed_and_applied_over_several_turns() {
-    let mut alone = Alone::new(1);
-    alone.connect();
-    let mut bytes = vec![];
-    for xid in 1..=100 {
-        let path = format!("/node-{xid}");
-        bytes.extend(request(xid, &create(&path, b"", CreateMode::Persistent)));
-    }
-    let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
-    alone.worker.step(alone.now, input, &mut alone.effects);
-    let mut proposed = vec![];
-    let mut last = None;
-    for _ in 0..2 {
-        alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
-        let is_in_haste = alone.worker.is_in_haste();
-        let marks = alone.effects.drain().filter_map(|effect| match effect {
-            Effect::Append(it) => Some(LogMark { shard: it.shard, sequence: it.sequence }),
-            _ => None,
+    let paths: Vec<String> = (0..300).map(|number| format!("/node-{number}")).collect();
+    let creates = paths.iter().map(|path| create(path, b"", CreateMode::Persistent));
+    let creates: Vec<Request<'_>> = creates.collect();
+    let multis = creates.chunks(100).map(|some| Request::Multi(some.to_vec())).collect();
+    let singles = creates[..100].to_vec();
+    let cases: [(Vec<Request<'_>>, &[usize], &[usize]); 2] =
+        [(singles, &[60, 40], &[60, 40]), (multis, &[1, 1, 1], &[100, 100, 100])];
+    for (requests, proposed, created) in cases {
+        let mut alone = Alone::new(1);
+        alone.connect();
+        let bytes: Vec<u8> = requests.iter().flat_map(|it| request(1, it)).collect();
+        let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+        let mut last = None;
+        let turns = alone.turns(|alone| {
+            let appends = alone.effects.drain().filter_map(|effect| match effect {
+                Effect::Append(it) => Some(LogMark { shard: it.shard, sequence: it.sequence }),
+                _ => None,
+            });
+            let appends: Vec<_> = appends.collect();
+            last = appends.last().copied();
+            appends.len()
         });
-        let marks: Vec<_> = marks.collect();
-        proposed.push((marks.len(), is_in_haste));
-        last = marks.last().copied();
-    }
-    assert_eq!(proposed, [(60, true), (40, false)], "the rest waits for nothing");
+        assert_eq!(turns, proposed, "the rest waits for nothing");
 
-    let znodes = |alone: &Alone| alone.worker.report().shards[0].znodes;
-    let before = znodes(&alone);
-    let durable = Input::Durable(Durable::attest(last.expect("all are logged")));
-    alone.worker.step(alone.now, durable, &mut alone.effects);
-    let mut applied = vec![];
-    for _ in 0..2 {
-        alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
-        applied.push((znodes(&alone) - before, alone.worker.is_in_haste()));
+        let mut before = alone.worker.report().shards[0].znodes;
+        let durable = Input::Durable(Durable::attest(last.expect("all are logged")));
+        alone.worker.step(alone.now, durable, &mut alone.effects);
+        let turns = alone.turns(|alone| {
+            let now = alone.worker.report().shards[0].znodes;
+            now - core::mem::replace(&mut before, now)
+        });
+        assert_eq!(turns, created);
+        alone.settle();
+        assert_eq!(alone.frames().len(), requests.len(), "and every write is answered");
     }
-    assert_eq!(applied, [(60, true), (100, false)]);
-    alone.settle();
-    assert_eq!(alone.frames().len(), 100, "and every write is answered");
 }
 
 /// Other cores may ask for much at once, and in the order in which they ask.
@@ -335,6 +364,74 @@ fn what_makes_little_of_much_is_done_once_a_turn() {
             turns += 1;
         }
         assert!(turns >= 5, "{turns} turns with {shards} shards");
+    }
+}
+
+/// The watches that it would have left tell which reads were executed.
+#[test]
+fn what_a_multi_read_has_no_room_for_ends_it() {
+    let list = |path| Request::GetChildren { path, watch: false, with_stat: false };
+    let data = |path, watch| Request::GetData { path, watch };
+    for shards in [1, 8] {
+        let mut alone = Alone::new(shards);
+        alone.connect();
+        alone.fill("/half", RESPONSE_BYTES_MAX / 2);
+        alone.fill("/full", RESPONSE_BYTES_MAX);
+        let reads = [
+            (vec![data("/", false), list("/half"), data("/", true)], [true, true, true], 1),
+            (vec![list("/full"), list("/full"), data("/half", true)], [false, false, false], 1),
+            (vec![list("/half"), list("/half"), data("/half", true)], [true, false, false], 1),
+            (vec![data("/", false), list("/full"), data("/half", true)], [true, false, false], 1),
+            (vec![data("/half", true), list("/full"), data("/", false)], [true, false, false], 2),
+        ];
+        for (reads, expected, watches) in reads {
+            let frames = alone.send(&request(1, &Request::MultiRead(reads)));
+            let (header, body) = client::parse_header(&frames[0]).unwrap();
+            assert_eq!(header.error, 0);
+            let results = client::parse_multi(body).unwrap();
+            let too_large = MultiResult::Error(ErrorCode::MarshallingError.wire());
+            let is_read: Vec<bool> = results.iter().map(|result| *result != too_large).collect();
+            assert_eq!(is_read, expected, "with {shards} shards");
+            let left: usize = alone.worker.replicas().map(|it| it.watches().count()).sum();
+            assert_eq!(left, watches, "with {shards} shards");
+        }
+    }
+}
+
+/// Otherwise refusals that wait for their turn would keep what was made for them.
+#[test]
+fn a_refusal_of_what_is_too_large_is_small() {
+    let mut alone = Alone::new(1);
+    alone.connect();
+    alone.fill("/full", RESPONSE_BYTES_MAX);
+    let list = Request::GetChildren { path: "/full", watch: false, with_stat: false };
+    alone.ask_from_afar(1, read_from_afar(OpCode::GetChildren, &request(0, &list)));
+    alone.settle();
+    let (_, mail) = alone.mail.pop().unwrap();
+    let Mail::Answer { outcome: Outcome::Reply { code, body }, .. } = mail else {
+        panic!("{mail:?}");
+    };
+    assert_eq!((code, body.capacity()), (ErrorCode::MarshallingError, 0));
+}
+
+/// What has to wait for a write is read when its answer comes: not all in that one turn.
+#[test]
+fn long_lists_that_had_to_wait_are_read_over_several_turns() {
+    for shards in [1, 8] {
+        let mut alone = Alone::new(shards);
+        alone.connect();
+        alone.fill("/long", TURN_SHARE_BYTES * REQUESTS_PER_TURN_MAX);
+        let write = Request::SetData { path: "/long", data: None, version: -1 };
+        let read = Request::GetChildren { path: "/long", watch: false, with_stat: false };
+        let reads = (2..=6).flat_map(|xid| request(xid, &read));
+        let bytes: Vec<u8> = request(1, &write).into_iter().chain(reads).collect();
+        let mut replies = vec![alone.send(&bytes).len()];
+        while alone.worker.deadline(alone.now.instant) == Some(alone.now.instant) {
+            alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+            alone.settle();
+            replies.push(alone.frames().len());
+        }
+        assert_eq!(replies, [2, 1, 1, 1, 1], "with {shards} shards");
     }
 }
 

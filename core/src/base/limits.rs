@@ -49,7 +49,7 @@ pub const PURGE_BYTES_MAX: usize = 256 << 10;
 pub const IDENTITIES_PER_CONNECTION_MAX: usize = 32;
 /// One credential of addAuth.
 pub const CREDENTIAL_BYTES_MAX: usize = 1024;
-/// Entries of one ACL: every access looks at them one by one. ZooKeeper has no bound.
+/// Entries of one ACL: an address is looked for in one after the other. ZooKeeper has no bound.
 pub const ACL_ENTRIES_MAX: usize = 1024;
 
 /// Proposals of one shard that wait for their quorum; beyond, requests queue.
@@ -88,7 +88,8 @@ pub const TURN_ENDING_MS_MAX: u64 = 2;
 /// Requests that the leaders of a core propose, and entries that its replicas apply, without a look
 /// at the clock: in a tree that nobody has touched for a while each costs tens of microseconds.
 pub const TURN_SHARE: usize = 64;
-/// A large one counts as several: once more for every so many bytes, which cost about as much.
+/// A large one counts as several: once more for every so many bytes, which cost about as much. So
+/// does a transaction, for each of its operations.
 pub const TURN_SHARE_BYTES: usize = 4096;
 /// Sessions of a shard that expire in one turn: a rack that is gone takes thousands with it.
 pub const SESSIONS_EXPIRED_PER_TURN: usize = 64;

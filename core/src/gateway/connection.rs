@@ -8,7 +8,10 @@ use core::net::IpAddr;
 use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, Generation, SessionId, ShardId, Zxid};
-use crate::base::limits::{REQUEST_BYTES_PER_CONNECTION_MAX, REQUESTS_PER_CONNECTION_MAX};
+use crate::base::limits::{
+    REQUEST_BYTES_PER_CONNECTION_MAX, REQUESTS_PER_CONNECTION_MAX, REQUESTS_PER_TURN_MAX,
+    TURN_SHARE_BYTES,
+};
 use crate::base::time::{Duration, Instant};
 use crate::gateway::gather::Gather;
 use crate::gateway::points::PointWatches;
@@ -403,8 +406,19 @@ impl Connection {
 }
 
 impl Slot {
-    pub(super) fn is_too_large(&self) -> bool {
-        matches!(&self.state, SlotState::Done(done) if done.code == TOO_LARGE)
+    /// What the reply has taken of a turn so far, as requests: its bytes cost about as much.
+    pub(super) fn reply_weight(&self) -> usize {
+        match &self.state {
+            SlotState::Done(done) if done.code == TOO_LARGE => REQUESTS_PER_TURN_MAX,
+            SlotState::Done(done) => done.body.len() / TURN_SHARE_BYTES,
+            SlotState::Open { gather: Some(gather), .. } => gather.bytes_made() / TURN_SHARE_BYTES,
+            SlotState::Waiting { .. } | SlotState::Open { .. } => 0,
+        }
+    }
+
+    /// Whether the answers that have come are too much for one reply.
+    pub(super) fn gathers_too_much(&self) -> bool {
+        matches!(&self.state, SlotState::Open { gather: Some(gather), .. } if gather.is_full())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::base::bytes::Reader;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ShardId, Zxid};
 use crate::base::limits::RESPONSE_BYTES_MAX;
+use crate::gateway::connection::TOO_LARGE;
 use crate::op::{OpCode, Stat};
 use crate::path;
 use crate::shard::PARTITION_POINTS;
@@ -22,6 +23,8 @@ use crate::wire::reply::{self, STAT_BYTES};
 pub(super) struct Gather {
     plan: Plan,
     parts: Vec<Part>,
+    /// By the shards, for their answers.
+    bytes_made: usize,
     pub(super) marks: PointMarks,
 }
 
@@ -80,15 +83,30 @@ impl Gather {
         marks: PointMarks,
     ) -> Self {
         let parts = shards.map(|shard| Part { shard, answer: None });
-        Self { plan, parts: parts.collect(), marks }
+        Self { plan, parts: parts.collect(), bytes_made: 0, marks }
     }
 
-    /// The oldest open question to this shard is answered: a shard answers in order.
+    /// The oldest open question to this shard is answered: a shard answers in order. What comes
+    /// when there is too much for one reply is not kept.
     pub(super) fn put(&mut self, shard: ShardId, zxid: Zxid, code: ErrorCode, body: Vec<u8>) {
+        // What a shard has thrown away, it has made all the same.
+        let is_too_large = code == TOO_LARGE;
+        self.bytes_made += if is_too_large { RESPONSE_BYTES_MAX + 1 } else { body.len() };
+        let (code, body) = if self.is_full() { (TOO_LARGE, Vec::new()) } else { (code, body) };
         let open = |part: &&mut Part| part.shard == shard && part.answer.is_none();
         let part = self.parts.iter_mut().find(open);
         let part = part.expect("a shard answers as often as it is asked");
         part.answer = Some(Answer { zxid, code, body });
+    }
+
+    /// What the shards have made, for their answers.
+    pub(super) fn bytes_made(&self) -> usize {
+        self.bytes_made
+    }
+
+    /// Whether it is too much for one reply: nothing more need be read.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes_made > RESPONSE_BYTES_MAX
     }
 
     /// Whether events may come before the answers that register their watches.

@@ -237,9 +237,8 @@ impl Gateway {
                 self.put_back(id, index, body);
                 break;
             }
-            if self.find(id).is_some_and(|it| it.queue.get(index).is_some_and(Slot::is_too_large)) {
-                taken = REQUESTS_PER_TURN_MAX;
-            }
+            let issued = self.find(id).and_then(|connection| connection.queue.get(index));
+            taken += issued.map_or(0, Slot::reply_weight);
         }
         self.flush(id);
     }
@@ -413,9 +412,13 @@ impl Gateway {
             match standing {
                 Some((zxid, _)) => {
                     let mut body = Vec::new();
-                    let result = replicas.read(*shard, &reader, part, &mut body);
-                    let code = result.expect("the shard was here").err();
-                    let code = code.unwrap_or(ErrorCode::Ok);
+                    let slot = self.find(id).and_then(|connection| connection.queue.get(index));
+                    let code = if slot.is_some_and(Slot::gathers_too_much) {
+                        TOO_LARGE
+                    } else {
+                        let result = replicas.read(*shard, &reader, part, &mut body);
+                        result.expect("the shard was here").err().unwrap_or(ErrorCode::Ok)
+                    };
                     let outcome = Outcome::Reply { code, body };
                     self.on_request_answer(id, *shard, ticket, zxid, outcome);
                 }

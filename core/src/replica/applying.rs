@@ -45,9 +45,10 @@ impl<'a> Content<'a> {
 }
 
 impl Share {
-    /// What a request or an entry of so many bytes takes of a share.
-    pub(super) fn weight(bytes: usize) -> usize {
-        1 + bytes / TURN_SHARE_BYTES
+    /// What a request or an entry of so many bytes takes of a share. Each operation of a
+    /// transaction costs about as much as a request.
+    pub(super) fn weight(bytes: usize, operations: usize) -> usize {
+        operations.max(1) + bytes / TURN_SHARE_BYTES
     }
 }
 
@@ -73,8 +74,11 @@ impl Replica {
             let operations = contents.iter().flat_map(Content::operations);
             self.state.tree().look_ahead(operations.filter_map(ArchivedOperation::path));
             for (entry, content) in group.iter().zip(contents) {
+                if taken >= most {
+                    break;
+                }
                 self.apply(now, entry, content, deeds);
-                taken += Share::weight(entry.payload().len());
+                taken += Share::weight(entry.payload().len(), content.operations().len());
             }
         }
         self.group = group;
@@ -82,14 +86,20 @@ impl Replica {
         taken
     }
 
-    /// Replaces the content of `group` by some entries that may be applied.
+    /// Replaces the content of `group` by some entries that may be applied: no more than `most`
+    /// holds, as far as their bytes tell.
     fn next_to_apply(&self, most: usize, group: &mut Vec<Entry>) {
         group.clear();
         let (applied, until) = (self.state.applied(), self.zab.applicable());
         if applied < until {
-            let most = most.min(PATHS_AT_ONCE);
-            let entries = self.zab.log().entries_after(applied).take(most);
-            group.extend(entries.take_while(|entry| entry.zxid() <= until).cloned());
+            let entries = self.zab.log().entries_after(applied).take(PATHS_AT_ONCE);
+            let mut left = most;
+            let is_next = |entry: &&Entry| {
+                let is_next = entry.zxid() <= until && left > 0;
+                left = left.saturating_sub(Share::weight(entry.payload().len(), 1));
+                is_next
+            };
+            group.extend(entries.take_while(is_next).cloned());
         }
     }
 

@@ -14,6 +14,7 @@ use crate::base::met::Limit;
 use crate::base::time::{Duration, Instant, Now};
 use crate::entry::EntryKind;
 use crate::mail::{Outcome, Ticket};
+use crate::op::Request;
 use crate::peer::message::{Forward, PeerMessage, Refused, WriteAsk};
 use crate::replica::session::Closing;
 use crate::replica::touching::Sightings;
@@ -193,7 +194,7 @@ impl Replica {
             }
             ahead -= 1;
             let forward = reign.backlog.pop_front().expect("there is something to propose");
-            let taken = Share::weight(forward.ask.body_bytes());
+            let taken = Share::weight(forward.ask.body_bytes(), 1);
             self.share.proposals = self.share.proposals.saturating_sub(taken);
             self.prepare(now, forward, deeds);
         }
@@ -272,6 +273,11 @@ impl Replica {
             self.refuse(origin, ErrorCode::MarshallingError, Zxid::ZERO, Vec::new());
             return;
         };
+        // The share has been told of one operation: how many there are is known only now.
+        if let Request::Multi(operations) = &request {
+            let taken = operations.len().saturating_sub(1);
+            self.share.proposals = self.share.proposals.saturating_sub(taken);
+        }
         let zxid = self.zab.next_zxid();
         let attachment = Zxid(forward.attachment_zxid);
         let context = Context {

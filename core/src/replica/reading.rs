@@ -13,7 +13,7 @@ use crate::base::time::{Instant, Now};
 use crate::mail::{Mail, Outcome, Reader, Ticket};
 use crate::op::{Acl, AddWatchMode, OpCode, Request, WatcherType, permission};
 use crate::replica::{Deed, Recipient, Replica, Share};
-use crate::state::acl::{masked, permits};
+use crate::state::acl::masked;
 use crate::state::tree::NodeId;
 use crate::state::watch::WatchKind;
 use crate::txn::AclEntry;
@@ -46,18 +46,22 @@ impl Replica {
         deeds: &mut Vec<Deed>,
     ) -> Result<(), ErrorCode> {
         let start = body.len();
-        let result = self.read_into(reader, request, body, deeds);
+        let end = start + RESPONSE_BYTES_MAX;
+        let mut result = self.read_into(reader, request, body, end, deeds);
+        if body.len() > end {
+            result = Err(ErrorCode::MarshallingError);
+        }
         if let Err(code) = result {
             body.truncate(start);
             match code {
                 ErrorCode::ThrottledOp => self.met.note(Limit::WatchesPerConnection),
-                ErrorCode::MarshallingError => self.met.note(Limit::ResponseBytes),
+                ErrorCode::MarshallingError => {
+                    self.met.note(Limit::ResponseBytes);
+                    // Refusals may wait by the thousand, each with the memory of what was made.
+                    body.shrink_to_fit();
+                }
                 _ => {}
             }
-        } else if body.len() - start > RESPONSE_BYTES_MAX {
-            body.truncate(start);
-            self.met.note(Limit::ResponseBytes);
-            return Err(ErrorCode::MarshallingError);
         }
         result
     }
@@ -119,34 +123,35 @@ impl Replica {
         let makes_much = code == ErrorCode::MarshallingError
             || OpCode::from_wire(*op_code).is_some_and(OpCode::makes_much_of_little);
         let bytes = body.len() + reply_body.len();
-        let weight = if makes_much { usize::MAX } else { Share::weight(bytes) };
+        let weight = if makes_much { usize::MAX } else { Share::weight(bytes, 1) };
         self.read_weight = self.read_weight.saturating_add(weight);
         let outcome = Outcome::Reply { code, body: reply_body };
         self.answer(read.core, read.ticket, self.state.applied(), outcome, deeds);
     }
 
+    /// Where the body reaches beyond `end` the reply is too large, and what lists much stops there.
     fn read_into(
         &mut self,
         reader: &Reader,
         request: &Request<'_>,
         body: &mut Vec<u8>,
+        end: usize,
         deeds: &mut Vec<Deed>,
     ) -> Result<(), ErrorCode> {
         match request {
             Request::GetData { path, watch } => self.read_data(reader, path, *watch, body),
             Request::Exists { path, watch } => self.exists(reader, path, *watch, body),
             Request::GetChildren { path, watch, with_stat } => {
-                self.read_children(reader, path, *watch, *with_stat, body)
+                self.read_children(reader, path, *watch, *with_stat, body, end)
             }
             Request::GetAcl { path } => self.read_acl(reader, path, body),
-            Request::MultiRead(reads) => self.multi_read(reader, reads, body, deeds),
+            Request::MultiRead(reads) => self.multi_read(reader, reads, body, end, deeds),
             Request::SetWatches(_)
             | Request::AddWatch { .. }
             | Request::CheckWatches { .. }
             | Request::RemoveWatches { .. } => self.on_watch_request(reader, request, body, deeds),
             Request::GetEphemerals { prefix } => {
-                self.list_ephemerals(reader.session, prefix, body);
-                Ok(())
+                self.list_ephemerals(reader.session, prefix, body, end)
             }
             Request::GetAllChildrenNumber { path } => {
                 let node = self.find(path)?;
@@ -198,20 +203,13 @@ impl Replica {
         watch: bool,
         with_stat: bool,
         body: &mut Vec<u8>,
+        end: usize,
     ) -> Result<(), ErrorCode> {
         let node = self.find(path)?;
         self.check(node, &reader.identities, permission::READ)?;
         self.watch_if(watch, reader, path, WatchKind::Child)?;
         let tree = self.state.tree();
-        let start = body.len();
-        let mut names = reply::begin_vector(body);
-        for child in tree.children(node) {
-            reply::push_string(body, &mut names, tree.name(child));
-            if body.len() - start > RESPONSE_BYTES_MAX {
-                return Err(ErrorCode::MarshallingError);
-            }
-        }
-        reply::finish_vector(body, names);
+        put_texts(body, end, tree.children(node).map(|child| tree.name(child)))?;
         if with_stat {
             reply::stat(body, &tree.stat(node));
         }
@@ -228,7 +226,7 @@ impl Replica {
         self.check(node, &reader.identities, permission::READ | permission::ADMIN)?;
         let tree = self.state.tree();
         let acl = tree.acl(node);
-        if permits(acl, &reader.identities, permission::ADMIN) {
+        if tree.access(node).permits(&reader.identities, permission::ADMIN) {
             put_acl(body, acl);
         } else {
             put_acl(body, &masked(acl));
@@ -237,17 +235,23 @@ impl Replica {
         Ok(())
     }
 
-    /// Every operation has a result of its own. The bound on the whole is checked as it grows, so
-    /// that a small request cannot make a large allocation.
+    /// Every operation has a result of its own. Behind the first that the reply has no room for
+    /// none is executed, and all get its answer: otherwise a small request could have the largest
+    /// list made for each of its operations.
     fn multi_read(
         &mut self,
         reader: &Reader,
         reads: &[Request<'_>],
         body: &mut Vec<u8>,
+        end: usize,
         deeds: &mut Vec<Deed>,
     ) -> Result<(), ErrorCode> {
-        let start = body.len();
+        let mut is_full = false;
         for read in reads {
+            if is_full {
+                reply::multi_error(body, ErrorCode::MarshallingError);
+                continue;
+            }
             let at = body.len();
             let code = match read {
                 Request::GetData { .. } => OpCode::GetData,
@@ -255,15 +259,19 @@ impl Replica {
                 _ => return Err(ErrorCode::MarshallingError),
             };
             reply::multi_result(body, code);
-            if let Err(error) = self.read_into(reader, read, body, deeds) {
+            let result = self.read_into(reader, read, body, end, deeds);
+            is_full = body.len() > end;
+            let result = if is_full { Err(ErrorCode::MarshallingError) } else { result };
+            if let Err(error) = result {
                 body.truncate(at);
                 reply::multi_error(body, error);
             }
-            if body.len() - start > RESPONSE_BYTES_MAX {
-                return Err(ErrorCode::MarshallingError);
-            }
         }
         reply::multi_end(body);
+        if is_full {
+            self.met.note(Limit::ResponseBytes);
+            body.shrink_to_fit();
+        }
         Ok(())
     }
 
@@ -338,14 +346,16 @@ impl Replica {
         self.watches.add(reader.connection, path, kind).map_err(|_| ErrorCode::ThrottledOp)
     }
 
-    fn list_ephemerals(&self, session: SessionId, prefix: &str, body: &mut Vec<u8>) {
-        let mut paths = reply::begin_vector(body);
-        if let Some(attached) = self.state.sessions().attached(session) {
-            for path in attached.ephemerals().filter(|path| path.starts_with(prefix)) {
-                reply::push_string(body, &mut paths, path);
-            }
-        }
-        reply::finish_vector(body, paths);
+    fn list_ephemerals(
+        &self,
+        session: SessionId,
+        prefix: &str,
+        body: &mut Vec<u8>,
+        end: usize,
+    ) -> Result<(), ErrorCode> {
+        let attached = self.state.sessions().attached(session);
+        let paths = attached.into_iter().flat_map(|attached| attached.ephemerals());
+        put_texts(body, end, paths.filter(|path| path.starts_with(prefix)))
     }
 
     fn count_below(&self, top: NodeId) -> i32 {
@@ -373,9 +383,26 @@ impl Replica {
         identities: &Identities,
         permissions: u32,
     ) -> Result<(), ErrorCode> {
-        let allowed = permits(self.state.tree().acl(node), identities, permissions);
+        let allowed = self.state.tree().access(node).permits(identities, permissions);
         if allowed { Ok(()) } else { Err(ErrorCode::NoAuth) }
     }
+}
+
+/// Appends a list, and gives up as soon as it reaches beyond `end`.
+fn put_texts<'a>(
+    body: &mut Vec<u8>,
+    end: usize,
+    texts: impl Iterator<Item = &'a str>,
+) -> Result<(), ErrorCode> {
+    let mut list = reply::begin_vector(body);
+    for text in texts {
+        reply::push_string(body, &mut list, text);
+        if body.len() > end {
+            return Err(ErrorCode::MarshallingError);
+        }
+    }
+    reply::finish_vector(body, list);
+    Ok(())
 }
 
 fn put_acl(body: &mut Vec<u8>, acl: &[AclEntry]) {

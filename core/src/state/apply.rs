@@ -203,7 +203,7 @@ impl State {
                 self.tree.set_data(node, data.as_deref(), version, zxid, time_ms);
                 self.note_point(path, zxid);
                 applied.results.push(ResultRecord::DataSet(self.tree.stat(node)));
-                let readers = Readers::of(self.tree.acl(node));
+                let readers = Readers::of(self.tree.access(node));
                 let path = applied.keep(path);
                 applied.changes.push(ChangeRecord {
                     event: EventType::NodeDataChanged,
@@ -269,8 +269,8 @@ impl State {
         applied.changes.push(ChangeRecord {
             event: EventType::NodeCreated,
             path,
-            readers: Readers::of(self.tree.acl(node)),
-            parent_readers: Readers::of(self.tree.acl(parent)),
+            readers: Readers::of(self.tree.access(node)),
+            parent_readers: Readers::of(self.tree.access(parent)),
         });
     }
 
@@ -285,8 +285,8 @@ impl State {
         applied.changes.push(ChangeRecord {
             event: EventType::NodeDeleted,
             path,
-            readers: Readers::of(self.tree.acl(node)),
-            parent_readers: Readers::of(self.tree.acl(parent)),
+            readers: Readers::of(self.tree.access(node)),
+            parent_readers: Readers::of(self.tree.access(parent)),
         });
         self.tree.delete(node, zxid);
     }

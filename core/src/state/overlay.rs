@@ -8,9 +8,9 @@ use core::borrow::Borrow;
 
 use crate::base::id::{Generation, SessionId, ShardId, Zxid};
 use crate::state::State;
+use crate::state::acl::AccessList;
 use crate::state::session::HomeSession;
 use crate::state::tree::NodeId;
-use crate::txn::AclEntry;
 
 /// Every pending change of one shard, each with the zxid that makes it.
 #[derive(Default)]
@@ -41,7 +41,7 @@ pub(super) enum AclView {
     /// No pending change touches the list. The znode stays where it is: while a deletion is
     /// pending, there is no view of it.
     Tree(NodeId),
-    Pending(Arc<[AclEntry]>),
+    Pending(AccessList),
 }
 
 /// What a session may do in this shard.
@@ -142,9 +142,9 @@ impl NodeView {
         })
     }
 
-    pub(super) fn acl<'a>(&'a self, state: &'a State) -> &'a [AclEntry] {
+    pub(super) fn access<'a>(&'a self, state: &'a State) -> &'a AccessList {
         match &self.acl {
-            AclView::Tree(node) => state.tree().acl(*node),
+            AclView::Tree(node) => state.tree().access(*node),
             AclView::Pending(acl) => acl,
         }
     }

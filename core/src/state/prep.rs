@@ -18,6 +18,7 @@ use crate::base::limits::{EPHEMERALS_PER_SESSION_MAX, MULTI_OPERATIONS_MAX, RECO
 use crate::op::{Acl, CreateMode, Request, permission};
 use crate::path;
 use crate::shard::{is_partition_point, point_index};
+use crate::state::acl::AccessList;
 use crate::state::overlay::{AclView, AttachedPhase, AttachedView, NodeView, Overlay};
 use crate::state::{CONFIG_PATH, State, acl};
 use crate::txn::{AclEntry, Operation};
@@ -95,7 +96,7 @@ impl Overlay {
         }
         let mut preparation = Preparation::new(self, state, zxid);
         let mut view = preparation.node(point).expect("points exist in every shard");
-        view.acl = AclView::Pending(acl.into());
+        view.acl = AclView::Pending(AccessList::of(acl));
         preparation.put_node(point, Some(view));
         preparation.overlay.points.put(zxid, index, point_zxid);
         self.settle();
@@ -300,7 +301,7 @@ impl<'a> Preparation<'a> {
             creations: 0,
             children: 0,
             ephemeral_owner: owner,
-            acl: AclView::Pending(acl.as_slice().into()),
+            acl: AclView::Pending(AccessList::of(&acl)),
         };
         self.put_node(&path, Some(view));
         self.record_bytes += path.len() + data.map_or(0, <[u8]>::len) + acl_bytes(&acl);
@@ -360,7 +361,7 @@ impl<'a> Preparation<'a> {
         self.permit(context, &node, permission::ADMIN)?;
         node.aversion = next_version(node.aversion, version)?;
         self.check_point(path, acl_bytes(&acl))?;
-        node.acl = AclView::Pending(acl.as_slice().into());
+        node.acl = AclView::Pending(AccessList::of(&acl));
         let version = node.aversion;
         self.put_node(path, Some(node));
         self.record_bytes += path.len() + acl_bytes(&acl);
@@ -410,7 +411,7 @@ impl<'a> Preparation<'a> {
         permissions: u32,
     ) -> Result<(), ErrorCode> {
         let is_system = context.session == SessionId(0);
-        if is_system || acl::permits(node.acl(self.state), context.identities, permissions) {
+        if is_system || node.access(self.state).permits(context.identities, permissions) {
             Ok(())
         } else {
             Err(ErrorCode::NoAuth)

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use crate::auth::Identities;
 use crate::base::id::{ConnectionId, CoreId, Zxid};
 use crate::base::limits::WATCHES_PER_CONNECTION_MAX;
-use crate::op::{AddWatchMode, EventType, SetWatches, WatcherType};
+use crate::op::{AddWatchMode, EventType, SetWatches, WatcherType, permission};
 use crate::path;
 use crate::state::acl::Readers;
 use crate::state::apply::Change;
@@ -295,7 +295,7 @@ impl WatchTable {
         // Without this check, a reconnect would tell of znodes that the client may not read.
         let may_read = tree
             .find(path)
-            .is_none_or(|node| Readers::of(tree.acl(node)).include(&known.identities));
+            .is_none_or(|node| tree.access(node).permits(&known.identities, permission::READ));
         if may_read {
             firings.push(Firing { connection, event, path: Arc::from(path) });
         }

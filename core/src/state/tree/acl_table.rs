@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::page::Paged;
 use crate::base::bytes::{Put, length_u32};
 use crate::op::permission;
+use crate::state::acl::AccessList;
 use crate::txn::AclEntry;
 
 /// The lists by number, shared with frozen views.
@@ -16,7 +17,7 @@ pub(super) type AclLists = Paged<AclList, LISTS_PER_PAGE>;
 
 #[derive(Clone, Default)]
 pub(super) struct AclList {
-    pub(super) entries: Arc<[AclEntry]>,
+    pub(super) access: AccessList,
     /// What the digest of a znode takes for its ACL.
     pub(super) hash: u128,
 }
@@ -48,7 +49,7 @@ impl AclTable {
 
     /// The number of a list with this content, with one reference more.
     pub(super) fn intern(&mut self, lists: &mut AclLists, entries: &[AclEntry]) -> u32 {
-        if lists.len() > 0 && &*lists.item(OPEN as usize).entries == entries {
+        if lists.len() > 0 && **lists.item(OPEN as usize).access.entries() == *entries {
             self.retain(OPEN);
             return OPEN;
         }
@@ -56,8 +57,8 @@ impl AclTable {
             self.retain(number);
             return number;
         }
-        let list = AclList { entries: Arc::from(entries), hash: hash_of(entries) };
-        let shared = list.entries.clone();
+        let list = AclList { access: AccessList::of(entries), hash: hash_of(entries) };
+        let shared = list.access.entries().clone();
         let number = if let Some(number) = self.free.pop() {
             *lists.item_mut(number as usize) = list;
             self.references[number as usize] = 1;
@@ -85,7 +86,7 @@ impl AclTable {
         if *references == 0 {
             assert!(number != OPEN, "the open list is never freed");
             let list = core::mem::take(lists.item_mut(number as usize));
-            self.numbers.remove(&list.entries);
+            self.numbers.remove(list.access.entries());
             self.free.push(number);
         }
     }
@@ -129,8 +130,8 @@ mod tests {
         table.release(&mut lists, one);
         let two = table.intern(&mut lists, &digest_of(2));
         assert_eq!(two, one, "the number is used again");
-        assert_eq!(&*lists.item(two as usize).entries, &digest_of(2));
-        assert_eq!(&*frozen.item(one as usize).entries, &digest_of(1));
+        assert_eq!(**lists.item(two as usize).access.entries(), digest_of(2));
+        assert_eq!(**frozen.item(one as usize).access.entries(), digest_of(1));
         assert_eq!((table.numbers.len(), lists.len()), (2, 2));
     }
 }

@@ -8,6 +8,7 @@ use super::page::Paged;
 use super::znode::{Fields, NONE, PathHash, Slot, count_i32, length};
 use crate::base::id::SessionId;
 use crate::op::Stat;
+use crate::state::acl::AccessList;
 use crate::txn::AclEntry;
 
 /// A znode's place in memory. It is the znode's for as long as the znode lives; afterwards another
@@ -52,7 +53,12 @@ impl Znodes {
     }
 
     pub fn acl(&self, node: NodeId) -> &[AclEntry] {
-        &self.acl_lists.item(self.slot(node).acl as usize).entries
+        self.access(node).entries()
+    }
+
+    /// The same, prepared to be asked.
+    pub fn access(&self, node: NodeId) -> &AccessList {
+        &self.acl_lists.item(self.slot(node).acl as usize).access
     }
 
     /// How many children were ever created: sequence numbers come from it.
