@@ -316,17 +316,17 @@ fn run_with_disks(
     let mut writes: Vec<Option<(u64, usize)>> = vec![None; count];
     while cluster.now.0 < end {
         cluster.advance(1000);
-        for node in 0..count {
+        for (node, write) in writes.iter_mut().enumerate() {
             (0..count).for_each(|from| while cluster.deliver(node, from) {});
             cluster.step(node, TURN_END);
             let now = cluster.now.0;
-            if let Some((_, records)) = writes[node].take_if(|(at, _)| *at <= now) {
+            if let Some((_, records)) = write.take_if(|(at, _)| *at <= now) {
                 cluster.sync(node, records);
                 cluster.step(node, TURN_END);
             }
             let pending = cluster.pending(node);
-            if pending > 0 && writes[node].is_none() {
-                writes[node] = sync_us(node).map(|sync_us| (now + sync_us, pending));
+            if pending > 0 && write.is_none() {
+                *write = sync_us(node).map(|sync_us| (now + sync_us, pending));
             }
         }
     }

@@ -352,6 +352,7 @@ impl Client {
         around.trace.line(now, || {
             format!("c{} has session {} on n{}", self.id, answer.session, self.server + 1)
         });
+        self.refused_in_a_row = 0;
         self.phase = Phase::Attached(Attached {
             stream,
             connection: self.attempt,
@@ -491,7 +492,11 @@ impl Client {
         let now = around.queue.now();
         around.trace.line(now, || format!("c{} leaves n{}: {why}", self.id, self.server + 1));
         around.network.close(stream, Side::Dialer, around.queue);
-        if let Phase::Attached(attached) = std::mem::replace(&mut self.phase, Phase::Idle) {
+        let before = std::mem::replace(&mut self.phase, Phase::Idle);
+        if matches!(before, Phase::Greeting(_)) {
+            self.refused_in_a_row += 1;
+        }
+        if let Phase::Attached(attached) = before {
             for sent in attached.in_flight {
                 if let What::Operation(index) = sent.what {
                     around.checks.sometimes.hit(State::UnknownOutcome);
@@ -507,7 +512,9 @@ impl Client {
         if closing {
             self.session_over(history, around);
         }
-        let pause = self.draw.below(RETRY_US_MAX) + 1;
+        // Whoever is turned away again and again tries less often.
+        let doublings = self.refused_in_a_row.min(RETRY_DOUBLINGS_MAX);
+        let pause = self.draw.below(RETRY_US_MAX << doublings) + 1;
         self.sleep(pause, around);
     }
 
@@ -579,3 +586,4 @@ const XID_AUTH: i32 = -4;
 const XID_SET_WATCHES: i32 = -8;
 const RETRY_US_MIN: u64 = 1_000;
 const RETRY_US_MAX: u64 = 100_000;
+const RETRY_DOUBLINGS_MAX: u32 = 4;
