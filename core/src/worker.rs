@@ -254,11 +254,12 @@ impl Worker {
         }
     }
 
-    /// Every session whose home is on this core, and its timeout in milliseconds.
-    pub fn sessions(&self, visit: &mut dyn FnMut(SessionId, u32)) {
+    /// Every session whose home is on this core, its timeout in milliseconds, and its end if
+    /// nothing is heard of it, which only the home's leader knows.
+    pub fn sessions(&self, visit: &mut dyn FnMut(SessionId, u32, Option<Instant>)) {
         for replica in self.shards.iter() {
             for (session, home) in replica.state().sessions().homes() {
-                visit(session, home.timeout_ms);
+                visit(session, home.timeout_ms, replica.end_of(session));
             }
         }
     }

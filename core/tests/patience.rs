@@ -245,7 +245,7 @@ fn who_wants_a_session_does_not_wait_for_a_leader() {
 fn sessions(cluster: &Cluster, node: usize) -> usize {
     let mut count = 0;
     let worker = cluster.nodes[node].worker.as_ref().expect("it runs");
-    worker.sessions(&mut |_, _| count += 1);
+    worker.sessions(&mut |_, _, _| count += 1);
     count
 }
 
@@ -418,5 +418,5 @@ fn a_crowd_that_sends_far_ahead_is_served_and_keeps_nobody_else_waiting() {
     }
     assert_eq!(all, CROWD as usize * REQUESTS_PER_CONNECTION_MAX + 1);
     let before = before.expect("it was answered");
-    assert!(before < 5000, "{before} of the crowd's writes came first");
+    assert!(before < all / 4, "{before} of {all} came first");
 }

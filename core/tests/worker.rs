@@ -8,8 +8,8 @@ use pigeonhole_core::auth::{AuthSettings, Identities, authenticate};
 use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{ConnectionId, CoreId, ServerId, SessionId, ShardId};
 use pigeonhole_core::base::limits::{
-    CONNECT_TIME_MS_MAX, FRAME_BYTES_MAX, PATH_BYTES_MAX, REQUESTS_PER_TURN_MAX,
-    RESPONSE_BYTES_MAX, TURN_SHARE_BYTES,
+    CONNECT_TIME_MS_MAX, CREDENTIAL_BYTES_MAX, FRAME_BYTES_MAX, PATH_BYTES_MAX,
+    REQUESTS_PER_TURN_MAX, REQUESTS_PER_TURN_OF_ALL, RESPONSE_BYTES_MAX, TURN_SHARE_BYTES,
 };
 use pigeonhole_core::base::met::Limit;
 use pigeonhole_core::base::time::{Duration, Instant, Now};
@@ -435,6 +435,38 @@ fn long_lists_that_had_to_wait_are_read_over_several_turns() {
     }
 }
 
+/// Heartbeats wait for the end of a turn, however many clients there are.
+#[test]
+fn many_that_send_ahead_share_the_turns() {
+    let mut alone = Alone::new(1);
+    let nth = |slot| ConnectionId { slot, ..CONNECTION };
+    let mut connect = vec![];
+    client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
+    for slot in 0..20 {
+        alone.open(nth(slot), Crowd::default());
+        let connection = nth(slot);
+        let input = Input::ClientBytes { connection, bytes: &connect };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+        alone.settle();
+    }
+    alone.received.clear();
+    let reads = request(1, &Request::Exists { path: "/", watch: false });
+    let reads = reads.repeat(REQUESTS_PER_TURN_MAX);
+    for slot in 0..20 {
+        let input = Input::ClientBytes { connection: nth(slot), bytes: &reads };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+    }
+    alone.settle();
+    let mut replies = vec![alone.frames().len()];
+    while alone.worker.deadline(alone.now.instant) == Some(alone.now.instant) {
+        alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+        alone.settle();
+        replies.push(alone.frames().len());
+    }
+    assert_eq!(replies.iter().sum::<usize>(), 20 * REQUESTS_PER_TURN_MAX);
+    assert!(replies.iter().all(|&count| count <= REQUESTS_PER_TURN_OF_ALL), "{replies:?}");
+}
+
 /// Otherwise one client could end the sessions of others.
 #[test]
 fn what_keeps_sessions_alive_does_not_wait_behind_reads_of_other_cores() {
@@ -533,8 +565,14 @@ fn every_connection_is_closed_for_a_reason() {
     assert_ne!(first, second);
     assert_eq!(parting(&mut alone, &[0, 0, 0, 1, 7]), Some(Parting::BadRequest));
 
-    alone.connect();
-    let unknown = Request::Auth { scheme: "kerberos", credential: None };
-    assert_eq!(parting(&mut alone, &request(-4, &unknown)), Some(Parting::BadCredential));
+    // Refused credentials are answered first: a client that is only cut off would try them again.
+    let long = [b'x'; CREDENTIAL_BYTES_MAX + 1];
+    for (scheme, credential) in [("kerberos", None), ("digest", Some(long.as_slice()))] {
+        alone.connect();
+        let answers = alone.send(&request(-4, &Request::Auth { scheme, credential }));
+        let answer = client::parse_header(&answers[0]).expect("a header").0;
+        assert_eq!((answer.xid, answer.error), (-4, ErrorCode::AuthFailed.wire()));
+        assert_eq!(alone.parted, Some(Parting::BadCredential));
+    }
     assert_eq!(Parting::BadCredential.to_string(), "its credential is refused");
 }

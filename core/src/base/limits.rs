@@ -25,6 +25,11 @@ pub const REQUEST_BYTES_PER_CONNECTION_MAX: usize = 4 << 20;
 pub const WRITES_PER_CALL: usize = 16;
 /// Requests taken from one connection in one turn, so that a deep pipeline starves nobody.
 pub const REQUESTS_PER_TURN_MAX: usize = 256;
+/// The same where many wait to go on.
+pub const REQUESTS_PER_TURN_MIN: usize = 16;
+/// Requests begun in one turn for all connections of a core, some milliseconds of work: peers hear
+/// from this core between turns.
+pub const REQUESTS_PER_TURN_OF_ALL: usize = 1024;
 /// ZooKeeper's `maxClientCnxns` default, by address; loopback tests and proxies need more: set it.
 pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 60;
 /// How long a connection may stay without a complete ConnectRequest.

@@ -3,10 +3,10 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::auth::authenticate;
+use crate::auth::{AuthFailed, authenticate};
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, ShardId, Zxid};
-use crate::base::limits::{OUTPUT_BYTES_PAUSE, REQUESTS_PER_TURN_MAX};
+use crate::base::limits::{OUTPUT_BYTES_PAUSE, REQUESTS_PER_TURN_MAX, TURN_SHARE_BYTES};
 use crate::base::met::Limit;
 use crate::base::time::Instant;
 use crate::gateway::connection::{Executed, Kind, Slot, SlotState, Stage, TOO_LARGE};
@@ -41,13 +41,15 @@ impl Gateway {
             self.close(id, Parting::Unconfirmed);
             return;
         }
+        let output_before = connection.output.len();
         let unused = Deframer::for_requests(0);
         let mut deframer = core::mem::replace(&mut connection.deframer, unused);
         let mut frames = deframer.split(bytes);
         let mut taken = 0;
+        let taken_max = self.turn_left.min(self.share);
         let mut is_cut = false;
         loop {
-            if taken >= REQUESTS_PER_TURN_MAX || !self.takes_more(id) {
+            if taken >= taken_max || !self.takes_more(id) {
                 is_cut = true;
                 break;
             }
@@ -72,7 +74,16 @@ impl Gateway {
         }
         drop(frames);
         deframer.on_turn_end();
+        let output = self.find(id).map_or(0, |connection| connection.output.len());
+        let made_bytes = output.saturating_sub(output_before);
+        self.take_of_turn(taken + made_bytes / TURN_SHARE_BYTES);
         self.finish_receiving(now, id, deframer, taken, is_cut);
+    }
+
+    /// What is begun in a turn is bounded for all connections together, too: they share the turn
+    /// with the heartbeats.
+    fn take_of_turn(&mut self, requests: usize) {
+        self.turn_left = self.turn_left.saturating_sub(requests);
     }
 
     fn finish_receiving(
@@ -209,7 +220,8 @@ impl Gateway {
 
     /// Issues waiting requests in order, as far as the connection's order allows.
     pub(super) fn issue(&mut self, now: Instant, id: ConnectionId, replicas: &mut impl Replicas) {
-        let mut taken = 0;
+        let (mut taken, mut issued) = (0, 0);
+        let taken_max = self.turn_left.min(self.share);
         loop {
             let Some(connection) = self.find(id) else {
                 return;
@@ -227,7 +239,7 @@ impl Gateway {
             else {
                 unreachable!("the slot was chosen for it");
             };
-            if taken >= REQUESTS_PER_TURN_MAX {
+            if taken >= taken_max {
                 self.unfinished.insert(id);
                 break;
             }
@@ -237,9 +249,12 @@ impl Gateway {
                 self.put_back(id, index, body);
                 break;
             }
-            let issued = self.find(id).and_then(|connection| connection.queue.get(index));
-            taken += issued.map_or(0, Slot::reply_weight);
+            issued += 1;
+            let slot = self.find(id).and_then(|connection| connection.queue.get(index));
+            taken += slot.map_or(0, Slot::reply_weight);
         }
+        // That they came has been counted when they did.
+        self.take_of_turn(taken.saturating_sub(issued));
         self.flush(id);
     }
 
@@ -535,16 +550,21 @@ impl Gateway {
     /// without it. A wrong credential ends the connection.
     fn on_auth(&mut self, id: ConnectionId, xid: i32, body: &[u8]) {
         let settings = self.config.auth.clone();
-        let Ok(Request::Auth { scheme, credential }) = parse_request(OpCode::Auth.wire(), body)
-        else {
+        let request = parse_request(OpCode::Auth.wire(), body);
+        if request == Err(RequestError::Malformed) {
             self.close(id, Parting::BadRequest);
             return;
-        };
+        }
         let Some(connection) = self.find(id) else {
             return;
         };
-        let added = authenticate(scheme, credential, connection.address, &settings)
-            .and_then(|added| connection.identities.with(added));
+        let added = match request {
+            Ok(Request::Auth { scheme, credential }) => {
+                authenticate(scheme, credential, connection.address, &settings)
+                    .and_then(|added| connection.identities.with(added))
+            }
+            _ => Err(AuthFailed),
+        };
         let Ok(identities) = added else {
             let code = ErrorCode::AuthFailed;
             reply::header_only(&mut connection.output, xid, Zxid::ZERO, code);

@@ -19,11 +19,15 @@ pub use parting::Parting;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::ops::Bound;
 
 use crate::auth::AuthSettings;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, CoreId, ServerId, SessionId, ShardId, Zxid};
-use crate::base::limits::{CONNECT_TIME_MS_MAX, OUTPUT_BYTES_MAX, OUTPUT_BYTES_PAUSE};
+use crate::base::limits::{
+    CONNECT_TIME_MS_MAX, OUTPUT_BYTES_MAX, OUTPUT_BYTES_PAUSE, REQUESTS_PER_TURN_MAX,
+    REQUESTS_PER_TURN_MIN, REQUESTS_PER_TURN_OF_ALL,
+};
 use crate::base::met::{Limit, LimitsMet};
 use crate::base::time::{Duration, Instant, Periods};
 use crate::effect::Crowd;
@@ -114,6 +118,11 @@ pub struct Gateway {
     lines: Lines,
     /// Connections with complete frames left over from the last turn.
     unfinished: BTreeSet<ConnectionId>,
+    /// The one of them that went on last.
+    finished_last: ConnectionId,
+    /// Requests that may still be begun in this turn, of all connections; and of one.
+    turn_left: usize,
+    share: usize,
     /// Connections that have had an answer: what waited for it may be issued.
     answered: Vec<ConnectionId>,
     /// When to look at a connection: it must have connected, or its ping been confirmed.
@@ -161,6 +170,9 @@ impl Gateway {
             touches: VecDeque::new(),
             lines,
             unfinished: BTreeSet::new(),
+            finished_last: ConnectionId { core: CoreId(0), slot: 0, generation: 0 },
+            turn_left: REQUESTS_PER_TURN_OF_ALL,
+            share: REQUESTS_PER_TURN_MAX,
             answered: Vec::new(),
             deadlines: BTreeSet::new(),
             catching_up: BTreeSet::new(),
@@ -229,10 +241,19 @@ impl Gateway {
     }
 
     pub fn on_time(&mut self, now: Instant, replicas: &mut impl Replicas) {
-        for id in core::mem::take(&mut self.unfinished) {
+        let unfinished = self.unfinished_in_turn();
+        let share = REQUESTS_PER_TURN_OF_ALL / unfinished.len().max(1);
+        self.share = share.clamp(REQUESTS_PER_TURN_MIN, REQUESTS_PER_TURN_MAX);
+        for id in unfinished {
+            if self.turn_left == 0 {
+                break;
+            }
+            self.unfinished.remove(&id);
+            self.finished_last = id;
             self.issue(now, id, replicas);
             self.receive(now, id, &[], replicas);
         }
+        self.share = REQUESTS_PER_TURN_MAX;
         while let Some(&(at, id)) = self.deadlines.first() {
             if at > now {
                 break;
@@ -243,7 +264,15 @@ impl Gateway {
     }
 
     pub fn on_turn_end(&mut self, now: Instant) {
+        self.turn_left = REQUESTS_PER_TURN_OF_ALL;
         self.send_touches(now);
+    }
+
+    /// One after the other: who came last in one turn is not the first in the next.
+    fn unfinished_in_turn(&self) -> Vec<ConnectionId> {
+        let last = self.finished_last;
+        let behind = self.unfinished.range((Bound::Excluded(last), Bound::Unbounded));
+        behind.chain(self.unfinished.range(..=last)).copied().collect()
     }
 
     pub fn deadline(&self, now: Instant) -> Option<Instant> {

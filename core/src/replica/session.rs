@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use crate::base::error::ErrorCode;
 use crate::base::id::{Generation, SessionId, ShardId};
 use crate::base::limits::SESSIONS_EXPIRED_PER_TURN;
-use crate::base::time::{Duration, Now};
+use crate::base::time::{Duration, Instant, Now};
 use crate::mail::{Ask, Mail, Outcome, Ticket, What, Writer};
 use crate::peer::message::WriteAsk;
 use crate::replica::{Deed, Recipient, Replica};
@@ -74,6 +74,11 @@ impl Replica {
         let origin = Origin::default();
         self.log_or_confirm(now, origin, session, prepared.operations, prepared.done_at);
         self.drive_closing(now, session, deeds);
+    }
+
+    /// When this leader lets the session expire.
+    pub fn end_of(&self, session: SessionId) -> Option<Instant> {
+        self.reign.as_ref()?.expiry.end_of(session)
     }
 
     /// A new leader takes up what its predecessor was closing.

@@ -76,6 +76,11 @@ impl ExpiryQueue {
         self.buckets.keys().next().copied()
     }
 
+    /// When the session ends if nothing is heard of it.
+    pub fn end_of(&self, session: SessionId) -> Option<Instant> {
+        self.ends.get(&session).copied()
+    }
+
     pub fn len(&self) -> usize {
         self.ends.len()
     }

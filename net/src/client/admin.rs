@@ -45,6 +45,8 @@ pub(crate) struct Figures {
 pub(crate) struct SessionLine {
     pub(crate) session: SessionId,
     pub(crate) timeout_ms: u32,
+    /// Known where its home is led.
+    pub(crate) end: Option<Instant>,
 }
 
 #[derive(Clone, Default)]
@@ -120,8 +122,8 @@ impl Figures {
         worker.ephemerals(&mut |session, path| {
             figures.ephemerals.push((session, path.to_owned()));
         });
-        worker.sessions(&mut |session, timeout_ms| {
-            figures.sessions.push(SessionLine { session, timeout_ms });
+        worker.sessions(&mut |session, timeout_ms, end| {
+            figures.sessions.push(SessionLine { session, timeout_ms, end });
         });
         figures
     }

@@ -294,11 +294,12 @@ impl Scene<'_> {
 
     /// As who leads has them, which decides when they end.
     fn expiring_sessions(&self, out: &mut String) -> Written {
-        let heard = self.heard_by_session();
-        let expiring = self.figures.sessions.iter().map(|line| {
-            let heard = heard.get(&line.session.0).copied().unwrap_or(self.now.instant);
-            (self.silent_until(heard, u64::from(line.timeout_ms)), line.session)
-        });
+        let until = |timeout_ms| self.silent_until(self.now.instant, u64::from(timeout_ms));
+        let expiring = self
+            .figures
+            .sessions
+            .iter()
+            .map(|line| (line.end.unwrap_or_else(|| until(line.timeout_ms)), line.session));
         let sets = Sets::of(expiring, self.now);
         writeln!(out, "Session Sets ({})/({}):", sets.len(), sets.count)?;
         sets.write(out, |out, session| writeln!(out, "\t0x{:x}", session.0))
@@ -394,14 +395,6 @@ impl Scene<'_> {
     fn sessions_of_connections(&self) -> BTreeMap<(u8, u32, u32), i64> {
         let lines = self.figures.connections.iter();
         lines.map(|line| (key_of(line.connection), line.figures.session)).collect()
-    }
-
-    /// When each session that is connected here was heard from.
-    fn heard_by_session(&self) -> BTreeMap<u64, Instant> {
-        let lines = self.figures.connections.iter();
-        let heard = lines
-            .filter_map(|line| Some((line.figures.session.cast_unsigned(), line.figures.last?.at)));
-        heard.collect()
     }
 
     /// When something that says nothing more is given up: ZooKeeper rounds up to a tick.
