@@ -49,14 +49,15 @@ pub struct ConnectResponse {
 }
 
 impl ConnectResponse {
-    /// The session is unknown, expired or not the client's: it learns that from the zeros.
-    pub const fn refused(read_only: Option<bool>) -> Self {
+    /// The session is unknown, expired or not the client's: it learns that from the zeros. Like
+    /// every server that writes, this one says so to a client that would do with less.
+    pub fn refused(read_only: Option<bool>) -> Self {
         Self {
             protocol_version: 0,
             timeout_ms: 0,
             session: SessionId(0),
             password: [0; PASSWORD_BYTES],
-            read_only,
+            read_only: read_only.map(|_| false),
         }
     }
 }

@@ -33,6 +33,12 @@ pub(crate) enum Refusal {
     OtherServer {
         found: ServerId,
     },
+    /// It is the peer, and has been started with another number of cores.
+    OtherCore {
+        found: CoreId,
+    },
+    /// One of both has not heard yet that the cluster is formed.
+    OtherFormation,
 }
 
 /// Says why links are refused, at most once a minute for each reason and peer.
@@ -78,10 +84,13 @@ impl Identity {
         core: CoreId,
     ) -> Result<(), Refusal> {
         self.judge(hello)?;
-        if (hello.from, hello.from_core) == (peer, core) {
+        if hello.from != peer {
+            return Err(Refusal::OtherServer { found: hello.from });
+        }
+        if hello.from_core == core {
             Ok(())
         } else {
-            Err(Refusal::OtherServer { found: hello.from })
+            Err(Refusal::OtherCore { found: hello.from_core })
         }
     }
 
@@ -100,8 +109,11 @@ impl Identity {
     }
 
     fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
-        if hello.cluster != self.cluster || hello.formation != self.formation {
+        if hello.cluster != self.cluster {
             return Err(Refusal::Hello(HelloError::OtherCluster { theirs: hello.cluster }));
+        }
+        if hello.formation != self.formation {
+            return Err(Refusal::OtherFormation);
         }
         self.judge_place(hello)?;
         if hello.to_core.0 >= self.cores {
@@ -160,6 +172,10 @@ impl std::fmt::Display for Refusal {
             Self::OtherServer { found } => {
                 write!(out, "server {found} answers there: check the server.N lines")
             }
+            Self::OtherCore { found } => {
+                write!(out, "its core {} answers: it has other cores than before", found.0)
+            }
+            Self::OtherFormation => out.write_str("the cluster is just being formed"),
         }
     }
 }
@@ -189,3 +205,41 @@ pub(crate) fn read_hello(bytes: &[u8]) -> Result<Option<(Hello, usize)>, Refusal
 const HELLO_FRAME_BYTES_MAX: usize = 4096;
 const COMPLAINTS_MAX: usize = 256;
 const REPEAT: Duration = Duration::from_ms(60_000);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(id: u8, formation: Formation) -> Identity {
+        Identity {
+            server: ServerId(id),
+            cores: 2,
+            shards: 1,
+            cluster: ClusterId(7),
+            disk: DiskId(id.into()),
+            incarnation: 1,
+            formation,
+            members: (1..=3).map(ServerId).collect(),
+        }
+    }
+
+    #[test]
+    fn an_operator_is_told_who_answers() {
+        let me = server(1, Formation::Formed);
+        let hello = |from: &Identity, core| {
+            let frame = from.greeting(CoreId(core), ServerId(1), CoreId(0));
+            read_hello(&frame).expect("a hello").expect("all of it").0
+        };
+        let judge = |from: &Identity, core| {
+            me.judge_dialed(&hello(from, core), ServerId(2), CoreId(0)).map_err(|it| it.to_string())
+        };
+        let refused = |why: &str| Err(why.to_owned());
+        assert_eq!(judge(&server(2, Formation::Formed), 0), Ok(()));
+        let of_another_core = "its core 1 answers: it has other cores than before";
+        assert_eq!(judge(&server(2, Formation::Formed), 1), refused(of_another_core));
+        let another = "server 3 answers there: check the server.N lines";
+        assert_eq!(judge(&server(3, Formation::Formed), 0), refused(another));
+        let forming = "the cluster is just being formed";
+        assert_eq!(judge(&server(2, Formation::Forming), 0), refused(forming));
+    }
+}
