@@ -14,6 +14,7 @@ use crate::base::limits::{
 };
 use crate::base::time::{Duration, Instant};
 use crate::gateway::gather::Gather;
+use crate::gateway::lines::Place;
 use crate::gateway::points::PointWatches;
 use crate::mail::{Reader, Ticket};
 use crate::op::{EventType, OpCode};
@@ -41,7 +42,7 @@ pub(super) struct Connection {
     pub(super) queue_bytes: usize,
     pub(super) open: Open,
     /// Its oldest request waits until fewer writes are under way.
-    pub(super) is_in_line: bool,
+    pub(super) place_in_line: Option<Place>,
     /// Shards in which this connection may have watches.
     pub(super) watching: BTreeSet<ShardId>,
     pub(super) points: PointWatches,
@@ -197,7 +198,7 @@ impl Connection {
             queue: VecDeque::new(),
             queue_bytes: 0,
             open: Open::default(),
-            is_in_line: false,
+            place_in_line: None,
             watching: BTreeSet::new(),
             points: PointWatches::default(),
             is_wait_watched: false,

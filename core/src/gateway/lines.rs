@@ -4,7 +4,7 @@
 //! Without a line, whoever sends much ahead fills every queue up to the leader's, and a client that
 //! wants one thing waits behind all of it.
 
-use alloc::collections::VecDeque;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::base::id::{ConnectionId, ShardId};
@@ -17,6 +17,7 @@ use crate::gateway::{Gateway, Replicas};
 pub(super) struct Lines {
     lines: Vec<Line>,
     writes_max: usize,
+    next_number: u64,
     /// Whose turn it is, and how many writes it may begin.
     called: Option<(ConnectionId, usize)>,
 }
@@ -25,14 +26,23 @@ pub(super) struct Lines {
 struct Line {
     /// Writes that have no answer yet.
     writes: usize,
-    /// No connection stands in it twice: what it waits with is its oldest request.
-    waiting: VecDeque<ConnectionId>,
+    /// By the numbers that they have drawn.
+    waiting: BTreeMap<u64, ConnectionId>,
+}
+
+/// Where a connection stands. It stands in one place only: what it waits with is its oldest
+/// request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    shard: ShardId,
+    number: u64,
 }
 
 impl Lines {
     pub(super) fn new(shards: usize, writes_max: usize) -> Self {
         assert!(writes_max > 0, "or nobody ever writes");
-        Self { lines: alloc::vec![Line::default(); shards], writes_max, called: None }
+        let lines = alloc::vec![Line::default(); shards];
+        Self { lines, writes_max, next_number: 0, called: None }
     }
 
     pub(super) fn begin_write(&mut self, shard: ShardId) {
@@ -61,9 +71,21 @@ impl Lines {
     fn call(&mut self) -> Option<ConnectionId> {
         let writes_max = self.writes_max;
         let moving = self.lines.iter_mut().filter(|line| line.writes < writes_max);
-        let next = moving.into_iter().find_map(|line| line.waiting.pop_front());
+        let next = moving.into_iter().find_map(|line| Some(line.waiting.pop_first()?.1));
         self.called = next.map(|id| (id, WRITES_PER_CALL));
         next
+    }
+
+    fn stand_in(&mut self, id: ConnectionId, shard: ShardId) -> Place {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.line(shard).waiting.insert(number, id);
+        Place { shard, number }
+    }
+
+    /// The connection is gone.
+    pub(super) fn leave(&mut self, place: Place) {
+        self.line(place.shard).waiting.remove(&place.number);
     }
 
     fn line(&mut self, shard: ShardId) -> &mut Line {
@@ -78,11 +100,12 @@ impl Gateway {
         if self.lines.admits(id, shard) {
             return true;
         }
-        if let Some(connection) = self.find(id)
-            && !core::mem::replace(&mut connection.is_in_line, true)
-        {
-            self.lines.line(shard).waiting.push_back(id);
+        if self.find(id).is_some_and(|connection| connection.place_in_line.is_none()) {
+            let place = self.lines.stand_in(id, shard);
             self.met.note(Limit::WritesOutstanding);
+            if let Some(connection) = self.find(id) {
+                connection.place_in_line = Some(place);
+            }
         }
         false
     }
@@ -91,9 +114,38 @@ impl Gateway {
     pub(super) fn call_writers(&mut self, now: Instant, replicas: &mut impl Replicas) {
         while let Some(id) = self.lines.call() {
             if let Some(connection) = self.find(id) {
-                connection.is_in_line = false;
+                connection.place_in_line = None;
                 self.issue(now, id, replicas);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::CoreId;
+
+    #[test]
+    fn a_line_moves_in_order_and_holds_nobody_who_is_gone() {
+        let (first, other) = (ShardId(0), ShardId(1));
+        let [one, two, three] =
+            [1, 2, 3].map(|slot| ConnectionId { core: CoreId(0), slot, generation: 1 });
+        let mut lines = Lines::new(2, 1);
+        assert!(lines.admits(one, first));
+        lines.begin_write(first);
+        assert!(!lines.admits(two, first) && lines.admits(two, other));
+        let place = lines.stand_in(two, first);
+        lines.stand_in(three, first);
+        assert_eq!(lines.call(), None, "the write has no answer yet");
+        lines.end_write(first);
+        assert!(!lines.admits(one, first), "others were here before");
+        lines.leave(place);
+        assert_eq!(lines.call(), Some(three));
+        assert!(lines.admits(three, first));
+        lines.begin_write(first);
+        lines.end_write(first);
+        assert_eq!(lines.call(), None);
+        assert!(lines.admits(one, first));
     }
 }

@@ -215,6 +215,9 @@ impl Gateway {
             self.by_session.remove(&connection.session.id);
         }
         self.unfinished.remove(&id);
+        if let Some(place) = connection.place_in_line {
+            self.lines.leave(place);
+        }
         self.tell_last_seen(&connection);
         if connection.has_asked_to_close() {
             self.close_session_of(&connection);
