@@ -467,6 +467,42 @@ fn many_that_send_ahead_share_the_turns() {
     assert!(replies.iter().all(|&count| count <= REQUESTS_PER_TURN_OF_ALL), "{replies:?}");
 }
 
+/// However much the others send in every turn.
+#[test]
+fn who_was_left_over_goes_on_before_what_comes_anew() {
+    let mut alone = Alone::new(1);
+    let nth = |slot| ConnectionId { slot, ..CONNECTION };
+    let mut connect = vec![];
+    client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
+    let tell = |alone: &mut Alone, slot, bytes: &[u8]| {
+        let input = Input::ClientBytes { connection: nth(slot), bytes };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+    };
+    for slot in 0..5 {
+        alone.open(nth(slot), Crowd::default());
+        tell(&mut alone, slot, &connect);
+        alone.settle();
+    }
+    let reads = request(1, &Request::Exists { path: "/", watch: false });
+    let reads = reads.repeat(REQUESTS_PER_TURN_MAX);
+    (0..5).for_each(|slot| tell(&mut alone, slot, &reads));
+    alone.settle();
+    alone.frames();
+    let mut turns = vec![];
+    for _ in 0..3 {
+        (0..4).for_each(|slot| tell(&mut alone, slot, &reads));
+        alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+        let is_for_the_last = |effect: Effect| match effect {
+            Effect::ClientOutput { connection } => connection == nth(4),
+            _ => false,
+        };
+        turns.push(alone.effects.drain().any(is_for_the_last));
+        alone.worker.step(alone.now, Input::TurnEnd { share: usize::MAX }, &mut alone.effects);
+        alone.effects.drain().for_each(drop);
+    }
+    assert_eq!(turns, [false, true, true], "only once does anybody overtake it");
+}
+
 /// Otherwise one client could end the sessions of others.
 #[test]
 fn what_keeps_sessions_alive_does_not_wait_behind_reads_of_other_cores() {

@@ -46,7 +46,8 @@ impl Gateway {
         let mut deframer = core::mem::replace(&mut connection.deframer, unused);
         let mut frames = deframer.split(bytes);
         let mut taken = 0;
-        let taken_max = self.turn_left.min(self.share);
+        // What comes anew does not overtake those for whom the turn before was too short.
+        let taken_max = if self.is_behind { 0 } else { self.turn_left.min(self.share) };
         let mut is_cut = false;
         loop {
             if taken >= taken_max || !self.takes_more(id) {
@@ -221,7 +222,9 @@ impl Gateway {
     /// Issues waiting requests in order, as far as the connection's order allows.
     pub(super) fn issue(&mut self, now: Instant, id: ConnectionId, replicas: &mut impl Replicas) {
         let (mut taken, mut issued) = (0, 0);
-        let taken_max = self.turn_left.min(self.share);
+        // Whoever is called from a line has waited, and may begin no more than that line lets it.
+        let turn_left = if self.lines.is_called(id) { usize::MAX } else { self.turn_left };
+        let taken_max = self.share.min(turn_left);
         loop {
             let Some(connection) = self.find(id) else {
                 return;

@@ -76,6 +76,10 @@ impl Lines {
         next
     }
 
+    pub(super) fn is_called(&self, id: ConnectionId) -> bool {
+        self.called.is_some_and(|(called, _)| called == id)
+    }
+
     fn stand_in(&mut self, id: ConnectionId, shard: ShardId) -> Place {
         let number = self.next_number;
         self.next_number += 1;

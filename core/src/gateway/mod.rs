@@ -123,6 +123,8 @@ pub struct Gateway {
     /// Requests that may still be begun in this turn, of all connections; and of one.
     turn_left: usize,
     share: usize,
+    /// The last turn was too short for some of the unfinished connections.
+    is_behind: bool,
     /// Connections that have had an answer: what waited for it may be issued.
     answered: Vec<ConnectionId>,
     /// When to look at a connection: it must have connected, or its ping been confirmed.
@@ -173,6 +175,7 @@ impl Gateway {
             finished_last: ConnectionId { core: CoreId(0), slot: 0, generation: 0 },
             turn_left: REQUESTS_PER_TURN_OF_ALL,
             share: REQUESTS_PER_TURN_MAX,
+            is_behind: false,
             answered: Vec::new(),
             deadlines: BTreeSet::new(),
             catching_up: BTreeSet::new(),
@@ -247,6 +250,7 @@ impl Gateway {
         let unfinished = self.unfinished_in_turn();
         let share = REQUESTS_PER_TURN_OF_ALL / unfinished.len().max(1);
         self.share = share.clamp(REQUESTS_PER_TURN_MIN, REQUESTS_PER_TURN_MAX);
+        self.is_behind = false;
         for id in unfinished {
             if self.turn_left == 0 {
                 break;
@@ -256,6 +260,7 @@ impl Gateway {
             self.issue(now, id, replicas);
             self.receive(now, id, &[], replicas);
         }
+        self.is_behind = self.turn_left < REQUESTS_PER_TURN_MIN && !self.unfinished.is_empty();
         self.share = REQUESTS_PER_TURN_MAX;
         while let Some(&(at, id)) = self.deadlines.first() {
             if at > now {

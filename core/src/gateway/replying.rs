@@ -71,10 +71,11 @@ impl Gateway {
             return;
         }
         if outcome == Outcome::Unknown {
-            let is_newcomer = matches!(self.questions.get(&ticket), Some(Purpose::Establish(_)));
-            self.questions.remove(&ticket);
-            let unknown = Parting::OutcomeUnknown;
-            self.close(id, if is_newcomer { Parting::NoSession } else { unknown });
+            let why = match self.questions.remove(&ticket) {
+                Some(Purpose::Establish(_)) => Parting::NoSession,
+                _ => Parting::OutcomeUnknown,
+            };
+            self.close(id, why);
             return;
         }
         if let Some(Purpose::Request(_) | Purpose::Write(_)) = self.questions.get(&ticket) {

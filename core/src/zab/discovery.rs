@@ -127,10 +127,11 @@ impl Zab {
         let accepted = learner.accepted;
         let Phase::Leading(leader) = &mut self.phase else {
             // It heard of a leadership that is over, or of one that has not begun: it asks again.
-            // From one that may not even vote, it need not expect anything.
-            let said = || self.looking_vote().filter(|vote| !vote.counts);
-            if let Some(vote) = self.standing_vote().or_else(said) {
-                out.push(Action::Send { to: from, message: PeerMessage::Vote(vote) });
+            if let Some(standing) = self.standing_vote() {
+                out.push(Action::Send { to: from, message: PeerMessage::Vote(standing) });
+            } else if self.is_mute() {
+                // From one that may not even vote, it need not expect anything.
+                self.reply_vote(from, out);
             }
             return;
         };

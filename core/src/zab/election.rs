@@ -257,6 +257,11 @@ impl Zab {
         })
     }
 
+    /// It looks for a leader, and may not vote yet.
+    pub(super) fn is_mute(&self) -> bool {
+        matches!(&self.phase, Phase::Looking(Election { voting: None, .. }))
+    }
+
     fn own_candidate(&self) -> Candidate {
         let durable = self.log.durable();
         let me = self.membership.me;

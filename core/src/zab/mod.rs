@@ -410,12 +410,12 @@ impl Zab {
         let led = matches!(self.phase, Phase::Leading(_));
         self.phase = Phase::Looking(Election::waiting(rests_until));
         out.push(Action::Event(Event::Looking { round: self.round, why }));
-        if led {
+        self.start_voting_when_quiet(now, out);
+        if led && self.is_mute() {
             // Its followers rely on their links. However long it takes until this server may vote,
             // they must not wait for it.
             self.broadcast_vote(out);
         }
-        self.start_voting_when_quiet(now, out);
     }
 
     fn is_observer(&self) -> bool {
