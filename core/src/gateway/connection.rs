@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -48,6 +49,9 @@ pub(super) struct Connection {
     pub(super) points: PointWatches,
     /// Some deadline will look whether the oldest request has waited too long.
     pub(super) is_wait_watched: bool,
+    /// Events that came while writes to their shard were open, in order. Each goes between those
+    /// that were judged before its change and those that were judged after.
+    pub(super) held: VecDeque<Fired>,
     /// The newest zxid that a reply or an event has carried.
     pub(super) zxid_sent: Zxid,
     /// With several shards: of each, up to where every event for this client is among what it has
@@ -103,18 +107,18 @@ pub(super) struct Slot {
     pub(super) bytes: usize,
     pub(super) state: SlotState,
     /// Events that must not leave before this reply.
-    pub(super) events: Vec<HeldEvent>,
+    pub(super) events: Vec<Fired>,
 }
 
-/// An event that waits for a reply.
-pub(super) struct HeldEvent {
+/// An event for this client.
+pub(super) struct Fired {
     /// The question that left the watch, if it is one on a point's children.
     pub(super) watch: Option<Ticket>,
     pub(super) shard: ShardId,
     pub(super) zxid: Zxid,
     pub(super) is_last: bool,
     pub(super) event: EventType,
-    pub(super) path: Box<str>,
+    pub(super) path: String,
 }
 
 pub(super) enum SlotState {
@@ -202,6 +206,7 @@ impl Connection {
             watching: BTreeSet::new(),
             points: PointWatches::default(),
             is_wait_watched: false,
+            held: VecDeque::new(),
             zxid_sent: Zxid::ZERO,
             seen: BTreeMap::new(),
             seen_before: Vec::new(),
@@ -313,6 +318,7 @@ impl Connection {
             let slot = self.queue.pop_front().expect("it was just looked at");
             self.queue_bytes -= slot.bytes;
             let SlotState::Done(done) = slot.state else { unreachable!("it was just looked at") };
+            self.put_held(map, done.zxid);
             let zxid = if done.closes && done.code == ErrorCode::Unimplemented {
                 // ZooKeeper answers an unknown operation so, before it closes.
                 reply::ZXID_NONE
@@ -332,14 +338,34 @@ impl Connection {
                 }
             }
             for held in slot.events {
-                let HeldEvent { shard, zxid, is_last, event, path, .. } = held;
-                self.put_event(map, shard, zxid, is_last, event, &path);
+                self.put_event(map, &held);
             }
             if done.closes {
                 return true;
             }
         }
+        if self.open.writes == 0 {
+            self.put_held(map, Zxid(u64::MAX));
+        }
         false
+    }
+
+    /// Whether an event of this shard waits for the outcome of writes: what is refused is judged
+    /// earlier than its refusal comes. Where reads are open it may not wait, because they may show
+    /// its change; none is issued while writes are open.
+    pub(super) fn holds_events_of(&self, shard: ShardId) -> bool {
+        let is_open = |slot: &&Slot| matches!(slot.state, SlotState::Open { .. });
+        let oldest = self.queue.iter().find(is_open).map(|slot| &slot.state);
+        self.open.reads == 0
+            && self.open.shard == Some(shard)
+            && matches!(oldest, Some(SlotState::Open { kind: Kind::Write, .. }))
+    }
+
+    /// Puts the events that were held, up to `zxid`, into the output.
+    fn put_held(&mut self, map: ShardMap, zxid: Zxid) {
+        while let Some(event) = self.held.pop_front_if(|held| held.zxid <= zxid) {
+            self.put_event(map, &event);
+        }
     }
 
     /// The zxid of the next reply's or event's header.
@@ -358,15 +384,8 @@ impl Connection {
     /// Some clients take a header's zxid for what they have seen. If the connection breaks between
     /// two events of one change, the second must still count as missed when the watches are set
     /// again: with one shard, only the last event of a change carries its zxid.
-    pub(super) fn put_event(
-        &mut self,
-        map: ShardMap,
-        shard: ShardId,
-        zxid: Zxid,
-        is_last: bool,
-        event: EventType,
-        path: &str,
-    ) {
+    pub(super) fn put_event(&mut self, map: ShardMap, fired: &Fired) {
+        let &Fired { shard, zxid, is_last, event, ref path, .. } = fired;
         let header =
             if is_last || map.count() > 1 { self.header_zxid(map, zxid) } else { reply::ZXID_NONE };
         reply::event(&mut self.output, header, event, path);

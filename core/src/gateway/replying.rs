@@ -1,11 +1,12 @@
 //! From answers to replies, in the order of the requests.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, SessionId, ShardId, Zxid};
 use crate::base::time::Instant;
-use crate::gateway::connection::{Done, Executed, HeldEvent, Kind, Slot, SlotState, Stage};
+use crate::gateway::connection::{Done, Executed, Fired, Kind, Slot, SlotState, Stage};
 use crate::gateway::points::Passage;
 use crate::gateway::{Gateway, Parting, Purpose, Replicas, Wish};
 use crate::mail::{Mail, Outcome, Ticket};
@@ -18,7 +19,7 @@ impl Gateway {
                 self.on_answer(now, shard, ticket, zxid, outcome);
             }
             Mail::Event { shard, connection, zxid, is_last, event, path } => {
-                self.on_event(shard, connection, zxid, is_last, event, &path);
+                self.on_event(shard, connection, zxid, is_last, event, path);
             }
             Mail::Moved { session, generation } => {
                 if let Some(&id) = self.by_session.get(&session)
@@ -269,7 +270,7 @@ impl Gateway {
         zxid: Zxid,
         is_last: bool,
         event: EventType,
-        path: &str,
+        path: String,
     ) {
         let map = self.config.map;
         let Some(connection) = self.find(id) else {
@@ -280,7 +281,7 @@ impl Gateway {
         }
         let passage = match map.count() {
             1 => Passage::Free,
-            _ => self.passage(id, shard, event, path),
+            _ => self.passage(id, shard, event, &path),
         };
         let watch = match passage {
             Passage::Free => None,
@@ -290,11 +291,16 @@ impl Gateway {
         let Some(connection) = self.find(id) else {
             return;
         };
-        if let Some(slot) = connection.last_executed(shard) {
-            slot.events.push(HeldEvent { watch, shard, zxid, is_last, event, path: path.into() });
+        let event = Fired { watch, shard, zxid, is_last, event, path };
+        if connection.holds_events_of(shard) {
+            connection.held.push_back(event);
             return;
         }
-        connection.put_event(map, shard, zxid, is_last, event, path);
+        if let Some(slot) = connection.last_executed(shard) {
+            slot.events.push(event);
+            return;
+        }
+        connection.put_event(map, &event);
         self.wishes.push(Wish::Output { connection: id });
         self.limit(id);
     }
