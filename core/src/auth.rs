@@ -31,6 +31,19 @@ pub struct Identities(Arc<[Identity]>);
 pub struct AuthSettings {
     /// `zookeeper.DigestAuthenticationProvider.superDigest`: `super:base64(sha1("super:…"))`.
     pub super_digest: Option<String>,
+    /// `skipACL`: everybody passes every access check.
+    pub skip_acl: bool,
+}
+
+impl AuthSettings {
+    /// What is known about a connection before it authenticates: its address.
+    pub fn newcomer(&self, address: IpAddr) -> Identities {
+        let mut known = vec![Identity::of_address(address)];
+        if self.skip_acl {
+            known.push(Identity::new(SUPER, ""));
+        }
+        Identities(known.into())
+    }
 }
 
 /// The credential is no good. ZooKeeper answers AuthFailed and closes the connection.
@@ -99,11 +112,6 @@ impl Identities {
     /// Nobody in particular.
     pub fn none() -> Self {
         Self(Arc::from([]))
-    }
-
-    /// What is known about a connection before it authenticates: its address.
-    pub fn initial(address: IpAddr) -> Self {
-        Self(Arc::from([Identity::of_address(address)]))
     }
 
     /// These and the added ones, each once. Fails when a connection collects too many.

@@ -33,10 +33,9 @@ pub enum Input<'a> {
         connection: ConnectionId,
         bytes: &'a [u8],
     },
-    /// A send has completed; `unsent_bytes` were taken from the output and have not left yet.
+    /// What was taken from the output has left.
     ClientSent {
         connection: ConnectionId,
-        unsent_bytes: usize,
     },
     /// The connection is gone: by the client, by an error, or because it was asked for.
     ClientClosed {

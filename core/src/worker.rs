@@ -131,8 +131,8 @@ impl Worker {
             Input::ClientBytes { connection, bytes } => {
                 self.gateway.receive(instant, connection, bytes, &mut self.shards);
             }
-            Input::ClientSent { connection, unsent_bytes } => {
-                self.gateway.on_sent(instant, connection, unsent_bytes, &mut self.shards);
+            Input::ClientSent { connection } => {
+                self.gateway.on_sent(instant, connection, &mut self.shards);
             }
             Input::ClientClosed { connection } => self.gateway.on_closed(connection),
             Input::LinkUp { link, peer_cores } => self.on_link_up(now, link, peer_cores),

@@ -37,8 +37,10 @@ fn digest_is_user_and_hash_of_user_and_password() {
 
 #[test]
 fn the_super_digest_proves_the_superuser() {
-    let settings =
-        AuthSettings { super_digest: Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=".to_string()) };
+    let settings = AuthSettings {
+        super_digest: Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=".to_string()),
+        ..AuthSettings::default()
+    };
     let proven = |credential: &[u8]| {
         authenticate("digest", Some(credential), address("10.0.0.7"), &settings).unwrap()
     };
@@ -119,8 +121,18 @@ fn address_ranges() {
         ("10.0.0.7", "nonsense", false),
     ] {
         let list = AccessList::of(&[entry(permission::READ, "ip", range)]);
-        let client = Identities::initial(leader::address(address));
+        let client = AuthSettings::default().newcomer(leader::address(address));
         assert_eq!(list.permits(&client, permission::READ), inside, "{address} in {range}");
+    }
+}
+
+#[test]
+fn without_checks_everybody_passes_them() {
+    let closed = AccessList::of(&[entry(permission::READ, "digest", "bob:h")]);
+    for skip_acl in [false, true] {
+        let settings = AuthSettings { skip_acl, ..AuthSettings::default() };
+        let client = settings.newcomer(address("10.0.0.7"));
+        assert_eq!(closed.permits(&client, permission::WRITE), skip_acl);
     }
 }
 
@@ -174,7 +186,7 @@ fn who_am_i_tells_names_and_no_digests() {
 fn what_a_list_of_a_request_becomes() {
     let client = Client::new(pigeonhole_core::base::id::SessionId(1)).with_auth("bob:secret");
     let bob = client.identities.iter().last().unwrap().id.clone();
-    let nobody = Identities::initial(address("10.0.0.7"));
+    let nobody = AuthSettings::default().newcomer(address("10.0.0.7"));
     let acl = |permissions, scheme, id| Acl { permissions, scheme, id };
     let fixup = |list: &[Acl<'_>]| acl::fixup(list, &client.identities);
 
@@ -222,7 +234,7 @@ fn every_operation_needs_its_permission_for_every_scheme() {
                 let mut leader = Leader::new();
                 let member = leader.client(1).with_auth("bob:secret");
                 let mut stranger = leader.client(2);
-                stranger.identities = Identities::initial(address("192.168.0.1"));
+                stranger.identities = AuthSettings::default().newcomer(address("192.168.0.1"));
                 let root = leader.client(3).with_auth("super:admin");
                 let acl = [Acl { permissions, scheme, id }];
                 let guarded = create("/guarded", CreateMode::Persistent, &acl);
@@ -322,7 +334,7 @@ fn a_list_allows_what_any_of_its_entries_allows() {
         });
         let identities = users.collect();
         let address = address(ADDRESSES[draw(4)]);
-        let identities = Identities::initial(address).with(identities).unwrap();
+        let identities = AuthSettings::default().newcomer(address).with(identities).unwrap();
         let names = |entry: &AclEntry, identity: &Identity| match entry.id.as_str() {
             "anyone" => true,
             "10.0.0.0/16" => identity.id == "10.0.0.7",

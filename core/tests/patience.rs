@@ -166,7 +166,7 @@ fn pings_that_wait_are_bounded() {
         let (frames, is_closed) = received(&mut cluster);
         assert!(!is_closed && answered.len() < 100, "all are answered: {answered:?}");
         answered.push(frames.len());
-        let sent = Input::ClientSent { connection: CONNECTION, unsent_bytes: 0 };
+        let sent = Input::ClientSent { connection: CONNECTION };
         cluster.step(node, sent);
     }
     let report = cluster.nodes[node].worker.as_ref().unwrap().report();

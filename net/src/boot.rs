@@ -139,14 +139,6 @@ impl Node {
         Ok(())
     }
 
-    /// A core's reason to have ended by itself, if one has.
-    pub(crate) fn failure(&self) -> Option<Failure> {
-        self.milestones.try_iter().find_map(|milestone| match milestone {
-            Milestone::Failed(failure) => Some(failure),
-            Milestone::Started { .. } | Milestone::Stopped => None,
-        })
-    }
-
     /// Tells all cores to end.
     pub(crate) fn begin_to_stop(&self) {
         for core in (0..self.house.cores()).map(CoreId) {
@@ -229,6 +221,7 @@ impl Plan {
             client: client_limits(&config),
             auth: AuthSettings {
                 super_digest: config.super_digest.as_ref().map(|it| it.expose().to_owned()),
+                skip_acl: config.skip_acl,
             },
             log: LogLimits {
                 snapshot_entries: u64::from(config.snapshot_transactions),

@@ -1,4 +1,4 @@
-//! `pigeonhole check DIR`: what a stopped server's data directory holds, and whether it is whole.
+//! `pigeonhole check DIR [--log DIR]`: what a stopped server's disk holds, and whether it is whole.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -7,14 +7,14 @@ use std::path::Path;
 use pigeonhole_core::base::id::ShardId;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_storage::disk::SegmentId;
-use pigeonhole_storage::meta::Meta;
+use pigeonhole_storage::meta::{Formation, Meta};
 use pigeonhole_storage::recover::{self, RecoverConfig, Recovered, StreamReport};
 use pigeonhole_storage::scan::Ending;
 use pigeonhole_storage::snapshot::SnapshotName;
 
 use crate::exit::Failure;
-use crate::home::{lock, log_path, read_meta, segments_in};
-use crate::os::MappedFile;
+use crate::home::{is_log_of, lock, log_path, read_meta};
+use crate::recovery;
 use crate::snapshots::{SnapshotDirectory, Unusable};
 
 /// A snapshot that a shard's log speaks of.
@@ -26,7 +26,7 @@ struct Verdict {
 
 /// Reads log and snapshots as a start would, prints what it found, and fails if anything is
 /// missing.
-pub(crate) fn check(directory: &Path) -> Result<(), Failure> {
+pub(crate) fn check(directory: &Path, data_log_dir: Option<&Path>) -> Result<(), Failure> {
     let Some(meta) = read_meta(directory)? else {
         return Err(Failure::data(format_args!(
             "{} is no data directory: it has no file meta; name the one of a single server, of a \
@@ -36,14 +36,15 @@ pub(crate) fn check(directory: &Path) -> Result<(), Failure> {
     };
     // A log that is being written to would look torn.
     let _lock = lock(directory)?;
-    let log = log_path(directory);
-    let ids = segments_in(&log)?;
-    let mut maps = Vec::with_capacity(ids.len());
-    for id in ids {
-        let path = log.join(id.file_name());
-        let map = MappedFile::open(&path).map_err(|error| Failure::disk("mmap", &path, &error))?;
-        maps.push((id, map));
+    let _log_lock = data_log_dir.filter(|log| *log != directory).map(lock).transpose()?;
+    let log = log_path(data_log_dir.unwrap_or(directory));
+    if meta.state == Formation::Formed {
+        is_log_of(&meta, directory, &log).map_err(|failure| match data_log_dir {
+            Some(_) => failure,
+            None => Failure { text: failure.text + NAME_THE_LOG, ..failure },
+        })?;
     }
+    let maps = recovery::map_segments(&log)?;
     let files: Vec<(SegmentId, &[u8])> = maps.iter().map(|(id, map)| (*id, map.bytes())).collect();
     let shards: Vec<ShardId> = ShardMap::new(meta.shards).shards().collect();
     let recovered = recover::recover(RecoverConfig::default(), &files, &shards)
@@ -116,6 +117,8 @@ fn put_verdict(out: &mut String, verdict: &Verdict) -> std::fmt::Result {
         Err(why) => writeln!(out, "  snapshot at {zxid}: NOT USABLE: {file}: {why}"),
     }
 }
+
+const NAME_THE_LOG: &str = " (of a server with a dataLogDir, check it with --log)";
 
 fn put_stream(out: &mut String, stream: &StreamReport) -> std::fmt::Result {
     let end = &stream.end;

@@ -385,12 +385,15 @@ fn remove_if_present(path: &Path) {
 
 /// The resolver blocks for seconds when a name server is away, so it gets a thread of its own.
 fn resolve(sender: Sender, peer: ServerId, address: HostPort) {
+    let asker = sender.clone();
     let spawned = std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
         let addresses = address.resolve().unwrap_or_default();
-        sender.tell(News::Resolved { peer, addresses });
+        asker.tell(News::Resolved { peer, addresses });
     });
     if let Err(error) = spawned {
-        exit::fail(exit::ENVIRONMENT, &format!("cannot start a thread: {error}"));
+        // The peer is asked for again soon.
+        tracing::warn!("cannot look up server {peer}: cannot start a thread: {error}");
+        sender.tell(News::Resolved { peer, addresses: Vec::new() });
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -56,6 +56,11 @@ struct Flight {
 }
 
 impl LogFiles {
+    /// Where its segments are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory.path
+    }
+
     pub(crate) fn new(directory: LogDirectory, desk: Desk, probe: Option<SyncProbe>) -> Self {
         Self {
             directory,

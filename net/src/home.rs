@@ -3,11 +3,11 @@
 //! | name | what |
 //! |---|---|
 //! | `LOCK` | locked by the server that runs on the directory |
-//! | `meta` | cluster, server, shards; written when the directory is formatted |
+//! | `meta` | cluster, server, shards |
 //! | `meta.new` | the former one, or an attempt at the next: room for the next |
 //! | `myid` | the server's number, written by the operator as for ZooKeeper |
 //! | `snapshots/` | the state of the shards, each at one time |
-//! | `log/` | the segments, below `dataLogDir` |
+//! | `log/` | the segments, and `owner`, which says whose they are; below `dataLogDir` |
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use pigeonhole_core::base::id::{ClusterId, DiskId, ServerId};
 use pigeonhole_core::peer::formation::Standing;
 use pigeonhole_storage::disk::SegmentId;
-use pigeonhole_storage::meta::{Formation, META_FILE_NAME, Meta};
+use pigeonhole_storage::meta::{Formation, LOG_OWNER_FILE_NAME, META_FILE_NAME, Meta};
 
 use crate::config::ServerConfig;
 use crate::control::LogDirectory;
@@ -62,6 +62,9 @@ impl Home {
         } else {
             check(&home.meta, config)?;
         }
+        if home.is_formed() && !is_log_of(&home.meta, &home.directory, &home.log.path)? {
+            home.own_log()?;
+        }
         if let WhenEmpty::Format(cluster) = when_empty
             && !home.is_formed()
         {
@@ -95,6 +98,7 @@ impl Home {
         } else {
             Formation::Forming
         };
+        self.own_log()?;
         write_meta(&self.directory, &self.meta)
     }
 
@@ -128,7 +132,12 @@ impl Home {
         check_strangers(directory, &log)?;
         let state = Formation::Formed;
         let meta = Meta { state, is_founder, ..new_meta(config, cluster)? };
+        write_owner(&log.path, &meta)?;
         write_meta(directory, &meta)
+    }
+
+    fn own_log(&self) -> Result<(), Failure> {
+        write_owner(&self.log.path, &self.meta)
     }
 
     /// Takes the milliseconds from which this boot counts its session ids: no earlier boot has
@@ -139,11 +148,6 @@ impl Home {
         self.meta.session_base_ms = self.meta.next_session_base_ms(clock);
         write_meta(&self.directory, &self.meta)?;
         Ok(self.meta.session_base_ms)
-    }
-
-    /// The segments that are there.
-    pub(crate) fn segments(&self) -> Result<Vec<SegmentId>, Failure> {
-        segments_in(&self.log.path)
     }
 }
 
@@ -177,11 +181,38 @@ pub(crate) fn segments_in(log: &Path) -> Result<Vec<SegmentId>, Failure> {
         let name = entry.map_err(|error| Failure::disk("readdir", log, &error))?.file_name();
         match name.to_str().and_then(SegmentId::from_file_name) {
             Some(segment) => segments.push(segment),
+            None if name == LOG_OWNER_FILE_NAME => {}
             None => tracing::warn!("{} is no segment: left alone", log.join(name).display()),
         }
     }
     segments.sort_unstable();
     Ok(segments)
+}
+
+/// Whether the directory of the log says that it is that of a member's data; false if nothing says
+/// so, as nothing did before there was such a file. Another's log, or none where there was one, is
+/// refused: what the server has promised would be forgotten, and nobody would know.
+pub(crate) fn is_log_of(meta: &Meta, directory: &Path, log: &Path) -> Result<bool, Failure> {
+    let path = log.join(LOG_OWNER_FILE_NAME);
+    let (directory, shown) = (directory.display(), log.display());
+    match fs::read_to_string(&path) {
+        Ok(owner) if owner == meta.log_owner() => Ok(true),
+        Ok(_) => Err(Failure::data(format_args!(
+            "{shown} is the log of another data directory than {directory}: name the right one \
+             with dataLogDir"
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if segments_in(log)?.is_empty() {
+                return Err(Failure::data(format_args!(
+                    "the log of {directory} is not in {shown}: mount it, or name the right \
+                     dataLogDir; if it is lost, remove what is in {directory} but myid, and the \
+                     server comes back as one whose disk is new"
+                )));
+            }
+            Ok(false)
+        }
+        Err(error) => Err(Failure::disk("read", &path, &error)),
+    }
 }
 
 /// Random bits from the system.
@@ -279,6 +310,21 @@ fn write_meta(directory: &Path, meta: &Meta) -> Result<(), Failure> {
         .and_then(|is_done| if is_done { Ok(()) } else { fs::rename(&spare, &path) });
     renamed.map_err(|error| Failure::disk("rename", &path, &error))?;
     sync_directory(directory)
+}
+
+/// Makes the directory of the log say whose it is.
+fn write_owner(log: &Path, meta: &Meta) -> Result<(), Failure> {
+    let path = log.join(LOG_OWNER_FILE_NAME);
+    let written = File::create(&path).and_then(|mut file| {
+        io::Write::write_all(&mut file, meta.log_owner().as_bytes())?;
+        file.sync_all()
+    });
+    match written {
+        Ok(()) => sync_directory(log),
+        // An older version's log goes on without, once more.
+        Err(error) if os::is_no_room(&error) && meta.session_base_ms > 0 => Ok(()),
+        Err(error) => Err(Failure::disk("write", &path, &error)),
+    }
 }
 
 fn sync_directory(directory: &Path) -> Result<(), Failure> {

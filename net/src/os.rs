@@ -2,18 +2,25 @@
 //!
 //! Every descriptor made here is close-on-exec, and blocking: the ring waits in the kernel by
 //! itself, and a non-blocking descriptor would make it answer "try again" instead.
+//!
+//! | module | one line |
+//! |---|---|
+//! | `mapped` | a whole file, readable as memory |
+
+mod mapped;
 
 use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::ptr::{self, NonNull};
+use std::ptr;
 
+pub use self::mapped::MappedFile;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -56,13 +63,6 @@ pub struct Usage {
     pub page_faults: u64,
     /// How often another thread got the processor though this one had work.
     pub preemptions: u64,
-}
-
-/// A whole file, readable as memory. Nobody may shorten the file meanwhile.
-#[derive(Debug)]
-pub struct MappedFile {
-    address: NonNull<u8>,
-    length: usize,
 }
 
 /// An address in the form the kernel reads.
@@ -131,17 +131,6 @@ pub fn local_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
     named_by(socket, libc::getsockname)
 }
 
-/// Ends one or both directions of a connection; what the ring has in flight on it completes.
-pub fn shut_down(socket: &impl AsFd, how: Shutdown) -> io::Result<()> {
-    let how = match how {
-        Shutdown::Read => libc::SHUT_RD,
-        Shutdown::Write => libc::SHUT_WR,
-        Shutdown::Both => libc::SHUT_RDWR,
-    };
-    // SAFETY: takes no memory.
-    check(unsafe { libc::shutdown(socket.as_fd().as_raw_fd(), how) }).map(drop)
-}
-
 /// The processors that this thread may run on, ascending.
 ///
 /// Ask before pinning anything: a pinned thread, and every thread that it starts, sees only its
@@ -175,10 +164,13 @@ pub fn pin_thread(processor: usize) -> io::Result<()> {
 /// but does not push another thread off the one it is working on.
 pub fn schedule_as_batch() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
-    // The kernel's helpers of a ring are threads of their own, which nobody should wait for.
-    let policy = libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK;
-    // SAFETY: the kernel reads the parameters during the call only.
-    check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }).map(drop)
+    let schedule = |policy| {
+        // SAFETY: the kernel reads the parameters during the call only.
+        check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }).map(drop)
+    };
+    // The kernel's helpers of a ring are threads of their own, which nobody should wait for. A
+    // service manager that restricts real-time scheduling takes the flag for that.
+    schedule(libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK).or_else(|_| schedule(libc::SCHED_BATCH))
 }
 
 /// Has the kernel give this process pages of the usual size only. A huge one is cleared, and found
@@ -331,12 +323,6 @@ pub(crate) fn watch_termination() -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
 }
 
-/// Asks this process to end, as SIGTERM from outside would.
-pub fn request_termination() -> io::Result<()> {
-    // SAFETY: takes no memory.
-    check(unsafe { libc::kill(libc::getpid(), libc::SIGTERM) }).map(drop)
-}
-
 /// The running kernel's major and minor version.
 pub fn kernel_version() -> io::Result<(u32, u32)> {
     let mut names = MaybeUninit::<libc::utsname>::zeroed();
@@ -382,54 +368,6 @@ pub fn thread_usage() -> io::Result<Usage> {
         page_faults: count(usage.ru_minflt),
         preemptions: count(usage.ru_nivcsw),
     })
-}
-
-impl MappedFile {
-    /// Maps what the file holds now.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let length = usize::try_from(file.metadata()?.len())
-            .map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-        if length == 0 {
-            return Ok(Self { address: NonNull::dangling(), length });
-        }
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that
-        // exists already, and keeps the file alive by itself.
-        let address = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                length,
-                libc::PROT_READ,
-                libc::MAP_PRIVATE,
-                file.as_raw_fd(),
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let address = NonNull::new(address.cast()).expect("the kernel never maps address zero");
-        Ok(Self { address, length })
-    }
-
-    /// What the file holds.
-    pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the mapping is `length` readable bytes for as long as `self` lives; a length of
-        // zero goes with a dangling address, which is allowed. The data directory's lock keeps
-        // other servers from changing the file.
-        unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.length) }
-    }
-}
-
-impl Drop for MappedFile {
-    fn drop(&mut self) {
-        if self.length == 0 {
-            return;
-        }
-        // SAFETY: the range was mapped by `open` and is owned by `self` alone.
-        let result = unsafe { libc::munmap(self.address.as_ptr().cast(), self.length) };
-        assert_eq!(result, 0, "unmapping an owned range cannot fail");
-    }
 }
 
 impl SocketAddress {

@@ -3,6 +3,9 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use pigeonhole_core::base::id::ClusterId;
@@ -39,7 +42,7 @@ pub fn main() -> ExitCode {
             let cluster = cluster.map(|cluster| ClusterId(cluster.to_u128()));
             format(&file, &overrides, cluster, founding)
         }
-        Command::Check { directory } => check::check(&directory),
+        Command::Check { directory, log } => check::check(&directory, log.as_deref()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,25 +84,24 @@ fn serve(file: &Path, overrides: &[(String, String)]) -> Result<(), Failure> {
             Outcome::Stopped => return Ok(()),
         }
     };
+    let signals = Signals::watch()?;
     let mut node = process.start(config, home, ports)?;
     node.wait_until_started()?;
-    run(vec![node])
+    run(vec![node], signals)
 }
 
 fn run_local(cluster: &LocalCluster) -> Result<(), Failure> {
     os::hold_termination().map_err(Failure::environment)?;
+    let signals = Signals::watch()?;
     let (_process, nodes) = local::start(cluster)?;
-    run(nodes)
+    run(nodes, signals)
 }
 
 /// Waits for a signal, then ends in good order.
-fn run(nodes: Vec<Node>) -> Result<(), Failure> {
+fn run(nodes: Vec<Node>, signals: Signals) -> Result<(), Failure> {
     notify::ready();
-    let signal = os::wait_for_termination().map_err(Failure::environment)?;
+    let signal = signals.wait();
     let deadline = Instant::now() + STOP_TIME_MAX;
-    if let Some(failure) = nodes.iter().find_map(Node::failure) {
-        return Err(failure);
-    }
     tracing::info!("signal {signal}: stopping");
     notify::stopping();
     nodes.iter().for_each(Node::begin_to_stop);
@@ -108,6 +110,43 @@ fn run(nodes: Vec<Node>) -> Result<(), Failure> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The signals that ask the process to end.
+struct Signals {
+    first: Receiver<i32>,
+    is_waited_for: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Until somebody waits for them, they end the process at once: a start may take long, and
+    /// promises nothing to anybody.
+    fn watch() -> Result<Self, Failure> {
+        let is_waited_for = Arc::new(AtomicBool::new(false));
+        let is_good_order = is_waited_for.clone();
+        let (sender, first) = channel();
+        let spawned = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let signal = os::wait_for_termination();
+            let signal = signal.unwrap_or_else(|error| {
+                exit::fail(exit::ENVIRONMENT, &format!("cannot wait for signals: {error}"))
+            });
+            if !is_good_order.load(Ordering::Acquire) {
+                tracing::info!("signal {signal}: stopped, before anybody was served");
+                std::process::exit(0);
+            }
+            // The receiver waits for it.
+            let _ = sender.send(signal);
+        });
+        spawned.map_err(|error| {
+            Failure::environment(format_args!("cannot start a thread: {error}"))
+        })?;
+        Ok(Self { first, is_waited_for })
+    }
+
+    fn wait(self) -> i32 {
+        self.is_waited_for.store(true, Ordering::Release);
+        self.first.recv().expect("the thread ends with a signal or with the process")
+    }
 }
 
 fn format(

@@ -1,6 +1,7 @@
 //! What a server's disk holds, made into replicas that can go on.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use pigeonhole_core::base::id::ShardId;
 use pigeonhole_core::control::SnapshotReference;
@@ -20,13 +21,7 @@ use crate::snapshots::SnapshotDirectory;
 
 /// Reads what the log says. Nothing is written before the next boot's first batch.
 pub(crate) fn read_log(home: &Home, config: &ServerConfig) -> Result<Recovered, Failure> {
-    let ids = home.segments()?;
-    let mut maps = Vec::with_capacity(ids.len());
-    for id in ids {
-        let path = home.log.path_of(id);
-        let map = MappedFile::open(&path).map_err(|error| Failure::disk("mmap", &path, &error))?;
-        maps.push((id, map));
-    }
+    let maps = map_segments(&home.log.path)?;
     let files: Vec<(SegmentId, &[u8])> = maps.iter().map(|(id, map)| (*id, map.bytes())).collect();
     let shards: Vec<ShardId> = ShardMap::new(home.meta.shards).shards().collect();
     let strict_tail = config.strict_tail;
@@ -44,6 +39,20 @@ pub(crate) fn read_log(home: &Home, config: &ServerConfig) -> Result<Recovered, 
         }
     }
     Ok(recovered)
+}
+
+/// The segments in a directory, as far as the disk can read them; the rest is zeros, which no batch
+/// begins with.
+pub(crate) fn map_segments(log: &Path) -> Result<Vec<(SegmentId, MappedFile)>, Failure> {
+    let mut maps = Vec::new();
+    for id in home::segments_in(log)? {
+        let path = log.join(id.file_name());
+        let mapped = MappedFile::open(&path, |offset, error| {
+            tracing::error!("{} cannot be read at {offset}: {error}", path.display());
+        });
+        maps.push((id, mapped.map_err(|error| Failure::disk("mmap", &path, &error))?));
+    }
+    Ok(maps)
 }
 
 /// Every shard with its state at one of its snapshots, ready to be led or followed. A shard whose

@@ -1,5 +1,5 @@
-//! The `meta` file: whose data a directory holds. Written when it is formatted, and when the
-//! cluster that it belongs to has formed.
+//! The `meta` file: whose data a directory holds. Written when it is formatted, when the cluster
+//! that it belongs to has formed, and at every start.
 //!
 //! | offset | bytes | field                                                               |
 //! |-------:|------:|---------------------------------------------------------------------|
@@ -16,9 +16,11 @@
 //! |     64 |    16 | xxh3-128 of the 64 bytes before                                     |
 //!
 //! All numbers are little endian. The file is one block of 4096 bytes, zeros behind these 80, and
-//! is replaced by rename. Every later format keeps magic, format and hash where they are. In format
+//! is replaced as a whole. Every later format keeps magic, format and hash where they are. In format
 //! 1, which only founders' disks have, offset 52 is zero.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -29,6 +31,10 @@ use xxhash_rust::xxh3::xxh3_128;
 
 pub const META_FILE_NAME: &str = "meta";
 pub const META_FORMAT: u16 = 2;
+
+/// In the directory of the log, which may be on another disk than [`META_FILE_NAME`] and so may be
+/// missing, or another's: the text of [`Meta::log_owner`].
+pub const LOG_OWNER_FILE_NAME: &str = "owner";
 
 /// The identity of a data directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +76,11 @@ impl Meta {
     /// many: no earlier boot has used them, even if the clock was put back.
     pub fn next_session_base_ms(&self, clock_ms: u64) -> u64 {
         clock_ms.max(self.session_base_ms + SESSION_BASE_STEP_MS)
+    }
+
+    /// Says in the directory of the log whose log it is.
+    pub fn log_owner(&self) -> String {
+        format!("pigeonhole log of disk {:032x}\n", self.disk.0)
     }
 
     /// The whole content of the file.

@@ -90,6 +90,11 @@ impl SegmentLine {
         (!self.recyclable.is_empty()).then(|| self.prepare())
     }
 
+    /// Whether nothing but room on the disk leads on.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.next == Next::Refused
+    }
+
     /// The disk has room again.
     pub(crate) fn on_room(&mut self) -> Option<DiskOp> {
         (self.next == Next::Refused).then(|| self.prepare())

@@ -232,6 +232,11 @@ impl Wal {
         self.operations.extend(self.line.on_no_room(segment));
     }
 
+    /// Whether the log cannot go on to another segment before the disk has room.
+    pub fn lacks_room(&self) -> bool {
+        self.line.lacks_room()
+    }
+
     /// The disk has room again.
     pub fn on_room(&mut self) {
         self.operations.extend(self.line.on_room());

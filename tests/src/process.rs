@@ -373,7 +373,7 @@ impl Process {
                 self.step(id, now, Input::ClientBytes { connection, bytes: &bytes }, around);
             }
             Heard::ClientSent { connection } => {
-                let input = Input::ClientSent { connection, unsent_bytes: 0 };
+                let input = Input::ClientSent { connection };
                 self.step(id, now, input, around);
             }
             Heard::ClientClosed { connection } => {

@@ -51,6 +51,27 @@ fn a_stop_in_good_order_takes_less_than_five_seconds_and_leaves_a_clean_log() {
     assert_eq!(printed.matches("whole").count(), 4, "{printed}");
 }
 
+/// A start may take long, and nobody has been promised anything.
+#[test]
+fn a_start_can_be_stopped() {
+    let mut servers = PROGRAM.standalone("early", "");
+    servers.start(1);
+    assert_eq!(servers.terminate(1).code(), Some(0));
+    // It waits for its port, for up to five seconds.
+    let _taken = TcpListener::bind(("127.0.0.1", servers.port(1))).unwrap();
+    servers.start(1);
+    servers.wait_until(|it| has_thread(it.process_id(1), "signals"));
+    assert_eq!(servers.terminate(1).code(), Some(0));
+    let said = servers.said(1);
+    assert!(said.contains("stopped, before anybody was served"), "{said}");
+}
+
+fn has_thread(process: u32, name: &str) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let mut names = threads.map(|thread| fs::read_to_string(thread.path().join("comm")));
+    names.any(|it| it.is_ok_and(|it| it.trim() == name))
+}
+
 #[test]
 fn what_was_asked_of_a_server_before_it_is_to_stop_is_answered() {
     // A machine that is busy with something else is no peer that has died.

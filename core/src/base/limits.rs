@@ -13,7 +13,8 @@ pub const MULTI_OPERATIONS_MAX: usize = 1000;
 /// What one reply may hold: the names of a million children. ZooKeeper has no bound, though its
 /// Java client takes no more than its own `jute.maxbuffer`.
 pub const RESPONSE_BYTES_MAX: usize = 32 << 20;
-/// Beyond it the connection is not read any further; a slow client delays only itself.
+/// Beyond it the connection is not read any further; a slow client delays only itself. As with the
+/// next, what is being sent is not counted: it was taken from the output at once.
 pub const OUTPUT_BYTES_PAUSE: usize = 2 << 20;
 /// Beyond it the connection is closed: nothing else frees the memory it holds.
 pub const OUTPUT_BYTES_MAX: usize = 40 << 20;

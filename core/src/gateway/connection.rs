@@ -34,8 +34,6 @@ pub(super) struct Connection {
     pub(super) identities: Identities,
     /// Replies and events, ready to be sent.
     pub(super) output: Vec<u8>,
-    /// Taken from the output by the driver, and not sent yet.
-    pub(super) unsent_bytes: usize,
     pub(super) is_paused: bool,
     /// Requests that have not been replied to, in the order of their arrival.
     pub(super) queue: VecDeque<Slot>,
@@ -185,6 +183,7 @@ impl Connection {
     pub(super) fn new(
         id: ConnectionId,
         address: IpAddr,
+        identities: Identities,
         entropy: [u8; 16],
         frame_bytes_max: usize,
         now: Instant,
@@ -195,9 +194,8 @@ impl Connection {
             entropy,
             stage: Stage::Connecting,
             deframer: Deframer::for_requests(frame_bytes_max),
-            identities: Identities::initial(address),
+            identities,
             output: Vec::new(),
-            unsent_bytes: 0,
             is_paused: false,
             queue: VecDeque::new(),
             queue_bytes: 0,

@@ -122,7 +122,7 @@ impl Gateway {
             // Until a client has its session, what it sent ahead is not looked at.
             matches!(connection.stage, Stage::Connecting | Stage::Attached)
                 && !connection.is_deep()
-                && connection.output.len() + connection.unsent_bytes <= OUTPUT_BYTES_PAUSE
+                && connection.output.len() <= OUTPUT_BYTES_PAUSE
         })
     }
 

@@ -198,7 +198,8 @@ impl Gateway {
         }
         assert!(self.connections[slot].is_none(), "a slot is free before it is used again");
         let frame_bytes_max = self.config.client.frame_bytes_max;
-        let connection = Connection::new(id, address, entropy, frame_bytes_max, now);
+        let identities = self.config.auth.newcomer(address);
+        let connection = Connection::new(id, address, identities, entropy, frame_bytes_max, now);
         self.connections[slot] = Some(connection);
         if let Some(limit) = self.config.client.exceeded_by(crowd) {
             self.met.note(limit);
@@ -230,18 +231,8 @@ impl Gateway {
         }
     }
 
-    /// A send has completed: what was held back for a slow client may go on.
-    pub fn on_sent(
-        &mut self,
-        now: Instant,
-        id: ConnectionId,
-        unsent_bytes: usize,
-        replicas: &mut impl Replicas,
-    ) {
-        let Some(connection) = self.find(id) else {
-            return;
-        };
-        connection.unsent_bytes = unsent_bytes;
+    /// What was sent has left: what was held back for a slow client may go on.
+    pub fn on_sent(&mut self, now: Instant, id: ConnectionId, replicas: &mut impl Replicas) {
         self.limit(id);
         self.receive(now, id, &[], replicas);
     }
@@ -384,7 +375,7 @@ impl Gateway {
         if connection.stage == Stage::Closing {
             return;
         }
-        let waiting = connection.output.len() + connection.unsent_bytes;
+        let waiting = connection.output.len();
         if waiting > OUTPUT_BYTES_MAX {
             connection.output.clear();
             self.met.note(Limit::OutputBytes);

@@ -371,8 +371,7 @@ impl Cluster {
             return;
         }
         self.news.push_back((node, News::Output(connection, output)));
-        let unsent_bytes = 0;
-        self.step(node, Input::ClientSent { connection, unsent_bytes });
+        self.step(node, Input::ClientSent { connection });
     }
 
     /// StateDigest: whoever has applied the same has the same.

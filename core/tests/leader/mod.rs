@@ -175,14 +175,16 @@ impl Client {
         Self {
             session,
             generation: Generation(1),
-            identities: Identities::initial(address("10.0.0.7")),
+            identities: AuthSettings::default().newcomer(address("10.0.0.7")),
             attachment: None,
         }
     }
 
     pub(crate) fn with_auth(mut self, credential: &str) -> Self {
-        let settings =
-            AuthSettings { super_digest: Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=".to_string()) };
+        let settings = AuthSettings {
+            super_digest: Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=".to_string()),
+            ..AuthSettings::default()
+        };
         let proven = authenticate("digest", Some(credential.as_bytes()), address("::1"), &settings)
             .expect("any user and password will do");
         self.identities = self.identities.with(proven).expect("there are few");

@@ -69,7 +69,7 @@ pub(crate) struct Admin {
 /// What the engine has to do for a word.
 pub(crate) enum Reply {
     Words(Vec<u8>),
-    /// Ask this many other cores with this ticket.
+    /// Ask every other core with this ticket.
     Ask {
         ticket: u64,
         detailed: bool,

@@ -296,7 +296,7 @@ impl Clients {
         self.patience.front().map(|(deadline, _)| *deadline)
     }
 
-    /// Whether any send is in flight or any connection waits for its last one.
+    /// Whether any send is in flight.
     pub(crate) fn is_sending(&self) -> bool {
         self.slots.iter().filter_map(|slot| slot.connection.as_ref()).any(|it| it.sending)
     }

@@ -159,7 +159,7 @@ impl Scene<'_> {
         put("last_client_response_size", &traffic.response.last)?;
         put("min_client_response_size", &traffic.response.min)?;
         put("max_client_response_size", &traffic.response.max)?;
-        put("open_file_descriptor_count", &entries_count(Path::new("/proc/self/fd")))?;
+        put("open_file_descriptor_count", &open_files_count())?;
         put("max_file_descriptor_count", &self.facts.open_files_max)?;
         put("uptime", &self.now.instant.since(self.facts.started).as_ms())?;
         put("connection_drop_probability", &"0.0")?;
@@ -212,7 +212,7 @@ impl Scene<'_> {
         let backlog = config.client_listen_backlog.map_or(-1, i64::from);
         writeln!(out, "clientPortListenBacklog={backlog}")?;
         writeln!(out, "serverId={}", config.id)?;
-        let Some(own) = config.own_server() else {
+        let Some(own) = config.own_server().filter(|_| !config.is_standalone()) else {
             return Ok(());
         };
         writeln!(out, "initLimit={}", config.init_limit_ticks)?;
@@ -458,8 +458,13 @@ fn key_of(connection: ConnectionId) -> (u8, u32, u32) {
     (connection.core.0, connection.slot, connection.generation)
 }
 
-fn entries_count(directory: &Path) -> usize {
-    std::fs::read_dir(directory).map_or(0, Iterator::count)
+/// The kernel has the count at hand since 6.2; before, files are counted one by one.
+fn open_files_count() -> u64 {
+    let files = "/proc/self/fd";
+    match std::fs::metadata(files).map_or(0, |data| data.len()) {
+        0 => std::fs::read_dir(files).map_or(0, |entries| entries.count() as u64),
+        count => count,
+    }
 }
 
 /// The bytes of all files below a directory, and nothing for what cannot be looked at.

@@ -32,10 +32,12 @@ pub enum Command {
         /// The cluster is being founded, and no member of it has ever run.
         founding: bool,
     },
-    /// `pigeonhole check DIR`: verify the data directory of a stopped server.
+    /// `pigeonhole check DIR [--log DIR]`: verify the data directory of a stopped server.
     Check {
         /// The data directory.
         directory: PathBuf,
+        /// `dataLogDir`; none if it is the data directory.
+        log: Option<PathBuf>,
     },
 }
 
@@ -71,7 +73,7 @@ impl From<Arguments> for Command {
             Some(Verb::Format { file, cluster, founding }) => {
                 Self::Format { file: file.file, overrides: file.overrides, cluster, founding }
             }
-            Some(Verb::Check { directory }) => Self::Check { directory },
+            Some(Verb::Check { directory, log }) => Self::Check { directory, log },
         }
     }
 }
@@ -128,6 +130,9 @@ enum Verb {
         /// The data directory.
         #[arg(value_name = "DIR")]
         directory: PathBuf,
+        /// The server's dataLogDir, if it is another directory.
+        #[arg(long, value_name = "DIR")]
+        log: Option<PathBuf>,
     },
 }
 
@@ -215,7 +220,14 @@ mod tests {
                     founding: true,
                 },
             ),
-            ("pigeonhole check /data".to_owned(), Command::Check { directory: "/data".into() }),
+            (
+                "pigeonhole check /data".to_owned(),
+                Command::Check { directory: "/data".into(), log: None },
+            ),
+            (
+                "pigeonhole check /data --log /log".to_owned(),
+                Command::Check { directory: "/data".into(), log: Some("/log".into()) },
+            ),
         ];
         for (line, expected) in table {
             assert_eq!(parse(&line).unwrap(), expected, "{line}");

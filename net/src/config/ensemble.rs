@@ -89,8 +89,13 @@ pub(super) fn check_voters(reader: &mut Reader, servers: &[Server]) {
     }
 }
 
-/// The id of this server: the number in `myid`, which only a standalone server may lack.
-pub(super) fn own_id(reader: &mut Reader, data: Option<&Path>, servers: &[Server]) -> u8 {
+/// The id of this server: the number in `myid`, which a server may lack that has no peers.
+pub(super) fn own_id(
+    reader: &mut Reader,
+    data: Option<&Path>,
+    servers: &[Server],
+    standalone_enabled: bool,
+) -> u8 {
     let Some(data) = data else {
         return STANDALONE_ID;
     };
@@ -108,8 +113,10 @@ pub(super) fn own_id(reader: &mut Reader, data: Option<&Path>, servers: &[Server
             ),
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if servers.is_empty() {
-                return STANDALONE_ID;
+            match servers {
+                [] => return STANDALONE_ID,
+                [only] if standalone_enabled => return only.id,
+                _ => {}
             }
             format!(
                 "there is no such file; write the number of this server into it, for example \

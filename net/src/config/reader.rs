@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::error::{ConfigError, Finding, Place};
 use super::file;
 use super::keys::{self, Treatment};
-use super::value::{Secret, byte_count, quoted, whole_number};
+use super::value::{byte_count, quoted, whole_number};
 
 /// A value and where it was written.
 #[derive(Clone, Debug)]
@@ -195,9 +195,8 @@ impl Reader {
         self.warnings.push(Finding::new(Place::File { file: Arc::clone(&self.file) }, text));
     }
 
-    /// Accounts for what nobody took. Returns the unknown keys as `zookeeper.` properties.
-    pub(super) fn account_for_the_rest(&mut self) -> BTreeMap<String, Secret> {
-        let mut properties = BTreeMap::new();
+    /// Accounts for what nobody took.
+    pub(super) fn account_for_the_rest(&mut self) {
         for (key, setting) in std::mem::take(&mut self.settings) {
             if key.starts_with("pigeonhole.") {
                 let nearest = keys::nearest_own(&key);
@@ -209,16 +208,14 @@ impl Reader {
                 Some(Treatment::Warn(text)) => self.warn(setting.place, &key, text),
                 Some(Treatment::Refuse(text)) => self.error(setting.place, &key, text),
                 None => {
-                    let mut text = format!("unknown key, kept as property zookeeper.{key}");
+                    let mut text = "unknown key; it has no effect".to_owned();
                     if let Some(nearest) = keys::nearest(&key) {
                         text += &format!("; did you mean {nearest}?");
                     }
                     self.warn(setting.place, &key, text);
-                    properties.insert(format!("zookeeper.{key}"), Secret::new(setting.value));
                 }
             }
         }
-        properties
     }
 
     /// The warnings in the order of the file, or all that is wrong.

@@ -1,6 +1,5 @@
 //! The configuration of one server: every setting as a typed field, and its default.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pigeonhole_core::base::limits::CONNECTIONS_PER_ADDRESS_MAX;
@@ -22,8 +21,8 @@ pub struct ServerConfig {
     /// `clientPort` and `clientPortAddress`, or what `server.N` says after its semicolon. The
     /// host is `0.0.0.0` unless one is given.
     pub client_address: HostPort,
-    /// `clientPortListenBacklog`: connections that may wait to be accepted; none leaves it to
-    /// the operating system's own limit.
+    /// `clientPortListenBacklog`: connections that may wait to be accepted; 1024 if nothing
+    /// is said.
     pub client_listen_backlog: Option<u32>,
     /// `quorumListenOnAllIPs`: listen for peers on every address and not on the one of `server.N`.
     pub quorum_listen_on_all_ips: bool,
@@ -58,6 +57,8 @@ pub struct ServerConfig {
     pub super_digest: Option<Secret>,
     /// `skipACL`: access checks are off.
     pub skip_acl: bool,
+    /// `standaloneEnabled`: a server that is listed alone is its own ensemble.
+    pub standalone_enabled: bool,
     /// `pigeonhole.shards`: into how many shards the tree is cut, 1 to 1024. It is fixed when the
     /// data directory is formatted, and checked against it at every start.
     pub shards: u16,
@@ -78,8 +79,6 @@ pub struct ServerConfig {
     pub peer_heartbeat_ms: u32,
     /// `pigeonhole.peerSilenceMs`: after how much silence a server is suspected.
     pub peer_silence_ms: u32,
-    /// Keys that nobody here knows, as `zookeeper.<key>`. Their values may be anybody's password.
-    pub properties: BTreeMap<String, Secret>,
     /// What the user should be told at start, in the order of the file.
     pub warnings: Vec<Finding>,
 }
@@ -105,7 +104,7 @@ impl ServerConfig {
 
     /// Whether this server is its own ensemble.
     pub fn is_standalone(&self) -> bool {
-        self.servers.is_empty()
+        self.servers.is_empty() || (self.servers.len() == 1 && self.standalone_enabled)
     }
 
     /// This server's line, unless it is standalone.
@@ -151,6 +150,7 @@ impl ServerConfig {
             four_letter_words: Whitelist::Only(vec!["srvr".to_owned()]),
             super_digest: None,
             skip_acl: false,
+            standalone_enabled: true,
             shards: 1,
             cores: 1,
             pin: true,
@@ -160,7 +160,6 @@ impl ServerConfig {
             strict_tail: false,
             peer_heartbeat_ms: 50,
             peer_silence_ms: 400,
-            properties: BTreeMap::new(),
             warnings: Vec::new(),
         }
     }

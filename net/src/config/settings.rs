@@ -21,9 +21,12 @@ impl ServerConfig {
         let mut reader = Reader::new(file, text, overrides);
         let data_dir = take_data_dir(&mut reader);
         let servers = ensemble::take_servers(&mut reader);
-        let of_ensemble = servers.as_ref().is_none_or(|servers| !servers.is_empty());
+        let standalone_enabled = reader.switch("standaloneEnabled", TRUE_FALSE, true);
         let (id, client_address) = match &servers {
-            Some(servers) => take_place_among(&mut reader, servers, data_dir.as_deref()),
+            Some(servers) => {
+                let data_dir = data_dir.as_deref();
+                take_place_among(&mut reader, servers, data_dir, standalone_enabled)
+            }
             None => skip_place_among(&mut reader),
         };
 
@@ -31,14 +34,17 @@ impl ServerConfig {
         let data_dir = data_dir.unwrap_or_default();
         let client_address = client_address.unwrap_or(HostPort::new(ANY_ADDRESS, 2181));
         let mut config = Self::with_defaults(id, data_dir, client_address);
+        let lists_are_right = servers.is_some();
         config.servers = servers.unwrap_or_default();
+        config.standalone_enabled = standalone_enabled;
         config.take_directories(&mut reader);
+        let of_ensemble = !lists_are_right || !config.is_standalone();
         config.take_times(&mut reader, of_ensemble);
         config.take_limits(&mut reader);
         config.take_access(&mut reader);
         config.take_own(&mut reader, cpus);
         check_what_is_fixed(&mut reader);
-        config.properties = reader.account_for_the_rest();
+        reader.account_for_the_rest();
         config.warnings = reader.finish()?;
         Ok(config)
     }
@@ -121,7 +127,8 @@ impl ServerConfig {
         let place = reader.place_of("skipACL");
         self.skip_acl = reader.switch("skipACL", YES_NO, false);
         if self.skip_acl {
-            reader.warn(place, "skipACL", "access control lists are not checked: all is open");
+            let text = "access control lists are not checked: everybody is a superuser";
+            reader.warn(place, "skipACL", text);
         }
     }
 
@@ -199,9 +206,10 @@ fn take_place_among(
     reader: &mut Reader,
     servers: &[Server],
     data_dir: Option<&Path>,
+    standalone_enabled: bool,
 ) -> (u8, Option<HostPort>) {
     ensemble::check_voters(reader, servers);
-    let id = ensemble::own_id(reader, data_dir, servers);
+    let id = ensemble::own_id(reader, data_dir, servers, standalone_enabled);
     let own = servers.iter().find(|server| server.id == id);
     check_peer_type(reader, own);
     (id, take_client_address(reader, own))

@@ -89,6 +89,7 @@ pub(crate) enum Milestone {
         ring: RingReport,
         registered: bool,
     },
+    /// It could not be opened.
     Failed(Failure),
     Stopped,
 }
@@ -138,7 +139,6 @@ struct Hands {
     was_writing: bool,
     /// Set when the process is to end: not later than this.
     stopping: Option<Stopping>,
-    failed: Option<Failure>,
 }
 
 /// Inputs that are values of their own.
@@ -151,9 +151,11 @@ enum Due {
 /// Runs a core until it is told to stop. This is a thread's whole life.
 pub(crate) fn run(seed: Seed) {
     let milestones = seed.milestones.clone();
-    let outcome = Engine::open(seed).and_then(Engine::live);
-    let milestone = match outcome {
-        Ok(()) => Milestone::Stopped,
+    let milestone = match Engine::open(seed) {
+        Ok(engine) => {
+            engine.live();
+            Milestone::Stopped
+        }
         Err(failure) => Milestone::Failed(failure),
     };
     // Without a listener there is nobody left who waits for this core.
@@ -169,7 +171,7 @@ fn take_place(core: CoreId, place: Place) {
     if place.takes_turns
         && let Err(error) = os::schedule_as_batch()
     {
-        tracing::debug!("core {} is scheduled as any other thread: {error}", core.0);
+        tracing::warn!("core {} is scheduled as any other thread: {error}", core.0);
     }
 }
 
@@ -224,7 +226,6 @@ impl Engine {
             pulse: Pulse::new(),
             was_writing: false,
             stopping: None,
-            failed: None,
         };
         Ok(Self { ring, hands })
     }

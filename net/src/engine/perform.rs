@@ -53,7 +53,7 @@ impl Hands {
             // The letters and news themselves are read in every turn.
             Completion::Woken { .. } => {}
             Completion::WakeFailed { value: _, error } => {
-                // The core that could not be woken has ended, and with it this node.
+                // The core that could not be woken has ended: the node is stopping.
                 tracing::debug!("a core could not be woken: {error}");
             }
         }
@@ -273,7 +273,7 @@ impl Hands {
             Subject::Client(slot) => match self.clients.on_sent(slot, token, buffer, failed) {
                 Some((connection, true)) => self.step(Input::ClientClosed { connection }),
                 Some((connection, false)) => {
-                    self.step(Input::ClientSent { connection, unsent_bytes: 0 });
+                    self.step(Input::ClientSent { connection });
                 }
                 None => {}
             },

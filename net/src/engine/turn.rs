@@ -7,34 +7,31 @@
 
 use std::time::{Duration, Instant};
 
-use pigeonhole_core::base::limits::{TURN_ENDING_MS_MAX, TURN_SHARE};
+use pigeonhole_core::base::limits::{SEGMENT_BYTES, TURN_ENDING_MS_MAX, TURN_SHARE};
 use pigeonhole_core::base::time;
 use pigeonhole_core::effect::Input;
+use pigeonhole_storage::disk::SegmentId;
 
 use super::{Engine, Hands, Milestone};
 use crate::client::listener::Listener;
 use crate::control::{CoreHoldings, News};
 use crate::engine::stopping::{DRAIN_TIME_MAX, Stopping};
-use crate::exit::Failure;
+use crate::exit;
 use crate::ring::Ring;
 
 impl Engine {
     /// Turns until the core is told to stop, then ends in good order.
-    pub(super) fn live(mut self) -> Result<(), Failure> {
+    pub(super) fn live(mut self) {
         // What the worker wants before it has heard anything.
         self.hands.perform();
         loop {
             self.turn();
-            if let Some(failure) = self.hands.failed.take() {
-                return Err(failure);
-            }
             if self.hands.may_stop() {
                 break;
             }
-            self.sleep()?;
+            self.sleep();
         }
         self.shut_down();
-        Ok(())
     }
 
     fn turn(&mut self) {
@@ -78,7 +75,7 @@ impl Engine {
     }
 
     /// Submits what the turn has queued, and sleeps if there is nothing to do.
-    fn sleep(&mut self) -> Result<(), Failure> {
+    fn sleep(&mut self) {
         let Self { ring, hands } = self;
         let mut timeout = hands.timeout();
         let parked = timeout != Some(Duration::ZERO) && hands.post.park();
@@ -95,7 +92,10 @@ impl Engine {
         hands.was_writing = writing;
         let entered = ring.submit_and_wait(timeout);
         hands.post.unpark();
-        entered.map_err(|error| Failure::environment(format_args!("io_uring_enter: {error}")))
+        if let Err(error) = entered {
+            // The log is written through the ring: what was promised to it is lost.
+            exit::fail(exit::DISK, &format!("io_uring_enter: {error}"));
+        }
     }
 
     /// Everything is on the disk and sent: lets go of the kernel, then of the memory.
@@ -182,13 +182,27 @@ impl Hands {
         });
     }
 
+    /// Without a first segment there is nothing that a server could do: nobody should wait for it.
+    fn on_no_room(&mut self, segment: SegmentId) {
+        self.wal.on_no_room(segment);
+        if self.wal.lacks_room() && !self.wal.is_open() {
+            let directory = self.log.directory().display();
+            let mebibytes = SEGMENT_BYTES >> 20;
+            let text = format!(
+                "no room in {directory} to begin a log: a start needs {mebibytes} MiB there for \
+                 each core"
+            );
+            exit::fail(exit::DISK, &text);
+        }
+    }
+
     /// Takes in what other threads have to say.
     fn read_news(&mut self, ring: &mut Ring) {
         while let Some(news) = self.post.next_news() {
             let now = self.now.instant;
             match self.log.on_news(news, now, ring) {
                 Ok(done) => self.log_done.extend(done),
-                Err(News::NoRoom { segment }) => self.wal.on_no_room(segment),
+                Err(News::NoRoom { segment }) => self.on_no_room(segment),
                 Err(News::Room) => self.wal.on_room(),
                 Err(News::Released { segment, bytes }) => self.wal.release_segment(segment, bytes),
                 Err(News::SnapshotTaken { shard, zxid, hash, digest }) => {

@@ -32,6 +32,8 @@ struct Dial {
     address: HostPort,
     state: State,
     backoff: Duration,
+    /// How often it has failed: of a name's addresses each is tried in turn.
+    failures: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,8 +85,10 @@ impl Dials {
     ) -> Vec<(Target, SocketAddr)> {
         let mut due = Vec::new();
         for dial in self.dials.iter_mut().filter(|dial| dial.target.peer == peer) {
-            match addresses.first() {
-                _ if dial.state != State::Resolving => {}
+            if dial.state != State::Resolving {
+                continue;
+            }
+            match addresses.get(dial.failures % addresses.len().max(1)) {
                 Some(address) => due.push((dial.target, *address)),
                 None => dial.back_off(now),
             }
@@ -145,12 +149,14 @@ impl Dials {
 
 impl Dial {
     fn new(target: Target, address: HostPort, now: Instant) -> Self {
-        Self { target, address, state: State::Waiting { until: now }, backoff: BACKOFF_MIN }
+        let state = State::Waiting { until: now };
+        Self { target, address, state, backoff: BACKOFF_MIN, failures: 0 }
     }
 
     fn back_off(&mut self, now: Instant) {
         self.state = State::Waiting { until: now + self.backoff };
         self.backoff = Duration(self.backoff.0 * 2).min(BACKOFF_MAX);
+        self.failures += 1;
     }
 }
 
@@ -188,6 +194,24 @@ mod tests {
         let due = dials.on_resolved(ServerId(2), &[resolved], Instant(5));
         assert_eq!(due, [(target(2, 0), resolved)]);
         assert_eq!(dials.on_resolved(ServerId(1), &[resolved], Instant(5)), []);
+    }
+
+    /// The first may be one that the peer does not listen on.
+    #[test]
+    fn the_addresses_of_a_name_are_tried_in_turn() {
+        let mut dials = Dials::new(ServerId(3), &peers()[1..2], Instant(0));
+        let addresses = ["[fd00::2]:2888", "10.0.0.2:2888"].map(|it| it.parse().unwrap());
+        let mut now = Instant(0);
+        let mut dialed = Vec::new();
+        for slot in 0..4 {
+            assert_eq!(dials.take_due(now).len(), 1);
+            dialed.extend(dials.on_resolved(ServerId(2), &addresses, now));
+            dials.on_begun(target(2, 0), slot);
+            dials.on_lost(slot, now);
+            now = dials.deadline().unwrap();
+        }
+        let [six, four] = addresses;
+        assert_eq!(dialed, [six, four, six, four].map(|address| (target(2, 0), address)));
     }
 
     #[test]

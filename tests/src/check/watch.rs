@@ -46,8 +46,8 @@ fn check_one(watch: &Watch, changes: &Changes, sometimes: &mut Sometimes) {
         }
         (Some(fired), None) => panic!("W1: nothing has changed, and {fired:?} came: {watch:?}"),
         (Some(fired), Some(change)) if watch.renewed => {
-            // Where the event of a data watch on the same path was withheld, that watch is told when
-            // it is set again, and clients take the event for both.
+            // A data watch on the same path whose event was withheld is told when it is set
+            // again, and clients take the event for both.
             let is_of_another = watch.on == WatchOn::Exist
                 && fired.kind == EventType::NodeDeleted
                 && changes.was_ever_hidden_from(watch);

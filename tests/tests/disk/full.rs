@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use pigeonhole_core::base::limits::SEGMENT_BYTES;
 use pigeonhole_tests::caller::Caller;
-use pigeonhole_tests::servers::Servers;
+use pigeonhole_tests::servers::{Servers, run};
 
 use crate::PROGRAM;
 
@@ -39,8 +39,14 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     servers.start_as(1, disk.inside(servers.serve(1)));
     servers.wait_until(|it| it.serves(1));
     servers.wait_until(|it| it.said(1).matches("writes are refused until there is").count() == 2);
+
+    // It has used up the segment that was there: the next start says what it lacks.
+    assert_eq!(servers.terminate(1).code(), Some(0));
+    let (status, said) = run(disk.inside(servers.serve(1)));
+    assert_eq!(status.code(), Some(DISK), "{said}");
+    assert!(said.contains("to begin a log: a start needs 64 MiB there"), "{said}");
     fs::remove_file(&filler).unwrap();
-    servers.wait_until(|it| it.said(1).contains("the disk has room again"));
+    servers.start_as(1, disk.inside(servers.serve(1)));
     let mut client = servers.client(1);
     assert!(client.exists("/node-9"), "nothing is lost");
     assert_eq!(client.set_all(paths(10), b"after"), (10, None));
@@ -50,7 +56,7 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     keep_free(&filler, &disk.files, 100 << 20);
     fill_log(&servers, &mut client);
     fs::remove_file(&filler).unwrap();
-    servers.wait_until(|it| it.said(1).matches("the disk has room again").count() == 2);
+    servers.wait_until(|it| it.said(1).contains("the disk has room again"));
     assert_eq!(client.set_all(paths(10), b"at last"), (10, None));
     assert_eq!(servers.terminate(1).code(), Some(0));
 }
@@ -211,4 +217,6 @@ fn keep_free(path: &Path, directory: &Path, bytes: u64) {
 
 /// What a client hears when there is no room.
 const SYSTEM_ERROR: i32 = -1;
+/// How a server ends whose disk does not let it go on.
+const DISK: i32 = 4;
 const DISK_BYTES: u64 = 384 << 20;

@@ -6,7 +6,7 @@ mod full;
 
 use std::fs;
 
-use pigeonhole_tests::servers::{Program, Servers};
+use pigeonhole_tests::servers::{Program, Servers, run};
 
 #[test]
 fn a_server_restarts_from_a_snapshot_and_its_log_stays_bounded() {
@@ -175,6 +175,55 @@ fn a_lost_disk_is_replaced_and_counts_again() {
     client.sync();
     assert!(client.exists("/with-the-new-disk"));
     client.create_all(["/without-the-third".to_owned()], b"");
+}
+
+/// A log on a disk of its own that is not mounted: to go on without would be to forget everything.
+#[test]
+fn a_log_that_is_not_there_is_missed() {
+    let mut servers = PROGRAM.standalone("own-log", "");
+    let log = servers.data(1).with_extension("log-dir");
+    servers.configure(1, &format!("dataLogDir={}\n", log.display()));
+    servers.start(1);
+    servers.client(1).create("/kept", b"");
+    assert_eq!(servers.terminate(1).code(), Some(0));
+    let (data, shown) = (servers.data(1).display().to_string(), log.display().to_string());
+    let check = |log: Option<&str>| {
+        let more = log.map_or(vec![], |log| vec!["--log", log]);
+        run(servers.command(&[vec!["check", &data], more].concat()))
+    };
+    let (status, said) = check(Some(&shown));
+    assert_eq!(status.code(), Some(0), "{said}");
+    let (status, said) = check(None);
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("check it with --log"), "{said}");
+
+    let away = log.with_extension("away");
+    fs::rename(&log, &away).unwrap();
+    let (status, said) = servers.refusal(1);
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("mount it"), "it says what to do: {said}");
+
+    // Somebody else's is no better.
+    let mut other = PROGRAM.standalone("other-log", "");
+    other.configure(1, &format!("dataLogDir={shown}\n"));
+    fs::remove_dir_all(&log).unwrap();
+    other.start(1);
+    assert_eq!(other.terminate(1).code(), Some(0));
+    let (status, said) = servers.refusal(1);
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("the log of another data directory"), "{said}");
+
+    fs::remove_dir_all(&log).unwrap();
+    fs::rename(&away, &log).unwrap();
+    servers.start(1);
+    assert!(servers.client(1).exists("/kept"));
+    // A log from before there was such a file gets one.
+    assert_eq!(servers.terminate(1).code(), Some(0));
+    let owner = log.join("log/owner");
+    let text = fs::read_to_string(&owner).unwrap();
+    fs::remove_file(&owner).unwrap();
+    servers.start(1);
+    assert_eq!(fs::read_to_string(&owner).unwrap(), text);
 }
 
 const PROGRAM: Program =

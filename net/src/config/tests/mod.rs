@@ -97,6 +97,7 @@ fn the_shortest_file_is_a_standalone_server_with_zookeepers_defaults() {
             four_letter_words: Whitelist::Only(vec!["srvr".to_owned()]),
             super_digest: None,
             skip_acl: false,
+            standalone_enabled: true,
             shards: 1,
             cores: 1,
             pin: true,
@@ -106,7 +107,6 @@ fn the_shortest_file_is_a_standalone_server_with_zookeepers_defaults() {
             strict_tail: false,
             peer_heartbeat_ms: 50,
             peer_silence_ms: 400,
-            properties: Default::default(),
             warnings: Vec::new(),
         }
     );
@@ -152,6 +152,7 @@ fn every_setting_arrives() {
             ),
             super_digest: Some(Secret::new("super:D/InIHSb7yEEbrWz8b9l71RjZJU=".to_owned())),
             skip_acl: false,
+            standalone_enabled: true,
             shards: 1024,
             cores: 2,
             pin: false,
@@ -161,7 +162,6 @@ fn every_setting_arrives() {
             strict_tail: true,
             peer_heartbeat_ms: 20,
             peer_silence_ms: 200,
-            properties: Default::default(),
             warnings: vec![Finding::new(
                 Place::file("zoo.cfg"),
                 "2 participants outlive no more failures than 1 do; an odd number is usual",
@@ -240,7 +240,6 @@ fn kazoos_harness_starts_this_server() {
     assert_eq!(config.super_digest.unwrap().expose(), "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
     assert_eq!(config.servers.len(), 3);
     assert_eq!(config.servers[1].peer, HostPort::new("localhost", 20012));
-    assert_eq!(config.properties, Default::default());
     let said: Vec<String> = config.warnings.iter().map(Finding::to_string).collect();
     assert_eq!(said, KAZOO_WARNINGS);
 }
@@ -280,6 +279,20 @@ fn a_dynamic_file_lists_the_servers() {
     );
 }
 
+/// As in ZooKeeper, for whom others write such files.
+#[test]
+fn a_server_that_is_listed_alone_is_standalone() {
+    let scratch = Scratch::new();
+    let text = "dataDir={data}\nclientPort=2181\nserver.4=localhost:2888:3888\n";
+    let config = scratch.read(text, &[]).unwrap();
+    assert!(config.is_standalone());
+    assert_eq!((config.id, config.voters()), (4, vec![4]));
+    let error = scratch.read(text, &[("standaloneEnabled", "false")]).unwrap_err().to_string();
+    for key in ["initLimit", "syncLimit", "myid"] {
+        assert!(error.contains(key), "{error}");
+    }
+}
+
 #[test]
 fn the_command_line_wins() {
     let scratch = Scratch::new();
@@ -287,8 +300,7 @@ fn the_command_line_wins() {
     let text = format!("{STANDALONE}tickTime=ten\nzookeeper.pigeonhole.cores=2\n");
     let config = scratch.read(&text, &overrides).unwrap();
     assert_eq!((config.tick_time_ms, config.shards, config.cores), (1000, 8, 2));
-    assert_eq!(config.properties["zookeeper.x"].expose(), "y");
-    assert_eq!(warnings(&config), ["command line: x: unknown key, kept as property zookeeper.x"]);
+    assert_eq!(warnings(&config), ["command line: x: unknown key; it has no effect"]);
     let error = scratch.read(STANDALONE, &[("clientPort", "0")]).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -335,7 +347,7 @@ fn what_is_missing_is_named_with_the_line_to_add() {
          zoo.cfg: clientPort: is missing; add a line such as clientPort=2181"
     );
     assert_eq!(
-        scratch.errors("dataDir={data}\nserver.1=zk1:2888:3888\n"),
+        scratch.errors("dataDir={data}\nserver.1=zk1:2888:3888\nserver.2=zk2:2888:3888\n"),
         "zoo.cfg: clientPort: is missing; add a line such as clientPort=2181\n\
          zoo.cfg: initLimit: is missing; add a line such as initLimit=10\n\
          zoo.cfg: syncLimit: is missing; add a line such as syncLimit=5"

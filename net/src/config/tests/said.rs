@@ -229,21 +229,18 @@ pub(super) const WRONG_SERVERS: &[(&str, &str)] = &[
 
 /// An eighth line for an ensemble of three, and what is said at the start.
 pub(super) const WARNINGS: &[(&str, &[&str])] = &[
-    ("fooBar=1", &["fooBar: unknown key, kept as property zookeeper.fooBar"]),
+    ("fooBar=1", &["fooBar: unknown key; it has no effect"]),
     (
         "autopurge.purgeIntervals=1",
-        &["autopurge.purgeIntervals: unknown key, kept as property \
-         zookeeper.autopurge.purgeIntervals; did you mean autopurge.purgeInterval?"],
+        &["autopurge.purgeIntervals: unknown key; it has no effect; did you mean \
+         autopurge.purgeInterval?"],
     ),
     ("syncLimit=6", &["syncLimit: is already given at zoo.cfg:4; this one counts"]),
     (
         "reconfigEnabled=true",
         &["reconfigEnabled: servers cannot be changed while running; edit this file"],
     ),
-    (
-        "standaloneEnabled=false",
-        &["standaloneEnabled: one server listed is an ensemble of one in any case"],
-    ),
+    ("standaloneEnabled=false", &[]),
     ("standaloneEnabled=true", &[]),
     ("sslQuorum=false", &[]),
     (
@@ -254,7 +251,7 @@ pub(super) const WARNINGS: &[(&str, &[&str])] = &[
         "quorum.auth.enableSasl=true",
         &["quorum.auth.enableSasl: servers do not authenticate each other"],
     ),
-    ("skipACL=yes", &["skipACL: access control lists are not checked: all is open"]),
+    ("skipACL=yes", &["skipACL: access control lists are not checked: everybody is a superuser"]),
     ("preAllocSize=1024", &["preAllocSize: segments of the log are 64 MiB; it has no effect"]),
     (
         "autopurge.purgeInterval=0",
