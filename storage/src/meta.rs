@@ -16,8 +16,8 @@
 //! |     64 |    16 | xxh3-128 of the 64 bytes before                                     |
 //!
 //! All numbers are little endian. The file is one block of 4096 bytes, zeros behind these 80, and
-//! is replaced as a whole. Every later format keeps magic, format and hash where they are. In format
-//! 1, which only founders' disks have, offset 52 is zero.
+//! is replaced as a whole. Every later format keeps magic, format and hash where they are. In
+//! format 1, which only founders' disks have, offset 52 is zero.
 
 use alloc::format;
 use alloc::string::String;

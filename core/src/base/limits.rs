@@ -13,6 +13,10 @@ pub const MULTI_OPERATIONS_MAX: usize = 1000;
 /// What one reply may hold: the names of a million children. ZooKeeper has no bound, though its
 /// Java client takes no more than its own `jute.maxbuffer`.
 pub const RESPONSE_BYTES_MAX: usize = 32 << 20;
+/// Received and not yet looked at: beyond it the connection is not read any further, until there is
+/// less than the second. The largest request fits.
+pub const INPUT_BYTES_PAUSE: usize = 2 << 20;
+pub const INPUT_BYTES_RESUME: usize = 3 << 19;
 /// Beyond it the connection is not read any further; a slow client delays only itself. As with the
 /// next, what is being sent is not counted: it was taken from the output at once.
 pub const OUTPUT_BYTES_PAUSE: usize = 2 << 20;
@@ -150,6 +154,7 @@ pub const SEGMENT_BYTES_READY: u64 = 4 << 20;
 pub const SEAL_DELAY_MS: u64 = 5;
 
 const _: () = assert!(CONNECT_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX + 4 < INPUT_BYTES_RESUME);
 const _: () = assert!(OUTPUT_BYTES_PAUSE + RESPONSE_BYTES_MAX < OUTPUT_BYTES_MAX);
 // A multi of the largest frame, with a stat's worth of change for each operation, is one record.
 const _: () = assert!(RECORD_BYTES_MAX >= FRAME_BYTES_MAX + MULTI_OPERATIONS_MAX * 512);

@@ -15,6 +15,8 @@ pub enum Limit {
     Connections,
     /// `FRAME_BYTES_MAX`, or what is configured: closed.
     FrameBytes,
+    /// `INPUT_BYTES_PAUSE`: nothing more was read until some of it was looked at.
+    InputPause,
     /// `OUTPUT_BYTES_PAUSE`: nothing more was read until the client read.
     OutputPause,
     /// `OUTPUT_BYTES_MAX`: closed.
@@ -47,6 +49,7 @@ impl Limit {
         Self::ConnectionsPerAddress,
         Self::Connections,
         Self::FrameBytes,
+        Self::InputPause,
         Self::OutputPause,
         Self::OutputBytes,
         Self::RequestsPerConnection,
@@ -67,6 +70,7 @@ impl Limit {
             Self::ConnectionsPerAddress => "connections_per_address",
             Self::Connections => "connections",
             Self::FrameBytes => "frame_bytes",
+            Self::InputPause => "input_pause",
             Self::OutputPause => "output_pause",
             Self::OutputBytes => "output_bytes",
             Self::RequestsPerConnection => "requests_per_connection",
@@ -102,4 +106,4 @@ impl LimitsMet {
     }
 }
 
-const COUNT: usize = 15;
+const COUNT: usize = 16;

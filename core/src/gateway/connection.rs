@@ -47,9 +47,13 @@ pub(super) struct Connection {
     pub(super) points: PointWatches,
     /// Some deadline will look whether the oldest request has waited too long.
     pub(super) is_wait_watched: bool,
+    /// It has had an answer: what waited for it may be issued.
+    pub(super) is_answered: bool,
     /// Events that came while writes to their shard were open, in order. Each goes between those
     /// that were judged before its change and those that were judged after.
-    pub(super) held: VecDeque<Fired>,
+    held: VecDeque<Fired>,
+    /// All events that wait for replies, these and those behind a reply.
+    pub(super) held_bytes: usize,
     /// The newest zxid that a reply or an event has carried.
     pub(super) zxid_sent: Zxid,
     /// With several shards: of each, up to where every event for this client is among what it has
@@ -204,7 +208,9 @@ impl Connection {
             watching: BTreeSet::new(),
             points: PointWatches::default(),
             is_wait_watched: false,
+            is_answered: false,
             held: VecDeque::new(),
+            held_bytes: 0,
             zxid_sent: Zxid::ZERO,
             seen: BTreeMap::new(),
             seen_before: Vec::new(),
@@ -335,8 +341,9 @@ impl Connection {
                     }
                 }
             }
-            for held in slot.events {
-                self.put_event(map, &held);
+            for event in slot.events {
+                self.held_bytes -= event.bytes();
+                self.put_event(map, &event);
             }
             if done.closes {
                 return true;
@@ -348,10 +355,26 @@ impl Connection {
         false
     }
 
+    /// Takes in an event. It leaves behind the replies of what its shard executed before it for
+    /// this connection, and so before anything newer; tells whether it has left.
+    pub(super) fn on_event(&mut self, map: ShardMap, event: Fired) -> bool {
+        let bytes = event.bytes();
+        if self.holds_events_of(event.shard) {
+            self.held.push_back(event);
+        } else if let Some(slot) = self.last_executed(event.shard) {
+            slot.events.push(event);
+        } else {
+            self.put_event(map, &event);
+            return true;
+        }
+        self.held_bytes += bytes;
+        false
+    }
+
     /// Whether an event of this shard waits for the outcome of writes: what is refused is judged
     /// earlier than its refusal comes. Where reads are open it may not wait, because they may show
     /// its change; none is issued while writes are open.
-    pub(super) fn holds_events_of(&self, shard: ShardId) -> bool {
+    fn holds_events_of(&self, shard: ShardId) -> bool {
         let is_open = |slot: &&Slot| matches!(slot.state, SlotState::Open { .. });
         let oldest = self.queue.iter().find(is_open).map(|slot| &slot.state);
         self.open.reads == 0
@@ -362,6 +385,7 @@ impl Connection {
     /// Puts the events that were held, up to `zxid`, into the output.
     fn put_held(&mut self, map: ShardMap, zxid: Zxid) {
         while let Some(event) = self.held.pop_front_if(|held| held.zxid <= zxid) {
+            self.held_bytes -= event.bytes();
             self.put_event(map, &event);
         }
     }
@@ -382,7 +406,7 @@ impl Connection {
     /// Some clients take a header's zxid for what they have seen. If the connection breaks between
     /// two events of one change, the second must still count as missed when the watches are set
     /// again: with one shard, only the last event of a change carries its zxid.
-    pub(super) fn put_event(&mut self, map: ShardMap, fired: &Fired) {
+    fn put_event(&mut self, map: ShardMap, fired: &Fired) {
         let &Fired { shard, zxid, is_last, event, ref path, .. } = fired;
         let header =
             if is_last || map.count() > 1 { self.header_zxid(map, zxid) } else { reply::ZXID_NONE };
@@ -418,8 +442,15 @@ impl Connection {
     /// The newest request that this shard has executed and whose reply still waits: events come
     /// behind it. What stands open before it is to be refused, or it would have been answered
     /// before.
-    pub(super) fn last_executed(&mut self, shard: ShardId) -> Option<&mut Slot> {
+    fn last_executed(&mut self, shard: ShardId) -> Option<&mut Slot> {
         self.queue.iter_mut().rev().find(|slot| slot.state.was_executed_in(shard))
+    }
+}
+
+impl Fired {
+    /// About what it takes in the output, and in memory.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.path.len()
     }
 }
 

@@ -5,7 +5,9 @@
 //! 0's, with `numChildren` and `cversion` summed over the shards, so that every change of a child
 //! moves `cversion`, and with the numerically newest `pzxid`, so that it never goes back.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::base::bytes::Reader;
 use crate::base::error::ErrorCode;
@@ -23,6 +25,7 @@ use crate::wire::reply::{self, STAT_BYTES};
 pub(super) struct Gather {
     plan: Plan,
     parts: Vec<Part>,
+    shards: BTreeMap<ShardId, Asked>,
     /// By the shards, for their answers.
     bytes_made: usize,
     pub(super) marks: PointMarks,
@@ -37,9 +40,19 @@ pub(super) enum Plan {
     /// checkWatches and removeWatches: some shard has such a watch.
     AnyWatch,
     /// setWatches and addWatch: done everywhere.
-    Everywhere { op_code: OpCode },
-    /// multiRead: so many parts for each of its reads.
-    MultiRead(Vec<(Place, usize)>),
+    Everywhere {
+        op_code: OpCode,
+    },
+    MultiRead(Vec<OneRead>),
+}
+
+/// One read of a multiRead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum OneRead {
+    /// The next so many parts.
+    Of(Place, usize),
+    /// As the read with this index.
+    As(usize),
 }
 
 /// What a read reads.
@@ -68,10 +81,20 @@ pub(super) struct PointMarks {
 struct Part {
     shard: ShardId,
     answer: Option<Answer>,
+    /// The next part that the same shard is asked for.
+    next: Option<usize>,
+}
+
+/// Where a shard is: it answers in order.
+#[derive(Default)]
+struct Asked {
+    /// The part that its next answer is.
+    open: Option<usize>,
+    /// What it had applied when it answered last.
+    zxid: Option<Zxid>,
 }
 
 struct Answer {
-    zxid: Zxid,
     code: ErrorCode,
     body: Vec<u8>,
 }
@@ -82,8 +105,13 @@ impl Gather {
         shards: impl Iterator<Item = ShardId>,
         marks: PointMarks,
     ) -> Self {
-        let parts = shards.map(|shard| Part { shard, answer: None });
-        Self { plan, parts: parts.collect(), bytes_made: 0, marks }
+        let part = |shard| Part { shard, answer: None, next: None };
+        let mut parts: Vec<Part> = shards.map(part).collect();
+        let mut shards: BTreeMap<ShardId, Asked> = BTreeMap::new();
+        for (index, part) in parts.iter_mut().enumerate().rev() {
+            part.next = shards.entry(part.shard).or_default().open.replace(index);
+        }
+        Self { plan, parts, shards, bytes_made: 0, marks }
     }
 
     /// The oldest open question to this shard is answered: a shard answers in order. What comes
@@ -93,10 +121,11 @@ impl Gather {
         let is_too_large = code == TOO_LARGE;
         self.bytes_made += if is_too_large { RESPONSE_BYTES_MAX + 1 } else { body.len() };
         let (code, body) = if self.is_full() { (TOO_LARGE, Vec::new()) } else { (code, body) };
-        let open = |part: &&mut Part| part.shard == shard && part.answer.is_none();
-        let part = self.parts.iter_mut().find(open);
-        let part = part.expect("a shard answers as often as it is asked");
-        part.answer = Some(Answer { zxid, code, body });
+        let asked = self.shards.get_mut(&shard).expect("a shard answers that was asked");
+        let open = asked.open.expect("a shard answers as often as it is asked");
+        let part = &mut self.parts[open];
+        part.answer = Some(Answer { code, body });
+        (asked.open, asked.zxid) = (part.next, Some(zxid));
     }
 
     /// What the shards have made, for their answers.
@@ -116,22 +145,16 @@ impl Gather {
     }
 
     pub(super) fn waits_for(&self, shard: ShardId) -> bool {
-        let mut parts = self.parts.iter();
-        parts.any(|part| part.shard == shard && part.answer.is_none())
+        self.shards.get(&shard).is_some_and(|asked| asked.open.is_some())
     }
 
     pub(super) fn has_heard_from(&self, shard: ShardId) -> bool {
-        let mut parts = self.parts.iter();
-        parts.any(|part| part.shard == shard && part.answer.is_some())
+        self.shards.get(&shard).is_some_and(|asked| asked.zxid.is_some())
     }
 
-    /// What each shard had applied when it answered.
+    /// What each shard had applied when it answered last.
     pub(super) fn seen(&self) -> Vec<(ShardId, Zxid)> {
-        let answered = self.parts.iter().filter_map(|part| {
-            let answer = part.answer.as_ref()?;
-            Some((part.shard, answer.zxid))
-        });
-        answered.collect()
+        self.shards.iter().filter_map(|(shard, asked)| Some((*shard, asked.zxid?))).collect()
     }
 
     /// The reply, once every answer is there.
@@ -163,25 +186,36 @@ impl Gather {
                 }
                 Ok(())
             }
-            Plan::MultiRead(reads) => {
-                let mut rest = self.parts.as_slice();
-                for (place, count) in reads {
-                    let (parts, behind) = rest.split_at(*count);
+            Plan::MultiRead(reads) => self.combine_reads(reads, body),
+        }
+    }
+}
+
+impl Gather {
+    fn combine_reads(&self, reads: &[OneRead], body: &mut Vec<u8>) -> Result<(), ErrorCode> {
+        let mut rest = self.parts.as_slice();
+        let mut results: Vec<Range<usize>> = Vec::with_capacity(reads.len());
+        for read in reads {
+            let before = body.len();
+            match *read {
+                OneRead::As(index) => body.extend_from_within(results[index].clone()),
+                OneRead::Of(place, count) => {
+                    let (parts, behind) = rest.split_at(count);
                     rest = behind;
-                    let before = body.len();
                     reply::multi_result(body, place.op_code);
-                    if let Err(code) = combine_read(*place, parts, body) {
+                    if let Err(code) = combine_read(place, parts, body) {
                         body.truncate(before);
                         reply::multi_error(body, code);
                     }
-                    if body.len() > RESPONSE_BYTES_MAX {
-                        return Err(ErrorCode::MarshallingError);
-                    }
                 }
-                reply::multi_end(body);
-                Ok(())
             }
+            if body.len() > RESPONSE_BYTES_MAX {
+                return Err(ErrorCode::MarshallingError);
+            }
+            results.push(before..body.len());
         }
+        reply::multi_end(body);
+        Ok(())
     }
 }
 

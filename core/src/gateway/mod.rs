@@ -10,6 +10,7 @@ mod issuing;
 mod lines;
 mod parting;
 mod points;
+mod receiving;
 mod replying;
 mod routing;
 mod session;
@@ -25,8 +26,8 @@ use crate::auth::AuthSettings;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, CoreId, ServerId, SessionId, ShardId, Zxid};
 use crate::base::limits::{
-    CONNECT_TIME_MS_MAX, OUTPUT_BYTES_MAX, OUTPUT_BYTES_PAUSE, REQUESTS_PER_TURN_MAX,
-    REQUESTS_PER_TURN_MIN, REQUESTS_PER_TURN_OF_ALL,
+    CONNECT_TIME_MS_MAX, INPUT_BYTES_PAUSE, INPUT_BYTES_RESUME, OUTPUT_BYTES_MAX,
+    OUTPUT_BYTES_PAUSE, REQUESTS_PER_TURN_MAX, REQUESTS_PER_TURN_MIN, REQUESTS_PER_TURN_OF_ALL,
 };
 use crate::base::met::{Limit, LimitsMet};
 use crate::base::time::{Duration, Instant, Periods};
@@ -375,22 +376,25 @@ impl Gateway {
         if connection.stage == Stage::Closing {
             return;
         }
-        let waiting = connection.output.len();
+        let waiting = connection.output.len() + connection.held_bytes;
         if waiting > OUTPUT_BYTES_MAX {
             connection.output.clear();
             self.met.note(Limit::OutputBytes);
             self.close(id, Parting::SlowReader);
             return;
         }
-        let is_ahead = matches!(connection.stage, Stage::Establishing { .. })
-            && connection.deframer.carried_bytes() > OUTPUT_BYTES_PAUSE;
+        let input_max = if connection.is_paused { INPUT_BYTES_RESUME } else { INPUT_BYTES_PAUSE };
+        let is_ahead = connection.deframer.carried_bytes() > input_max;
         let is_deep = connection.is_deep();
         let paused = is_ahead || is_deep || waiting > OUTPUT_BYTES_PAUSE;
         if paused != connection.is_paused {
             connection.is_paused = paused;
             if paused {
-                let limit = if is_deep { Limit::RequestsPerConnection } else { Limit::OutputPause };
-                self.met.note(limit);
+                self.met.note(match (is_deep, is_ahead) {
+                    (true, _) => Limit::RequestsPerConnection,
+                    (false, true) => Limit::InputPause,
+                    (false, false) => Limit::OutputPause,
+                });
             }
             self.wishes.push(Wish::Pause { connection: id, paused });
         }

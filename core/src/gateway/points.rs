@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use crate::base::id::{ConnectionId, ShardId};
 use crate::gateway::Gateway;
-use crate::gateway::connection::{Connection, SlotState};
+use crate::gateway::connection::{Connection, Fired, SlotState};
 use crate::gateway::gather::PointMarks;
 use crate::gateway::routing::bit;
 use crate::mail::{Ticket, What};
@@ -186,11 +186,14 @@ impl Connection {
     fn overtakes(&mut self, shard: ShardId, ticket: Ticket) -> bool {
         let executed = self.queue.iter().rposition(|slot| slot.state.was_executed_in(shard));
         let later = executed.map_or(0, |index| index + 1);
-        self.queue.range_mut(later..).any(|slot| {
-            let before = slot.events.len();
-            slot.events.retain(|held| held.watch != Some(ticket));
-            slot.events.len() < before
-        })
+        for slot in self.queue.range_mut(later..) {
+            let is_it = |held: &Fired| held.watch == Some(ticket);
+            if let Some(place) = slot.events.iter().position(is_it) {
+                self.held_bytes -= slot.events.remove(place).bytes();
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether the shard has been asked to watch the point's children and has not answered.

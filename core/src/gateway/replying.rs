@@ -68,7 +68,7 @@ impl Gateway {
         if let Some(Purpose::Recall(_)) = self.questions.get(&ticket) {
             self.questions.remove(&ticket);
             self.on_recalled(id, outcome);
-            self.answered.push(id);
+            self.note_answered(id);
             return;
         }
         if outcome == Outcome::Unknown {
@@ -82,7 +82,7 @@ impl Gateway {
         if let Some(Purpose::Request(_) | Purpose::Write(_)) = self.questions.get(&ticket) {
             self.on_request_answer(id, shard, ticket, zxid, outcome);
             self.flush(id);
-            self.answered.push(id);
+            self.note_answered(id);
             return;
         }
         match self.questions.remove(&ticket) {
@@ -94,7 +94,7 @@ impl Gateway {
             )
             | None => {}
         }
-        self.answered.push(id);
+        self.note_answered(id);
     }
 
     /// Goes on with the requests of connections that have had answers; false if there are none.
@@ -105,13 +105,24 @@ impl Gateway {
         let mut answered = core::mem::take(&mut self.answered);
         let some = !answered.is_empty();
         for id in answered.drain(..) {
-            self.issue(now, id, replicas);
+            if let Some(connection) = self.find(id) {
+                connection.is_answered = false;
+                self.issue(now, id, replicas);
+            }
         }
         if self.answered.is_empty() {
             self.answered = answered;
         }
         self.call_writers(now, replicas);
         some
+    }
+
+    fn note_answered(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.find(id)
+            && !core::mem::replace(&mut connection.is_answered, true)
+        {
+            self.answered.push(id);
+        }
     }
 
     /// One answer to a request has come; its reply is ready when the last has.
@@ -261,8 +272,7 @@ impl Gateway {
         }
     }
 
-    /// A watch fired. The event leaves behind the replies of what its shard executed before it for
-    /// this connection, and so before anything newer.
+    /// A watch fired.
     fn on_event(
         &mut self,
         shard: ShardId,
@@ -291,17 +301,9 @@ impl Gateway {
         let Some(connection) = self.find(id) else {
             return;
         };
-        let event = Fired { watch, shard, zxid, is_last, event, path };
-        if connection.holds_events_of(shard) {
-            connection.held.push_back(event);
-            return;
+        if connection.on_event(map, Fired { watch, shard, zxid, is_last, event, path }) {
+            self.wishes.push(Wish::Output { connection: id });
         }
-        if let Some(slot) = connection.last_executed(shard) {
-            slot.events.push(event);
-            return;
-        }
-        connection.put_event(map, &event);
-        self.wishes.push(Wish::Output { connection: id });
         self.limit(id);
     }
 

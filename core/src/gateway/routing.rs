@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::base::id::{ShardId, Zxid};
-use crate::gateway::gather::{Place, Plan, PointMarks};
+use crate::gateway::gather::{OneRead, Place, Plan, PointMarks};
 use crate::op::{AddWatchMode, OpCode, Request, SetWatches, WatcherType};
 use crate::shard::{PARTITION_POINTS, ShardMap, is_partition_point, point_index};
 
@@ -168,13 +168,23 @@ fn split_multi_read<'a>(map: ShardMap, reads: &[Request<'a>]) -> Split<'a> {
         parts: Vec::new(),
         marks: PointMarks::default(),
     };
-    let mut places = Vec::with_capacity(reads.len());
-    for read in reads {
+    let mut plan = Vec::with_capacity(reads.len());
+    // Of points, for which every shard is asked: there are few different ones.
+    let mut of_points: Vec<usize> = Vec::new();
+    for (index, read) in reads.iter().enumerate() {
+        if let Some(&same) = of_points.iter().find(|&&other| reads[other] == *read) {
+            plan.push(OneRead::As(same));
+            continue;
+        }
         let before = split.parts.len();
         add_read(map, read, &mut split);
-        places.push((place_of(read), split.parts.len() - before));
+        let place = place_of(read);
+        plan.push(OneRead::Of(place, split.parts.len() - before));
+        if place.point.is_some() {
+            of_points.push(index);
+        }
     }
-    split.plan = Plan::MultiRead(places);
+    split.plan = Plan::MultiRead(plan);
     split
 }
 

@@ -22,21 +22,25 @@ pub enum FrameError {
 /// Cuts one connection's stream; it carries what a chunk left unfinished.
 #[derive(Debug)]
 pub struct Deframer {
-    /// Received and not yet handed out; it begins with a frame.
+    /// Received behind what is lent; it begins with a frame.
     carried: Vec<u8>,
-    /// What `carried` was, while its frames are borrowed from it.
+    /// What `carried` was: whole frames, which are borrowed from it.
     lent: Vec<u8>,
+    /// So much of it was handed out.
+    lent_taken: usize,
     state: State,
 }
 
 /// The frames of one chunk, and of what was carried into it.
 ///
 /// Frames borrow the chunk and the deframer, not this iterator, so that all frames of a turn can be
-/// decoded before the first is acted upon. Dropping it early carries the rest over.
+/// decoded before the first is acted upon. Dropping it early carries the rest over. When it ends,
+/// there may be more ([`Deframer::holds_frame`]).
 #[derive(Debug)]
 pub struct Frames<'a> {
     /// The carried bytes, completed from the chunk; empty in the common case.
     before: &'a [u8],
+    before_taken: &'a mut usize,
     chunk: &'a [u8],
     carried: &'a mut Vec<u8>,
     state: &'a mut State,
@@ -66,20 +70,30 @@ impl Deframer {
         Self {
             carried: Vec::new(),
             lent: Vec::new(),
+            lent_taken: 0,
             state: State { frame_bytes_max, is_opening, is_broken: false },
         }
     }
 
     /// Takes the next bytes of the stream and hands out the frames that are complete with them.
     pub fn split<'a>(&'a mut self, chunk: &'a [u8]) -> Frames<'a> {
-        self.lent.clear();
-        let rest = match (self.state.is_broken, self.carried.is_empty()) {
-            (true, _) => &[],
-            (false, true) => chunk,
-            (false, false) => self.complete_carried(chunk),
+        if self.lent_taken == self.lent.len() {
+            self.lent.clear();
+            self.lent_taken = 0;
+        }
+        let rest = if self.state.is_broken {
+            &[]
+        } else if !self.lent.is_empty() {
+            self.carried.extend_from_slice(chunk);
+            &[]
+        } else if self.carried.is_empty() {
+            chunk
+        } else {
+            self.complete_carried(chunk)
         };
         Frames {
-            before: &self.lent,
+            before: &self.lent[self.lent_taken..],
+            before_taken: &mut self.lent_taken,
             chunk: rest,
             carried: &mut self.carried,
             state: &mut self.state,
@@ -88,8 +102,9 @@ impl Deframer {
 
     /// Gives memory back; to be called when the frames of a turn are no longer used.
     pub fn on_turn_end(&mut self) {
-        if self.lent.capacity() > KEPT_BYTES_MAX {
+        if self.lent_taken == self.lent.len() && self.lent.capacity() > KEPT_BYTES_MAX {
             self.lent = Vec::new();
+            self.lent_taken = 0;
         }
         if self.carried.is_empty() && self.carried.capacity() > KEPT_BYTES_MAX {
             self.carried = Vec::new();
@@ -98,7 +113,15 @@ impl Deframer {
 
     /// Bytes that were received and not handed out.
     pub fn carried_bytes(&self) -> usize {
-        self.carried.len()
+        self.lent.len() - self.lent_taken + self.carried.len()
+    }
+
+    /// Whether a frame, or an error, can be handed out without another byte.
+    pub fn holds_frame(&self) -> bool {
+        let mut state = self.state;
+        let is_cut = |cut| matches!(cut, Cut::Frame { .. } | Cut::Broken(_));
+        let is_lent = self.lent_taken < self.lent.len();
+        !state.is_broken && (is_lent || is_cut(state.cut(&self.carried)))
     }
 
     /// Memory that this connection's stream holds.
@@ -106,18 +129,17 @@ impl Deframer {
         self.carried.capacity() + self.lent.capacity()
     }
 
-    /// Completes the last carried frame from the chunk, lends the carried bytes if they hold a
-    /// complete frame (or an error), and returns what is left of the chunk.
+    /// Completes the last carried frame from the chunk, lends the whole frames among the carried
+    /// bytes (and an error behind them), and returns what is left of the chunk.
     fn complete_carried<'a>(&mut self, chunk: &'a [u8]) -> &'a [u8] {
         let mut state = self.state;
+        // The end of the whole frames.
         let mut start = 0;
-        let mut is_ready = false;
         let mut rest = chunk;
         loop {
             match state.cut(&self.carried[start..]) {
                 Cut::Frame { end } => {
                     start += end;
-                    is_ready = true;
                     if start == self.carried.len() {
                         break;
                     }
@@ -131,13 +153,15 @@ impl Deframer {
                     }
                 }
                 Cut::Broken(_) => {
-                    is_ready = true;
+                    start = self.carried.len();
                     break;
                 }
             }
         }
-        if is_ready {
+        if start > 0 {
             mem::swap(&mut self.carried, &mut self.lent);
+            self.carried.extend_from_slice(&self.lent[start..]);
+            self.lent.truncate(start);
         }
         rest
     }
@@ -151,7 +175,8 @@ impl<'a> Frames<'a> {
         reason = "an Iterator's adapters would invite dropping it in the middle of a chunk unseen"
     )]
     pub fn next(&mut self) -> Option<Result<&'a [u8], FrameError>> {
-        let source = if self.before.is_empty() { &mut self.chunk } else { &mut self.before };
+        let is_before = !self.before.is_empty();
+        let source = if is_before { &mut self.before } else { &mut self.chunk };
         if source.is_empty() || self.state.is_broken {
             return None;
         }
@@ -159,6 +184,9 @@ impl<'a> Frames<'a> {
             Cut::Frame { end } => {
                 let (frame, rest) = source.split_at(end);
                 *source = rest;
+                if is_before {
+                    *self.before_taken += end;
+                }
                 Some(Ok(&frame[LENGTH_BYTES..]))
             }
             Cut::Partial { .. } => None,
@@ -175,8 +203,7 @@ impl Drop for Frames<'_> {
         if self.state.is_broken {
             return;
         }
-        // Unless dropped early, all that is left is one partial frame: nothing is copied twice.
-        self.carried.extend_from_slice(self.before);
+        // Unless dropped early, all that is left is one partial frame.
         self.carried.extend_from_slice(self.chunk);
     }
 }
@@ -282,7 +309,34 @@ mod tests {
         let (head, tail) = stream.split_at(stream.len() - 2);
         assert_eq!(deframer.split(head).next(), Some(Ok(&b"one"[..])));
         assert_eq!(deframer.split(&[]).next(), Some(Ok(&b"two"[..])));
-        assert_eq!(all(&mut deframer, tail), [Ok(b"three".to_vec()), Ok(b"four".to_vec())]);
+        assert_eq!(all(&mut deframer, tail), [Ok(b"three".to_vec())]);
+        assert!(deframer.holds_frame());
+        assert_eq!(all(&mut deframer, &[]), [Ok(b"four".to_vec())]);
+    }
+
+    /// However it is cut, and wherever its reader stops: nothing is lost, and nothing copied twice.
+    #[test]
+    fn what_is_left_over_goes_on_where_it_stopped() {
+        let stream: Vec<u8> =
+            (0..200_u8).flat_map(|n| frame(&vec![n; usize::from(n) + 1])).collect();
+        for step in [1, 3, 50, 700, 5000, stream.len()] {
+            for taken_max in [1, 2, 7] {
+                let mut deframer = Deframer::for_replies(4096);
+                let mut got = Vec::new();
+                let mut chunks = stream.chunks(step);
+                while got.len() < 200 {
+                    let mut frames = deframer.split(chunks.next().unwrap_or(&[]));
+                    got.extend(
+                        (0..taken_max).map_while(|_| frames.next()).map(|it| it.unwrap()[0]),
+                    );
+                    drop(frames);
+                    let is_over = chunks.len() == 0 && !deframer.holds_frame();
+                    assert_eq!(is_over, got.len() == 200, "{step} {taken_max}");
+                }
+                assert_eq!(got, (0..200).collect::<Vec<u8>>());
+                assert_eq!(deframer.carried_bytes(), 0);
+            }
+        }
     }
 
     #[test]

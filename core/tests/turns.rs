@@ -1,0 +1,370 @@
+//! What a turn has room for, and for whom: who asks for much must not make the others wait.
+
+mod alone;
+
+use alone::{Alone, CONNECTION, create, read_from_afar, request};
+use pigeonhole_core::base::error::ErrorCode;
+use pigeonhole_core::base::id::{ConnectionId, CoreId};
+use pigeonhole_core::base::limits::{
+    INPUT_BYTES_PAUSE, REQUESTS_PER_TURN_MAX, REQUESTS_PER_TURN_OF_ALL, RESPONSE_BYTES_MAX,
+    TURN_SHARE_BYTES,
+};
+use pigeonhole_core::durable::{Durable, LogMark};
+use pigeonhole_core::effect::{Crowd, Effect, Input};
+use pigeonhole_core::mail::{Mail, Outcome, What};
+use pigeonhole_core::op::{ConnectRequest, CreateMode, OpCode, Request};
+use pigeonhole_core::peer::message::Touched;
+use pigeonhole_core::wire::client::{self, MultiResult};
+#[test]
+fn what_arrives_at_once_is_proposed_and_applied_over_several_turns() {
+    let paths: Vec<String> = (0..300).map(|number| format!("/node-{number}")).collect();
+    let creates = paths.iter().map(|path| create(path, b"", CreateMode::Persistent));
+    let creates: Vec<Request<'_>> = creates.collect();
+    let multis = creates.chunks(100).map(|some| Request::Multi(some.to_vec())).collect();
+    let singles = creates[..100].to_vec();
+    let cases: [(Vec<Request<'_>>, &[usize], &[usize]); 2] =
+        [(singles, &[60, 40], &[60, 40]), (multis, &[1, 1, 1], &[100, 100, 100])];
+    for (requests, proposed, created) in cases {
+        let mut alone = Alone::new(1);
+        alone.connect();
+        let bytes: Vec<u8> = requests.iter().flat_map(|it| request(1, it)).collect();
+        let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+        let mut last = None;
+        let turns = alone.turns(|alone| {
+            let appends = alone.effects.drain().filter_map(|effect| match effect {
+                Effect::Append(it) => Some(LogMark { shard: it.shard, sequence: it.sequence }),
+                _ => None,
+            });
+            let appends: Vec<_> = appends.collect();
+            last = appends.last().copied();
+            appends.len()
+        });
+        assert_eq!(turns, proposed, "the rest waits for nothing");
+
+        let mut before = alone.worker.report().shards[0].znodes;
+        let durable = Input::Durable(Durable::attest(last.expect("all are logged")));
+        alone.worker.step(alone.now, durable, &mut alone.effects);
+        let turns = alone.turns(|alone| {
+            let now = alone.worker.report().shards[0].znodes;
+            now - core::mem::replace(&mut before, now)
+        });
+        assert_eq!(turns, created);
+        alone.settle();
+        assert_eq!(alone.frames().len(), requests.len(), "and every write is answered");
+    }
+}
+
+/// Other cores may ask for much at once, and in the order in which they ask.
+#[test]
+fn what_other_cores_read_is_executed_over_several_turns() {
+    const READS: u64 = 20;
+    let mut alone = Alone::new(1);
+    alone.connect();
+    let data = [7; 10 * TURN_SHARE_BYTES];
+    alone.send(&request(1, &create("/a", &data, CreateMode::Persistent)));
+    alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
+    let body = request(0, &Request::GetData { path: "/a", watch: false });
+    for ticket in 1..=READS {
+        alone.ask_from_afar(ticket, read_from_afar(OpCode::GetData, &body));
+    }
+    let mut answered = vec![];
+    let mut turns = vec![];
+    loop {
+        let answers = alone.effects.drain().filter_map(|effect| match effect {
+            Effect::Mail { to: CoreId(1), mail: Mail::Answer { ticket, outcome, .. } } => {
+                let is_found = matches!(outcome, Outcome::Reply { code: ErrorCode::Ok, .. });
+                Some((ticket.0, is_found))
+            }
+            _ => None,
+        });
+        let before = answered.len();
+        answered.extend(answers);
+        turns.push(answered.len() - before);
+        if !alone.worker.is_in_haste() {
+            break;
+        }
+        alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
+    }
+    // Eleven for each: its bytes, and one for itself.
+    assert_eq!(turns, [6, 6, 6, 2]);
+    assert_eq!(answered, (1..=READS).map(|ticket| (ticket, true)).collect::<Vec<_>>());
+}
+
+/// A few bytes of it could keep a core for seconds.
+#[test]
+fn what_makes_little_of_much_is_done_once_a_turn() {
+    for shards in [1, 8] {
+        let mut alone = Alone::new(shards);
+        alone.connect();
+        let count = Request::GetAllChildrenNumber { path: "/" };
+        let bytes: Vec<u8> = (1..=5).flat_map(|xid| request(xid, &count)).collect();
+        let mut replies = alone.send(&bytes).len();
+        let mut turns = 1;
+        while replies < 5 {
+            assert_eq!(alone.worker.deadline(alone.now.instant), Some(alone.now.instant));
+            alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+            alone.settle();
+            replies += alone.frames().len();
+            turns += 1;
+        }
+        assert!(turns >= 5, "{turns} turns with {shards} shards");
+    }
+}
+
+/// The watches that it would have left tell which reads were executed.
+#[test]
+fn what_a_multi_read_has_no_room_for_ends_it() {
+    let list = |path| Request::GetChildren { path, watch: false, with_stat: false };
+    let data = |path, watch| Request::GetData { path, watch };
+    for shards in [1, 8] {
+        let mut alone = Alone::new(shards);
+        alone.connect();
+        alone.fill("/half", RESPONSE_BYTES_MAX / 2);
+        alone.fill("/full", RESPONSE_BYTES_MAX);
+        let reads = [
+            (vec![data("/", false), list("/half"), data("/", true)], [true, true, true], 1),
+            (vec![list("/full"), list("/full"), data("/half", true)], [false, false, false], 1),
+            (vec![list("/half"), list("/half"), data("/half", true)], [true, false, false], 1),
+            (vec![data("/", false), list("/full"), data("/half", true)], [true, false, false], 1),
+            (vec![data("/half", true), list("/full"), data("/", false)], [true, false, false], 2),
+        ];
+        for (reads, expected, watches) in reads {
+            let frames = alone.send(&request(1, &Request::MultiRead(reads)));
+            let (header, body) = client::parse_header(&frames[0]).unwrap();
+            assert_eq!(header.error, 0);
+            let results = client::parse_multi(body).unwrap();
+            let too_large = MultiResult::Error(ErrorCode::MarshallingError.wire());
+            let is_read: Vec<bool> = results.iter().map(|result| *result != too_large).collect();
+            assert_eq!(is_read, expected, "with {shards} shards");
+            let left: usize = alone.worker.replicas().map(|it| it.watches().count()).sum();
+            assert_eq!(left, watches, "with {shards} shards");
+        }
+    }
+}
+
+/// Otherwise refusals that wait for their turn would keep what was made for them.
+#[test]
+fn a_refusal_of_what_is_too_large_is_small() {
+    let mut alone = Alone::new(1);
+    alone.connect();
+    alone.fill("/full", RESPONSE_BYTES_MAX);
+    let list = Request::GetChildren { path: "/full", watch: false, with_stat: false };
+    alone.ask_from_afar(1, read_from_afar(OpCode::GetChildren, &request(0, &list)));
+    alone.settle();
+    let (_, mail) = alone.mail.pop().unwrap();
+    let Mail::Answer { outcome: Outcome::Reply { code, body }, .. } = mail else {
+        panic!("{mail:?}");
+    };
+    assert_eq!((code, body.capacity()), (ErrorCode::MarshallingError, 0));
+}
+
+/// What has to wait for a write is read when its answer comes: not all in that one turn.
+#[test]
+fn long_lists_that_had_to_wait_are_read_over_several_turns() {
+    for shards in [1, 8] {
+        let mut alone = Alone::new(shards);
+        alone.connect();
+        alone.fill("/long", TURN_SHARE_BYTES * REQUESTS_PER_TURN_MAX);
+        let write = Request::SetData { path: "/long", data: None, version: -1 };
+        let read = Request::GetChildren { path: "/long", watch: false, with_stat: false };
+        let reads = (2..=6).flat_map(|xid| request(xid, &read));
+        let bytes: Vec<u8> = request(1, &write).into_iter().chain(reads).collect();
+        let mut replies = vec![alone.send(&bytes).len()];
+        while alone.worker.deadline(alone.now.instant) == Some(alone.now.instant) {
+            alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+            alone.settle();
+            replies.push(alone.frames().len());
+        }
+        assert_eq!(replies, [2, 1, 1, 1, 1], "with {shards} shards");
+    }
+}
+
+/// Heartbeats wait for the end of a turn, however many clients there are.
+#[test]
+fn many_that_send_ahead_share_the_turns() {
+    let mut alone = Alone::new(1);
+    let nth = |slot| ConnectionId { slot, ..CONNECTION };
+    let mut connect = vec![];
+    client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
+    for slot in 0..20 {
+        alone.open(nth(slot), Crowd::default());
+        let connection = nth(slot);
+        let input = Input::ClientBytes { connection, bytes: &connect };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+        alone.settle();
+    }
+    alone.received.clear();
+    let reads = request(1, &Request::Exists { path: "/", watch: false });
+    let reads = reads.repeat(REQUESTS_PER_TURN_MAX);
+    for slot in 0..20 {
+        let input = Input::ClientBytes { connection: nth(slot), bytes: &reads };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+    }
+    alone.settle();
+    let mut replies = vec![alone.frames().len()];
+    while alone.worker.deadline(alone.now.instant) == Some(alone.now.instant) {
+        alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+        alone.settle();
+        replies.push(alone.frames().len());
+    }
+    assert_eq!(replies.iter().sum::<usize>(), 20 * REQUESTS_PER_TURN_MAX);
+    assert!(replies.iter().all(|&count| count <= REQUESTS_PER_TURN_OF_ALL), "{replies:?}");
+}
+
+/// However much the others send in every turn.
+#[test]
+fn who_was_left_over_goes_on_before_what_comes_anew() {
+    let mut alone = Alone::new(1);
+    let nth = |slot| ConnectionId { slot, ..CONNECTION };
+    let mut connect = vec![];
+    client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
+    let tell = |alone: &mut Alone, slot, bytes: &[u8]| {
+        let input = Input::ClientBytes { connection: nth(slot), bytes };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+    };
+    for slot in 0..5 {
+        alone.open(nth(slot), Crowd::default());
+        tell(&mut alone, slot, &connect);
+        alone.settle();
+    }
+    let reads = request(1, &Request::Exists { path: "/", watch: false });
+    let reads = reads.repeat(REQUESTS_PER_TURN_MAX);
+    (0..5).for_each(|slot| tell(&mut alone, slot, &reads));
+    alone.settle();
+    alone.frames();
+    let mut turns = vec![];
+    for _ in 0..3 {
+        (0..4).for_each(|slot| tell(&mut alone, slot, &reads));
+        alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+        let is_for_the_last = |effect: Effect| match effect {
+            Effect::ClientOutput { connection } => connection == nth(4),
+            _ => false,
+        };
+        turns.push(alone.effects.drain().any(is_for_the_last));
+        alone.worker.step(alone.now, Input::TurnEnd { share: usize::MAX }, &mut alone.effects);
+        alone.effects.drain().for_each(drop);
+    }
+    assert_eq!(turns, [false, true, true], "only once does anybody overtake it");
+}
+
+/// Otherwise one client could end the sessions of others.
+#[test]
+fn what_keeps_sessions_alive_does_not_wait_behind_reads_of_other_cores() {
+    let mut alone = Alone::new(1);
+    let session = alone.connect();
+    let count = request(0, &Request::GetAllChildrenNumber { path: "/" });
+    for ticket in 1..=1000 {
+        alone.ask_from_afar(ticket, read_from_afar(OpCode::GetAllChildrenNumber, &count));
+    }
+    let touched = Touched { session: session.0, generation: 1, is_alive: true, seen: None };
+    alone.ask_from_afar(1001, What::Touch { sessions: vec![touched] });
+    alone.worker.step(alone.now, Input::TurnEnd { share: 60 }, &mut alone.effects);
+    assert!(alone.worker.is_in_haste(), "most reads have to wait");
+    let is_confirmed = |effect| matches!(effect, Effect::Mail { mail: Mail::Touched { .. }, .. });
+    assert!(alone.effects.drain().any(is_confirmed));
+}
+
+/// Whoever sends faster than is answered is not read any further; then everything is answered.
+#[test]
+fn what_is_sent_far_ahead_stays_with_its_sender() {
+    let mut alone = Alone::new(1);
+    alone.connect();
+    let read = request(1, &Request::Exists { path: "/", watch: false });
+    let at_once = read.repeat((64 << 10) / read.len());
+    let mut sent = 0;
+    let mut is_paused = false;
+    while !is_paused {
+        let input = Input::ClientBytes { connection: CONNECTION, bytes: &at_once };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+        sent += at_once.len() / read.len();
+        is_paused = alone
+            .effects
+            .drain()
+            .any(|effect| matches!(effect, Effect::ClientPause { paused: true, .. }));
+        assert!(sent * read.len() < INPUT_BYTES_PAUSE + (1 << 20), "it is read without end");
+    }
+    let mut replies = 0;
+    let mut resumed = false;
+    while alone.worker.deadline(alone.now.instant) == Some(alone.now.instant) {
+        alone.worker.step(alone.now, Input::TurnEnd { share: usize::MAX }, &mut alone.effects);
+        alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+        for effect in alone.effects.drain() {
+            resumed |= matches!(effect, Effect::ClientPause { paused: false, .. });
+        }
+        let output = alone.worker.client_output(CONNECTION).unwrap();
+        alone.received.append(output);
+        let in_turn = alone.frames().len();
+        assert!(in_turn <= REQUESTS_PER_TURN_MAX || replies == 0, "{in_turn} in one turn");
+        replies += in_turn;
+    }
+    assert_eq!((replies, resumed), (sent, true));
+}
+
+/// Every shard is asked for a point, and all that is made of it in one turn is weighed: but once,
+/// however often one request names it.
+#[test]
+fn a_multi_read_asks_for_a_point_once() {
+    for shards in [1, 64] {
+        let mut alone = Alone::new(shards);
+        alone.connect();
+        alone.send(&request(1, &create("/a", b"one", CreateMode::Persistent)));
+        let children = Request::GetChildren { path: "/", watch: false, with_stat: false };
+        let data = |path| Request::GetData { path, watch: false };
+        let reads: Vec<_> = (0..250)
+            .flat_map(|_| [data("/"), children.clone(), data("/a"), data("/none")])
+            .collect();
+        let frames = alone.send(&request(2, &Request::MultiRead(reads)));
+        let (_, body) = client::parse_header(&frames[0]).unwrap();
+        let results = client::parse_multi(body).unwrap();
+        assert_eq!(results.len(), 1000);
+        for four in results.chunks(4) {
+            assert_eq!(four, &results[..4]);
+        }
+        let names = format!("{:?}", results[1]);
+        assert!(names.contains("\"a\"") && names.contains("zookeeper"), "{names}");
+    }
+}
+
+/// It is tried again with every answer, and takes nothing of a turn before it is issued.
+#[test]
+fn a_request_that_waits_leaves_the_turn_to_others() {
+    let mut alone = Alone::new(1);
+    alone.connect();
+    let other = ConnectionId { slot: 1, ..CONNECTION };
+    let mut connect = vec![];
+    client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
+    alone.open(other, Crowd::default());
+    let input = Input::ClientBytes { connection: other, bytes: &connect };
+    alone.worker.step(alone.now, input, &mut alone.effects);
+    alone.settle();
+    let write = Request::SetData { path: "/", data: None, version: -1 };
+    let mut bytes = request(1, &write).repeat(100);
+    bytes.extend(request(2, &Request::GetAllChildrenNumber { path: "/" }));
+    let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
+    alone.worker.step(alone.now, input, &mut alone.effects);
+    let read = request(1, &Request::Exists { path: "/", watch: false });
+    let mut is_answered = vec![];
+    let mut written = 0;
+    while written < 101 {
+        alone.worker.step(alone.now, Input::TurnEnd { share: 10 }, &mut alone.effects);
+        let effects: Vec<Effect> = alone.effects.drain().collect();
+        for effect in effects {
+            if let Effect::Append(append) = effect {
+                let mark = LogMark { shard: append.shard, sequence: append.sequence };
+                let durable = Input::Durable(Durable::attest(mark));
+                alone.worker.step(alone.now, durable, &mut alone.effects);
+            }
+        }
+        alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+        let input = Input::ClientBytes { connection: other, bytes: &read };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+        is_answered.push(!alone.worker.client_output(other).unwrap().is_empty());
+        for connection in [other, CONNECTION] {
+            alone.received.clear();
+            alone.received.append(alone.worker.client_output(connection).unwrap());
+        }
+        written += alone.frames().len();
+    }
+    assert!(is_answered.len() > 5 && is_answered.iter().all(|&it| it), "{is_answered:?}");
+}
