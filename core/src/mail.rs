@@ -118,6 +118,18 @@ pub struct Writer {
     pub identities: Identities,
 }
 
+impl Writer {
+    /// The server itself, which may do everything.
+    pub fn system() -> Self {
+        Self {
+            session: SessionId(0),
+            generation: Generation(0),
+            attachment: None,
+            identities: Identities::none(),
+        }
+    }
+}
+
 /// On whose behalf something is read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reader {

@@ -13,6 +13,7 @@ use nodes::{
 use pigeonhole_core::base::id::ShardId;
 use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::op::{EventType, Request};
+use pigeonhole_core::replica::Replica;
 use pigeonhole_core::wire::client;
 
 #[test]
@@ -167,6 +168,29 @@ fn tombstones_do_not_pile_up() {
     assert!((300..=600).contains(&most), "{most} tombstones at once");
     assert_eq!(ensemble.ephemerals_count(0), 0);
     ensemble.get(staying, &ephemeral("/a/still"));
+}
+
+/// Whoever hangs up may have asked for it twice, and both questions have an answer.
+#[test]
+fn a_session_that_is_closed_twice_leaves_no_question() {
+    let names = names();
+    for seed in 0..20 {
+        let mut ensemble = Ensemble::new(3, 1, SHARDS, seed);
+        let client = ensemble.connect(0, 0);
+        for name in &names {
+            ensemble.get(client, &ephemeral(name));
+        }
+        ensemble.ask(client, 1, &Request::CloseSession);
+        ensemble.ask(client, 2, &Request::CloseSession);
+        for _ in 0..seed {
+            ensemble.run_one();
+        }
+        ensemble.cut(client);
+        ensemble.run();
+        assert_eq!(ensemble.ephemerals_count(0), 0, "seed {seed}");
+        let asked: usize = ensemble.replicas().map(Replica::asked_count).sum();
+        assert_eq!(asked, 0, "seed {seed}");
+    }
 }
 
 /// Everything that one client does in a random pipeline over all shards: replies come in order,

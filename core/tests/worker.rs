@@ -2,23 +2,25 @@
 
 mod alone;
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use alone::{Alone, CONNECTION, create, ordinary, read_from_afar, reader_afar, request};
 use pigeonhole_core::auth::{AuthSettings, Identities, authenticate};
 use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{ConnectionId, CoreId, ServerId, ShardId};
 use pigeonhole_core::base::limits::{CONNECT_TIME_MS_MAX, CREDENTIAL_BYTES_MAX, FRAME_BYTES_MAX};
 use pigeonhole_core::base::met::Limit;
-use pigeonhole_core::base::time::{Instant, Now};
-use pigeonhole_core::effect::{Crowd, Effects, Input};
+use pigeonhole_core::base::time::{Duration, Instant, Now};
+use pigeonhole_core::effect::{Crowd, Effect, Effects, Input};
 use pigeonhole_core::gateway::Parting;
 use pigeonhole_core::mail::{Mail, What};
-use pigeonhole_core::op::{Acl, CreateMode, OpCode, Request, permission};
+use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, OpCode, Request, permission};
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
-use pigeonhole_core::wire::client::{self};
+use pigeonhole_core::wire::client;
 use pigeonhole_core::worker::{Worker, WorkerConfig};
 use pigeonhole_core::zab::log::Restored;
-use std::net::{IpAddr, Ipv4Addr};
+
 #[test]
 fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
     for shards in [1, 8] {
@@ -64,6 +66,30 @@ fn a_closed_session_takes_its_ephemerals_along() {
         assert_eq!(ephemerals, 0);
         assert!(alone.worker.report().shards.iter().all(|shard| shard.sessions == 0));
     }
+}
+
+/// It has connected in time; how long its home may take is another matter.
+#[test]
+fn a_client_whose_home_is_slow_is_given_its_timeout() {
+    let mut alone = Alone::new(1);
+    alone.open(CONNECTION, Crowd::default());
+    let mut bytes = vec![];
+    client::put_connect(&mut bytes, &ConnectRequest::for_new_session(10_000));
+    let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
+    alone.worker.step(alone.now, input, &mut alone.effects);
+    let mut closed_at_ms = None;
+    for elapsed_ms in 0..12_000 {
+        // The disk stands still: nothing is ever durable.
+        alone.worker.step(alone.now, Input::TurnEnd { share: usize::MAX }, &mut alone.effects);
+        alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+        let closes = |effect: Effect| matches!(effect, Effect::ClientClose { .. });
+        if alone.effects.drain().any(closes) {
+            closed_at_ms.get_or_insert(elapsed_ms);
+        }
+        alone.now.instant = alone.now.instant + Duration::from_ms(1);
+    }
+    assert_eq!(closed_at_ms, Some(10_000));
+    assert_eq!(alone.worker.report().limits_met.count(Limit::ConnectTime), 0);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use pigeonhole_core::base::id::{SessionId, Zxid};
 use pigeonhole_core::op::{ConnectRequest, Request};
 use pigeonhole_core::wire::client as wire;
 use pigeonhole_core::wire::frame::Deframer;
+use pigeonhole_core::wire::reply::{XID_AUTH, XID_PING};
 
 use crate::client::persistent::Persistent;
 pub(crate) use crate::client::persistent::covers;
@@ -580,10 +581,6 @@ fn replies() -> Deframer {
     Deframer::for_replies(8 << 20)
 }
 
-const XID_EVENT: i32 = -1;
-const XID_PING: i32 = -2;
-const XID_AUTH: i32 = -4;
-const XID_SET_WATCHES: i32 = -8;
 const RETRY_US_MIN: u64 = 1_000;
 const RETRY_US_MAX: u64 = 100_000;
 const RETRY_DOUBLINGS_MAX: u32 = 4;

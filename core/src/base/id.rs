@@ -104,7 +104,7 @@ impl Sequence {
 }
 
 impl Epoch {
-    /// The last one that a leader may begin. One more than it is counted in nothing.
+    /// The last one that a leader may begin: the number behind it stands for no epoch.
     pub const LAST: Self = Self(u32::MAX - 1);
 
     #[must_use]

@@ -37,7 +37,8 @@ pub const REQUESTS_PER_TURN_MIN: usize = 16;
 pub const REQUESTS_PER_TURN_OF_ALL: usize = 1024;
 /// ZooKeeper's `maxClientCnxns` default, by address; loopback tests and proxies need more: set it.
 pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 60;
-/// How long a connection may stay without a complete ConnectRequest.
+/// How long a connection may stay without a complete ConnectRequest. Then the home of its session
+/// has the session's timeout to answer.
 pub const CONNECT_TIME_MS_MAX: u64 = 5000;
 /// Watches of one connection: each costs memory on its server until it fires.
 pub const WATCHES_PER_CONNECTION_MAX: usize = 100_000;
@@ -62,7 +63,10 @@ pub const CREDENTIAL_BYTES_MAX: usize = 1024;
 /// Entries of one ACL: an address is looked for in one after the other. ZooKeeper has no bound.
 pub const ACL_ENTRIES_MAX: usize = 1024;
 
-/// Proposals of one shard that wait for their quorum; beyond, requests queue.
+/// Ends of epochs that a log remembers and a learner describes; older differences are settled by a
+/// snapshot.
+pub const EPOCH_ENDS_MAX: usize = 64;
+/// Proposals of one shard that are not applied by their leader yet; beyond, requests queue.
 pub const PROPOSALS_OUTSTANDING_MAX: usize = 4096;
 /// Bytes of them, for the same reason.
 pub const PROPOSAL_BYTES_OUTSTANDING_MAX: usize = 16 << 20;

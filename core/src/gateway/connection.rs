@@ -10,8 +10,8 @@ use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, Generation, SessionId, ShardId, Zxid};
 use crate::base::limits::{
-    REQUEST_BYTES_PER_CONNECTION_MAX, REQUESTS_PER_CONNECTION_MAX, REQUESTS_PER_TURN_MAX,
-    TURN_SHARE_BYTES,
+    CONNECT_TIME_MS_MAX, REQUEST_BYTES_PER_CONNECTION_MAX, REQUESTS_PER_CONNECTION_MAX,
+    REQUESTS_PER_TURN_MAX, TURN_SHARE_BYTES,
 };
 use crate::base::time::{Duration, Instant};
 use crate::gateway::gather::Gather;
@@ -30,6 +30,8 @@ pub(super) struct Connection {
     /// Becomes the password of a session that begins here.
     pub(super) entropy: [u8; 16],
     pub(super) stage: Stage,
+    /// Until it is attached: by then it has to have connected, or to have its session.
+    pub(super) begun_by: Instant,
     pub(super) deframer: Deframer,
     pub(super) identities: Identities,
     /// Replies and events, ready to be sent.
@@ -197,6 +199,7 @@ impl Connection {
             address,
             entropy,
             stage: Stage::Connecting,
+            begun_by: now + Duration::from_ms(CONNECT_TIME_MS_MAX),
             deframer: Deframer::for_requests(frame_bytes_max),
             identities,
             output: Vec::new(),

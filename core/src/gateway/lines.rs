@@ -18,6 +18,8 @@ pub(super) struct Lines {
     lines: Vec<Line>,
     writes_max: usize,
     next_number: u64,
+    /// Connections that stand in lines.
+    waiting: usize,
     /// Whose turn it is, and how many writes it may begin.
     called: Option<(ConnectionId, usize)>,
 }
@@ -42,7 +44,7 @@ impl Lines {
     pub(super) fn new(shards: usize, writes_max: usize) -> Self {
         assert!(writes_max > 0, "or nobody ever writes");
         let lines = alloc::vec![Line::default(); shards];
-        Self { lines, writes_max, next_number: 0, called: None }
+        Self { lines, writes_max, next_number: 0, waiting: 0, called: None }
     }
 
     pub(super) fn begin_write(&mut self, shard: ShardId) {
@@ -69,9 +71,14 @@ impl Lines {
 
     /// The first in a line that moves.
     fn call(&mut self) -> Option<ConnectionId> {
+        if self.waiting == 0 {
+            self.called = None;
+            return None;
+        }
         let writes_max = self.writes_max;
         let moving = self.lines.iter_mut().filter(|line| line.writes < writes_max);
         let next = moving.into_iter().find_map(|line| Some(line.waiting.pop_first()?.1));
+        self.waiting -= usize::from(next.is_some());
         self.called = next.map(|id| (id, WRITES_PER_CALL));
         next
     }
@@ -84,12 +91,14 @@ impl Lines {
         let number = self.next_number;
         self.next_number += 1;
         self.line(shard).waiting.insert(number, id);
+        self.waiting += 1;
         Place { shard, number }
     }
 
     /// The connection is gone.
     pub(super) fn leave(&mut self, place: Place) {
-        self.line(place.shard).waiting.remove(&place.number);
+        let left = self.line(place.shard).waiting.remove(&place.number);
+        self.waiting -= usize::from(left.is_some());
     }
 
     fn line(&mut self, shard: ShardId) -> &mut Line {

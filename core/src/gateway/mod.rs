@@ -121,8 +121,9 @@ pub struct Gateway {
     unfinished: BTreeSet<ConnectionId>,
     /// The one of them that went on last.
     finished_last: ConnectionId,
-    /// Requests that may still be begun in this turn, of all connections; and of one.
+    /// Requests that may still be begun in this turn.
     turn_left: usize,
+    /// So many of them at once by one connection.
     share: usize,
     /// The last turn was too short for some of the unfinished connections.
     is_behind: bool,

@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, Generation, SessionId, ShardId, Zxid};
 use crate::base::limits::PROPOSE_BYTES_TARGET;
@@ -38,6 +37,7 @@ impl Gateway {
         let timeout_ms = u32::try_from(timeout.as_ms()).expect("timeouts are bounded");
         connection.session.id = session;
         connection.session.timeout = timeout;
+        connection.begun_by = now + timeout;
         let last_zxid_seen = request.last_zxid_seen;
         connection.stage =
             Stage::Establishing { read_only: request.read_only, last_zxid_seen, is_new };
@@ -51,7 +51,7 @@ impl Gateway {
             }
             WriteAsk::SessionRenew { session: session.0, password }
         };
-        let asker = system_writer();
+        let asker = Writer::system();
         self.ask_for(home, What::Write { asker, ask }, Purpose::Establish(id));
         self.deadlines.insert((now + timeout, id));
     }
@@ -63,7 +63,7 @@ impl Gateway {
         let home = self.config.map.home_of(session.id);
         let ask =
             WriteAsk::SessionClose { session: session.id.0, generation: session.generation.0 };
-        let asker = system_writer();
+        let asker = Writer::system();
         self.ask_for(home, What::Write { asker, ask }, Purpose::Request(connection.id));
     }
 
@@ -232,29 +232,27 @@ impl Gateway {
         if self.touch_queue.is_empty() {
             return;
         }
+        self.forget_touches(now);
         let map = self.config.map;
-        let lifetime = self.config.periods.session_timeout_max;
-        while let Some(&(asked_at, ticket)) = self.touches.front() {
-            if now.since(asked_at) < lifetime {
-                break;
-            }
-            self.touches.pop_front();
-            self.questions.remove(&ticket);
-        }
         let mut queue = core::mem::take(&mut self.touch_queue);
-        queue.sort_unstable_by_key(|id| (id.slot, id.generation));
-        for home in map.shards() {
+        let mut by_home: Vec<(ShardId, ConnectionId)> = Vec::with_capacity(queue.len());
+        for id in queue.drain(..) {
+            if let Some(connection) = self.find(id).filter(|it| it.stage == Stage::Attached) {
+                by_home.push((map.home_of(connection.session.id), id));
+            }
+        }
+        self.touch_queue = queue;
+        by_home.sort_unstable_by_key(|(home, id)| (*home, id.slot, id.generation));
+        for of_home in by_home.chunk_by(|one, other| one.0 == other.0) {
+            let home = of_home[0].0;
             let mut sessions = Vec::new();
             let mut asked = Vec::new();
             let mut bytes = 0;
-            for &id in &queue {
+            for &(_, id) in of_home {
                 let Some(connection) = self.find(id) else {
                     continue;
                 };
                 let session = &mut connection.session;
-                if connection.stage != Stage::Attached || map.home_of(session.id) != home {
-                    continue;
-                }
                 session.is_touch_queued = false;
                 session.touched = now;
                 let (id_of_session, generation) = (session.id.0, session.generation.0);
@@ -275,8 +273,21 @@ impl Gateway {
                 self.touch(now, home, sessions, &mut asked);
             }
         }
-        queue.clear();
-        self.touch_queue = queue;
+    }
+
+    /// Of the questions that nobody answers only as many are kept as may still be answered in time.
+    fn forget_touches(&mut self, now: Instant) {
+        let longest = Duration(self.config.periods.session_timeout_max.0 / 3);
+        let lifetime = longest.min(Duration::from_ms(TOUCH_LIFETIME_MS_MAX));
+        while let Some(&(asked_at, ticket)) = self.touches.front() {
+            if self.questions.contains_key(&ticket) {
+                if now.since(asked_at) < lifetime {
+                    return;
+                }
+                self.questions.remove(&ticket);
+            }
+            self.touches.pop_front();
+        }
     }
 
     fn touch(
@@ -340,7 +351,9 @@ impl Gateway {
             return;
         };
         let late = match connection.stage {
-            Stage::Connecting | Stage::Establishing { .. } => {
+            Stage::Connecting | Stage::Establishing { .. } if now < connection.begun_by => None,
+            Stage::Establishing { .. } => Some(Parting::TooLate),
+            Stage::Connecting => {
                 self.met.note(Limit::ConnectTime);
                 Some(Parting::TooLate)
             }
@@ -416,7 +429,7 @@ impl Gateway {
         let session = connection.session.id.0;
         let generation = connection.session.generation.0;
         let ask = WriteAsk::SessionAttach { session, generation, shard: shard.0 };
-        let asker = system_writer();
+        let asker = Writer::system();
         self.ask_for(home, What::Write { asker, ask }, Purpose::Attach(id, shard));
         false
     }
@@ -437,7 +450,7 @@ impl Gateway {
             let attachment = connection.session.attached.get(&shard).copied();
             let what = match attachment.flatten() {
                 Some(home_zxid) => What::Write {
-                    asker: system_writer(),
+                    asker: Writer::system(),
                     ask: WriteAsk::SessionOpen { session, generation, home_zxid: home_zxid.0 },
                 },
                 None => What::Barrier,
@@ -553,14 +566,8 @@ impl super::connection::Session {
 /// How many times within its timeout a busy session is reported to its home.
 const TOUCHES_PER_TIMEOUT: u64 = 6;
 
+/// A question about sessions is asked again long before.
+const TOUCH_LIFETIME_MS_MAX: u64 = 60_000;
+
 /// How often the home leader is asked for its word before it has been waited for too long.
 const QUESTIONS_MAX: u64 = 4;
-
-fn system_writer() -> Writer {
-    Writer {
-        session: SessionId(0),
-        generation: Generation(0),
-        attachment: None,
-        identities: Identities::none(),
-    }
-}

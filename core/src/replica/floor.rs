@@ -8,8 +8,7 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use crate::auth::Identities;
-use crate::base::id::{Generation, SessionId, ShardId, Zxid};
+use crate::base::id::{SessionId, ShardId, Zxid};
 use crate::base::limits::TOMBSTONES_BEFORE_FLOOR;
 use crate::mail::{Ask, Mail, Ticket, What, Writer};
 use crate::peer::message::WriteAsk;
@@ -63,12 +62,7 @@ impl Replica {
         if floor <= sessions.floor(home) {
             return;
         }
-        let asker = Writer {
-            session: SessionId(0),
-            generation: Generation(0),
-            attachment: None,
-            identities: Identities::none(),
-        };
+        let asker = Writer::system();
         let ask = WriteAsk::SessionFloor { home: home.0, home_zxid: floor.0 };
         // Nobody waits for it: if it is lost, the next one does its work.
         self.next_question += 1;

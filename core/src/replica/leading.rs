@@ -42,7 +42,7 @@ pub(super) struct Reign {
     /// Zxid and size of what is proposed and not yet applied here.
     outstanding: VecDeque<(Zxid, usize)>,
     outstanding_bytes: usize,
-    /// Requests beyond the bounds on proposals, in order.
+    /// Requests that are not proposed yet, in order.
     backlog: VecDeque<Forward>,
     /// Who asks for read indexes while nothing new is taken.
     held_reads: Vec<(Option<ServerId>, Origin)>,
@@ -333,8 +333,7 @@ impl Replica {
         done_at: Zxid,
     ) {
         if operations.is_empty() {
-            let answer = Verdict::Already { zxid: done_at };
-            self.confirm_first(origin, done_at, answer);
+            self.confirm_already(origin, done_at);
             return;
         }
         self.log(now, origin, session, operations);
@@ -383,6 +382,11 @@ impl Replica {
         }
         let acknowledged = self.zab.acknowledged();
         self.confirm_first(origin, acknowledged, Verdict::ReadIndex { asker });
+    }
+
+    /// Answers that it has been so since `done_at`.
+    pub(super) fn confirm_already(&mut self, origin: Origin, done_at: Zxid) {
+        self.confirm_first(origin, done_at, Verdict::Already { zxid: done_at });
     }
 
     fn confirm_first(&mut self, origin: Origin, after: Zxid, answer: Verdict) {

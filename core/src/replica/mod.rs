@@ -334,7 +334,14 @@ impl Replica {
                 self.on_read_asked(now, read, deeds);
             }
             What::Forget { connection } => {
-                self.early_reads.retain(|read| read.reader.connection != connection);
+                let reads = core::mem::take(&mut self.early_reads);
+                for read in reads {
+                    if read.reader.connection == connection {
+                        self.give_up_read(&read, deeds);
+                    } else {
+                        self.early_reads.push(read);
+                    }
+                }
                 self.watches.connection_closed(connection);
             }
             What::Identify { reader } => {

@@ -11,7 +11,7 @@ use crate::base::limits::{FORWARDS_WAITING_MAX, RESPONSE_BYTES_MAX};
 use crate::base::met::Limit;
 use crate::base::time::{Instant, Now};
 use crate::mail::{Mail, Outcome, Reader, Ticket};
-use crate::op::{Acl, AddWatchMode, OpCode, Request, WatcherType, permission};
+use crate::op::{Acl, OpCode, Request, WatcherType, permission};
 use crate::replica::{Deed, Recipient, Replica, Share};
 use crate::state::acl::masked;
 use crate::state::tree::NodeId;
@@ -105,7 +105,7 @@ impl Replica {
         self.leaderless_for(now) > self.config.periods.sync_limit
     }
 
-    fn give_up_read(&mut self, read: &Read, deeds: &mut Vec<Deed>) {
+    pub(super) fn give_up_read(&mut self, read: &Read, deeds: &mut Vec<Deed>) {
         let applied = self.state.applied();
         self.answer(read.core, read.ticket, applied, Outcome::Unknown, deeds);
     }
@@ -293,11 +293,7 @@ impl Replica {
                 fits.map_err(|_| ErrorCode::ThrottledOp)
             }
             Request::AddWatch { path, mode } => {
-                let kind = match mode {
-                    AddWatchMode::Persistent => WatchKind::Persistent,
-                    AddWatchMode::PersistentRecursive => WatchKind::PersistentRecursive,
-                };
-                self.watch_if(true, reader, path, kind)?;
+                self.watch_if(true, reader, path, WatchKind::from(*mode))?;
                 reply::number(body, 0);
                 Ok(())
             }
@@ -360,6 +356,9 @@ impl Replica {
 
     fn count_below(&self, top: NodeId) -> i32 {
         let tree = self.state.tree();
+        if tree.find("/") == Some(top) {
+            return i32::try_from(tree.len() - 1).unwrap_or(i32::MAX);
+        }
         let mut count: i32 = 0;
         let mut waiting = Vec::from([top]);
         while let Some(node) = waiting.pop() {

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
 use crate::base::id::{Generation, SessionId, ShardId};
-use crate::base::limits::SESSIONS_EXPIRED_PER_TURN;
+use crate::base::limits::{PURGE_PATHS_MAX, SESSIONS_EXPIRED_PER_TURN};
 use crate::base::time::{Duration, Instant, Now};
 use crate::mail::{Ask, Mail, Outcome, Ticket, What, Writer};
 use crate::peer::message::WriteAsk;
@@ -21,8 +21,9 @@ use crate::txn::{Operation, Origin};
 /// How far the end of one session has come; rebuilt by a new leader from what is logged.
 #[derive(Default)]
 pub(super) struct Closing {
-    /// Whose closeSession this is; nobody's for an expiry.
-    closer: Option<Origin>,
+    /// Whose closeSession this is; nobody's for an expiry. A client that hangs up may have asked
+    /// twice.
+    closers: Vec<Origin>,
     fenced: BTreeSet<ShardId>,
     over: BTreeSet<ShardId>,
     /// Attached shards that have been asked for the next step and have not answered.
@@ -70,7 +71,7 @@ impl Replica {
         // Other shards are attached, or there are too many ephemerals for one entry: whoever
         // closes the session hears of it when it has ended.
         let closing = reign.closing.entry(session).or_default();
-        closing.closer = closing.closer.or(closer);
+        closing.closers.extend(closer);
         let origin = Origin::default();
         self.log_or_confirm(now, origin, session, prepared.operations, prepared.done_at);
         self.drive_closing(now, session, deeds);
@@ -95,12 +96,18 @@ impl Replica {
 
     /// Those that are left are still due, and their turn is the next one.
     pub(super) fn expire_sessions(&mut self, now: Now, deeds: &mut Vec<Deed>) {
+        let mut paths = 0;
         for _ in 0..SESSIONS_EXPIRED_PER_TURN {
+            if paths >= PURGE_PATHS_MAX {
+                return;
+            }
             let due = self.reign.as_mut().and_then(|reign| reign.expiry.pop_due(now.instant));
             let Some(session) = due else {
                 return;
             };
             deeds.push(Deed::Expired(session));
+            let attached = self.state.sessions().attached(session);
+            paths += attached.map_or(0, |attached| attached.ephemerals_count());
             self.close_session(now, session, None, None, deeds);
         }
     }
@@ -144,7 +151,7 @@ impl Replica {
         }
         let all_over = all_fenced && others().all(|shard| closing.over.contains(&shard));
         if all_fenced && !closing.is_proposed && (!own_over || all_over) {
-            let closer = closing.closer.unwrap_or_default();
+            let closer = closing.closers.first().copied().unwrap_or_default();
             let (origin, request) = if own_over {
                 (closer, SessionRequest::End { session })
             } else {
@@ -170,12 +177,7 @@ impl Replica {
         ask: WriteAsk,
         deeds: &mut Vec<Deed>,
     ) {
-        let asker = Writer {
-            session: SessionId(0),
-            generation: Generation(0),
-            attachment: None,
-            identities: crate::auth::Identities::none(),
-        };
+        let asker = Writer::system();
         let ticket = self.shard_ticket(question);
         let core = self.config.core;
         let what = What::Write { asker, ask };
@@ -271,6 +273,10 @@ impl Replica {
                     reign.sightings.forget(session);
                     if let Some(closed) = reign.closing.remove(&session) {
                         self.count_ends(&closed.over, deeds);
+                        let applied = self.state.applied();
+                        for &closer in closed.closers.iter().skip(1) {
+                            self.confirm_already(closer, applied);
+                        }
                     }
                 }
                 self.tell_everybody(Mail::Ended { session }, deeds);

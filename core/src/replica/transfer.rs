@@ -20,6 +20,7 @@ use crate::replica::snapshot::{Discarded, SnapshotJob};
 use crate::replica::{Deed, Recipient, Replica};
 use crate::state::State;
 use crate::state::image::{ImageReader, ImageWriter};
+use crate::zab::Action;
 use crate::zab::log::Mark;
 use crate::zab::transfer::Wanted;
 
@@ -94,7 +95,7 @@ impl Replica {
         }
         if index >= outgoing.chunks_sent {
             let why = "an acknowledgement of a chunk that was never sent";
-            self.zab.disconnect(from, why, &mut self.actions);
+            self.actions.push(Action::Disconnect { peer: from, why });
             return;
         }
         outgoing.chunks_acked = outgoing.chunks_acked.max(index + 1);

@@ -41,7 +41,7 @@ pub struct Firing {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooManyWatches;
 
-/// For the four-letter word `wchs`.
+/// What a table holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WatchSummary {
     pub connections: usize,
@@ -215,14 +215,14 @@ impl WatchTable {
         }
     }
 
-    /// Every watched path with a watching connection, by path (`wchp`).
+    /// Every watched path with a watching connection, by path.
     pub fn by_path(&self) -> impl Iterator<Item = (&str, ConnectionId)> {
         self.numbers.iter().flat_map(|(path, number)| {
             self.watchers(*number).map(move |(connection, _)| (&**path, connection))
         })
     }
 
-    /// Every watching connection with a watched path, by connection (`wchc`).
+    /// Every watching connection with a watched path, by connection.
     pub fn by_connection(&self) -> impl Iterator<Item = (ConnectionId, &str)> {
         self.by_connection.iter().map(|(connection, number)| (*connection, self.path(*number)))
     }

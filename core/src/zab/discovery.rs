@@ -6,7 +6,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::base::id::{Epoch, ServerId, Zxid};
+use crate::base::id::{Epoch, ServerId};
+use crate::base::limits::EPOCH_ENDS_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::peer::message::{EpochEnd, PeerMessage};
 use crate::zab::follow::Stage;
@@ -14,8 +15,6 @@ use crate::zab::lead::{Leader, Learner, LearnerStage, Reign};
 use crate::zab::log::Mark;
 use crate::zab::{Action, Event, Phase, Zab};
 
-/// How many epoch ends a learner describes; older differences are settled by a snapshot.
-const EPOCH_ENDS_SENT_MAX: usize = 64;
 /// Far beyond every `initLimit`, which is the other bound.
 const PATIENCE_DOUBLINGS_MAX: u32 = 16;
 
@@ -79,7 +78,7 @@ impl Zab {
         follower.give_up_at = Some(now + self.periods.init_limit);
         let (sequence, record) = self.log.accept_epoch(epoch);
         let ends = self.log.epoch_ends();
-        let newest = ends.len().saturating_sub(EPOCH_ENDS_SENT_MAX);
+        let newest = ends.len().saturating_sub(EPOCH_ENDS_MAX);
         let message = PeerMessage::AckEpoch {
             attempt,
             epoch: epoch.0,
@@ -234,6 +233,5 @@ pub struct AckedEpoch {
     pub counted: bool,
     pub current_epoch: Epoch,
     pub tail: Mark,
-    pub committed: Zxid,
     pub index: Vec<Mark>,
 }

@@ -136,10 +136,6 @@ impl Learner {
         self.stage
     }
 
-    pub fn acked(&self) -> Zxid {
-        self.acked
-    }
-
     /// Whether its acknowledgements count.
     fn counts_in_epoch(&self) -> bool {
         self.voter && self.stage >= LearnerStage::Entered
@@ -415,20 +411,13 @@ impl Zab {
         let own_epoch = leader.epoch();
         match message {
             PeerMessage::AckEpoch {
-                attempt,
-                epoch,
-                counted,
-                current_epoch,
-                tail,
-                committed_zxid,
-                index,
+                attempt, epoch, counted, current_epoch, tail, index, ..
             } if Epoch(epoch) == own_epoch => {
                 let ack = AckedEpoch {
                     attempt,
                     counted,
                     current_epoch: Epoch(current_epoch),
                     tail: tail.into(),
-                    committed: Zxid(committed_zxid),
                     index: index.into_iter().map(Mark::from).collect(),
                 };
                 self.on_ack_epoch(now, from, ack, out);

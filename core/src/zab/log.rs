@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 
 use crate::base::id::{ChainHash, Epoch, Sequence, ShardId, Zxid};
 use crate::base::limits::{
-    HISTORY_BYTES, HISTORY_ENTRIES, IN_FLIGHT_BYTES, IN_FLIGHT_BYTES_OF_ALL, PINNED_BYTES_MAX,
-    SNAPSHOT_ENTRIES, UNWRITTEN_BYTES_OF_ALL,
+    EPOCH_ENDS_MAX, HISTORY_BYTES, HISTORY_ENTRIES, IN_FLIGHT_BYTES, IN_FLIGHT_BYTES_OF_ALL,
+    PINNED_BYTES_MAX, SNAPSHOT_ENTRIES, UNWRITTEN_BYTES_OF_ALL,
 };
 use crate::control::{Checkpoint, Control, SnapshotReference};
 use crate::durable::{Durable, LogMark, Record};
@@ -117,7 +117,8 @@ pub struct Log {
     /// The truncation or installation that is not durable yet, and where it ends: what the disk
     /// holds beyond is void, and says nothing about the entries that replace it.
     cut: Option<(Sequence, Zxid)>,
-    /// The last entry of each epoch in the log, ascending, the tail's epoch included.
+    /// The last entry of each epoch, ascending, the tail's included; and of some that are no longer
+    /// kept.
     epoch_ends: Vec<Mark>,
     /// The newest snapshot that this log speaks of. It never lies beyond the commit watermark, so
     /// that no truncation can void it.
@@ -302,6 +303,9 @@ impl Log {
         }
         if let Some(newest) = self.entries.drain(..dropped).next_back() {
             self.base = Mark { zxid: newest.zxid(), hash: newest.hash() };
+            let unneeded = self.epoch_ends.partition_point(|end| end.zxid < self.base.zxid);
+            let beyond = self.epoch_ends.len().saturating_sub(EPOCH_ENDS_MAX);
+            self.epoch_ends.drain(..unneeded.min(beyond));
         }
     }
 
@@ -412,7 +416,7 @@ impl Log {
         self.entries.partition_point(|entry| entry.zxid() <= zxid)
     }
 
-    /// The last entry of each epoch in the log, ascending.
+    /// The last entry of each epoch in the log, ascending; and of some before.
     pub fn epoch_ends(&self) -> &[Mark] {
         &self.epoch_ends
     }
@@ -440,7 +444,8 @@ impl Log {
         end
     }
 
-    /// Whether it does, without that many entries whose bytes are no longer counted.
+    /// Whether more is kept than the limits say, were the oldest `dropped` entries gone. Their
+    /// bytes are not counted any more.
     fn exceeds_window(&self, dropped: usize) -> bool {
         let LogLimits { window_entries, window_bytes, .. } = self.limits;
         self.entries.len() - dropped > window_entries || self.entry_bytes > window_bytes

@@ -202,6 +202,8 @@ impl Zab {
     /// Drops applied entries that no learner needs any more. Learners that are being sent a
     /// snapshot need everything after it; if that becomes too much, they must begin again.
     pub fn trim(&mut self, applied: Zxid, out: &mut Vec<Action>) {
+        // What is applied has told which disks it admits.
+        self.admitted_at = self.admitted_at.max(applied);
         let Phase::Leading(leader) = &mut self.phase else {
             self.log.trim(applied);
             return;
@@ -215,11 +217,6 @@ impl Zab {
             }
             self.log.trim(applied);
         }
-    }
-
-    /// Gives up on a peer that has broken the protocol.
-    pub fn disconnect(&mut self, peer: ServerId, why: &'static str, out: &mut Vec<Action>) {
-        out.push(Action::Disconnect { peer, why });
     }
 
     pub(super) fn expect_progress_until(&mut self, at: Instant) {

@@ -4,15 +4,15 @@ use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::Zxid;
 use pigeonhole_core::op::{EventType, Request, SetWatches};
 use pigeonhole_core::wire::client::{self as wire, ReplyHeader};
-use pigeonhole_core::wire::reply::ZXID_NONE;
 
-use crate::client::{Client, Phase, Sent, What, XID_AUTH, XID_EVENT, XID_PING, XID_SET_WATCHES};
+use crate::client::{Client, Phase, Sent, What};
 use crate::history::{Answer, Ask, Fired, Heard, History, Outcome, Part, Watch, WatchOn};
 use crate::network::Side;
 use crate::node::Around;
 use crate::say;
 use crate::sometimes::State;
 use crate::speech;
+use pigeonhole_core::wire::reply::{XID_AUTH, XID_EVENT, XID_PING, XID_SET_WATCHES, ZXID_NONE};
 
 impl Client {
     pub(super) fn on_reply(
