@@ -38,3 +38,20 @@ fn a_hub_that_elects_who_reaches_only_the_hub_takes_its_time() {
         cluster.converge();
     }
 }
+
+/// Late votes of an election do not undo it.
+#[test]
+fn servers_that_start_together_elect_once() {
+    for servers in [3, 5] {
+        let mut cluster = Cluster::new(Options { servers, shards: 8, ..Options::default() });
+        cluster.converge();
+        for (at, node) in cluster.nodes.iter().enumerate() {
+            let again = node
+                .events
+                .iter()
+                .filter(|(_, it)| matches!(it, Event::Looking { round: 2.., .. }));
+            let again: Vec<_> = again.collect();
+            assert!(again.is_empty(), "server {at} of {servers} looked again: {again:?}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use pigeonhole_core::base::id::{ConnectionId, ShardId};
 use pigeonhole_core::effect::Input;
 use pigeonhole_core::op::Request;
 use pigeonhole_core::shard::ShardMap;
+use pigeonhole_core::zab::Event;
 
 use cluster::{Cluster, Options, create};
 
@@ -108,4 +109,34 @@ fn shards_return_to_the_servers_that_should_lead_them() {
         let should = before.iter().filter(|&&leader| leader == Some(at)).count();
         assert!(count <= should.max(3), "server {at} leads {count} of 8: {after:?}");
     }
+}
+
+/// A preferred server that does not want to lead is offered its shards ever more seldom, and the
+/// others get theirs meanwhile.
+#[test]
+fn a_server_that_does_not_want_to_lead_is_not_asked_every_minute() {
+    let shards = ShardMap::new(8).shards().collect::<Vec<_>>();
+    let mut cluster = Cluster::new(Options { shards: 8, ..Options::default() });
+    cluster.converge();
+    let placed = |cluster: &Cluster| shards.iter().map(|&it| cluster.leader_of(it)).collect();
+    let before: Vec<Option<usize>> = placed(&cluster);
+    let unwilling = (cluster.leader_of(SHARD).unwrap() + 1) % 3;
+    cluster.input(unwilling, Input::DiskSpace { is_low: true });
+    cluster.converge();
+    let after: Vec<Option<usize>> = placed(&cluster);
+    assert!(after.iter().all(|&leader| leader != Some(unwilling)), "{before:?} {after:?}");
+    for node in &mut cluster.nodes {
+        node.events.clear();
+    }
+    cluster.run(3_600_000);
+    let mut elections = 0;
+    for node in &cluster.nodes {
+        let leads = |(_, it): &&(ShardId, Event)| matches!(it, Event::EpochProposed { .. });
+        elections += node.events.iter().filter(leads).count();
+    }
+    assert!((1..40).contains(&elections), "{elections} elections in an hour");
+    cluster.input(unwilling, Input::DiskSpace { is_low: false });
+    cluster.run(2 * 3_600_000);
+    let at_last: Vec<Option<usize>> = placed(&cluster);
+    assert!(at_last.contains(&Some(unwilling)), "{at_last:?}");
 }

@@ -7,6 +7,7 @@ use core::ops::Bound;
 
 use crate::base::error::ErrorCode;
 use crate::base::id::{ShardId, Zxid};
+use crate::base::limits::BALANCE_PERIOD_MS;
 use crate::base::time::{Duration, Instant, Now};
 use crate::gateway::Replicas;
 use crate::mail::Reader;
@@ -24,8 +25,17 @@ pub(super) struct Shards {
     due_at: BTreeMap<ShardId, Instant>,
     /// Whose turn it is to go first.
     first: ShardId,
+    /// Leaderships that were handed over, or were to be, and are here all the same.
+    handed_over: BTreeMap<ShardId, HandedOver>,
     pub(super) deeds: Vec<(ShardId, Deed)>,
     pub(super) scratch: Vec<Deed>,
+}
+
+/// Nobody knows why the others do not want a leadership: perhaps their disks are full. They are
+/// asked ever more seldom.
+struct HandedOver {
+    tries: u32,
+    again_at: Instant,
 }
 
 impl Shards {
@@ -130,9 +140,20 @@ impl Shards {
         if led <= self.replicas.len().div_ceil(voters) {
             return;
         }
-        let others = self.replicas.iter().filter(|(shard, _)| **shard != ShardId(0));
-        let mut misplaced = others.filter(|(_, it)| it.zab().should_be_led_by_another());
+        let replicas = &self.replicas;
+        self.handed_over.retain(|shard, _| replicas[shard].zab().is_established_leader());
+        let handed_over = &self.handed_over;
+        let may_go = |shard: &ShardId| {
+            handed_over.get(shard).is_none_or(|tried| tried.again_at <= now.instant)
+        };
+        let mut misplaced = replicas.iter().filter(|(shard, replica)| {
+            **shard != ShardId(0) && may_go(shard) && replica.zab().should_be_led_by_another()
+        });
         if let Some((&shard, _)) = misplaced.next() {
+            let tries = self.handed_over.get(&shard).map_or(0, |tried| tried.tries);
+            let rest = Duration::from_ms(BALANCE_PERIOD_MS << (tries + 1).min(RESTS_MAX));
+            let tried = HandedOver { tries: tries + 1, again_at: now.instant + rest };
+            self.handed_over.insert(shard, tried);
             self.with(shard, |replica, deeds| replica.on_hand_over(now, deeds));
         }
     }
@@ -181,3 +202,6 @@ impl Replicas for Shards {
         Some((replica.applied(), replica.leaderless_for(now)))
     }
 }
+
+/// An hour, of minutes that double.
+const RESTS_MAX: u32 = 6;

@@ -128,6 +128,10 @@ impl Zab {
         if let Phase::Following(follower) = &self.phase
             && follower.leader() == from
         {
+            if follower.is_no_news(&vote) {
+                self.agree_again(now, from, vote, out);
+                return;
+            }
             self.look(now, "the leader is looking for a leader itself", out);
         } else if let Phase::Leading(leader) = &mut self.phase {
             leader.forget(from);
@@ -189,7 +193,17 @@ impl Zab {
             return;
         }
         self.round = self.round.max(vote.round);
-        self.follow(now, from, out);
+        self.follow(now, from, vote.round, out);
+    }
+
+    /// The leader had not counted yet when it said this. It may lack this server's vote for it.
+    fn agree_again(&mut self, now: Instant, leader: ServerId, vote: Vote, out: &mut Vec<Action>) {
+        if vote.leader == leader.0 {
+            let vote = Vote { counts: self.is_electable(), ..vote };
+            out.push(Action::Send { to: leader, message: PeerMessage::Vote(vote) });
+            // If it has begun to lead meanwhile, it takes that for the word of one who looks.
+            self.ask_again(now, out);
+        }
     }
 
     fn count_votes(&mut self, now: Instant, out: &mut Vec<Action>) {
@@ -215,7 +229,7 @@ impl Zab {
         if leader == self.membership.me {
             self.lead(now, out);
         } else {
-            self.follow(now, leader, out);
+            self.follow(now, leader, self.round, out);
         }
     }
 

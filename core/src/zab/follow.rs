@@ -6,13 +6,15 @@ use alloc::vec::Vec;
 use crate::base::id::{Epoch, ServerId, Zxid};
 use crate::base::time::Instant;
 use crate::entry::Entries;
-use crate::peer::message::PeerMessage;
+use crate::peer::message::{PeerMessage, Vote};
 use crate::txn;
 use crate::zab::log::Mark;
 use crate::zab::{Action, Event, Phase, Zab};
 
 pub struct Follower {
     pub(super) leader: ServerId,
+    /// The leader's, when it was chosen: what it said in this round and before is no news of it.
+    pub(super) round: u64,
     pub(super) stage: Stage,
     /// When this stage has taken too long; a serving follower relies on its link instead.
     pub(super) give_up_at: Option<Instant>,
@@ -46,6 +48,15 @@ impl Follower {
         matches!(self.stage, Stage::Serving { .. })
     }
 
+    /// Whether the leader may have said so before it could lead: in an earlier round than that in
+    /// which it was chosen, or in that round, for itself.
+    pub(super) fn is_no_news(&self, vote: &Vote) -> bool {
+        let is_asking = matches!(self.stage, Stage::Asking { .. });
+        let is_late =
+            vote.round < self.round || (vote.round == self.round && vote.leader == self.leader.0);
+        is_asking && is_late && vote.counts
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Asking { repeat_at, .. } => {
@@ -57,10 +68,17 @@ impl Follower {
 }
 
 impl Zab {
-    pub(super) fn follow(&mut self, now: Instant, leader: ServerId, out: &mut Vec<Action>) {
+    pub(super) fn follow(
+        &mut self,
+        now: Instant,
+        leader: ServerId,
+        round: u64,
+        out: &mut Vec<Action>,
+    ) {
         assert_ne!(leader, self.membership.me, "nobody follows itself");
         self.phase = Phase::Following(Follower {
             leader,
+            round,
             stage: Stage::Asking { attempt: self.attempt, repeat_at: now },
             give_up_at: None,
             completes: Zxid::ZERO,
