@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, CoreId, Generation, SessionId, ShardId, Zxid};
-use crate::op::EventType;
+use crate::op::{EventType, OpCode};
 use crate::peer::message::{Seen, Touched, WriteAsk};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,6 +46,18 @@ impl Mail {
     pub fn takes_its_turn(&self) -> bool {
         match self {
             Self::Ask { ask, .. } => !matches!(ask.what, What::Touch { .. } | What::Recall { .. }),
+            _ => false,
+        }
+    }
+
+    /// Whether it takes its turn even on its own core: clients come back with watches by the ten
+    /// thousands.
+    pub fn sets_watches(&self) -> bool {
+        let set_watches = OpCode::SetWatches.wire();
+        match self {
+            Self::Ask { ask: Ask { what: What::Read { op_code, .. }, .. }, .. } => {
+                *op_code == set_watches
+            }
             _ => false,
         }
     }

@@ -172,6 +172,14 @@ pub struct SetWatches<'a> {
     pub persistent_recursive: Vec<&'a str>,
 }
 
+impl SetWatches<'_> {
+    /// The paths in all its lists.
+    pub fn count(&self) -> usize {
+        let Self { data, exist, child, persistent, persistent_recursive, .. } = self;
+        [data, exist, child, persistent, persistent_recursive].iter().map(|list| list.len()).sum()
+    }
+}
+
 /// What a connection says first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConnectRequest<'a> {

@@ -57,6 +57,11 @@ pub struct WorkerConfig {
     pub seed: u64,
 }
 
+struct Letter {
+    mail: Mail,
+    is_own: bool,
+}
+
 pub struct Worker {
     config: WorkerConfig,
     gateway: Gateway,
@@ -64,8 +69,11 @@ pub struct Worker {
     links: Links,
     /// Mail to this core itself, in order.
     inbox: VecDeque<Mail>,
-    /// Mail from other cores that the turn had no room for, in order.
-    letters: VecDeque<Mail>,
+    /// What may take much of a turn, and has had no room in it, in order: mail from other cores,
+    /// and watches that are set again.
+    letters: VecDeque<Letter>,
+    /// So many of them are this core's own.
+    own_letters: usize,
     /// What reads that come by mail may still take of the turn.
     read_share: usize,
     /// Empty between two messages: room for the next one's frame.
@@ -114,6 +122,7 @@ impl Worker {
             links,
             inbox: VecDeque::new(),
             letters: VecDeque::new(),
+            own_letters: 0,
             read_share: TURN_SHARE,
             frame: Vec::new(),
             balance_at,
@@ -170,7 +179,7 @@ impl Worker {
             }
             Input::Mail { from: _, mail } => {
                 if mail.takes_its_turn() {
-                    self.letters.push_back(mail);
+                    self.letters.push_back(Letter { mail, is_own: false });
                     self.open_letters(now, effects);
                 } else {
                     self.inbox.push_back(mail);
@@ -356,6 +365,7 @@ impl Worker {
         self.shards.rotate();
         loop {
             self.route(now, effects);
+            self.open_letters(now, effects);
             self.shards.on_turn_end(now, &mut share);
             if self.shards.deeds.is_empty() {
                 break;
@@ -394,8 +404,9 @@ impl Worker {
     /// like everything else they are executed in order, so that all the rest waits behind them.
     fn open_letters(&mut self, now: Now, effects: &mut Effects) {
         while self.read_share > 0
-            && let Some(mail) = self.letters.pop_front()
+            && let Some(Letter { mail, is_own }) = self.letters.pop_front()
         {
+            self.own_letters -= usize::from(is_own);
             self.inbox.push_back(mail);
             self.route(now, effects);
         }
@@ -521,7 +532,14 @@ impl Worker {
             }
         };
         if core == self.config.core {
-            self.inbox.push_back(mail);
+            // What this core asks behind a question that waits waits, too: mail keeps its order.
+            let waits = self.own_letters > 0 && mail.takes_its_turn();
+            if waits || mail.sets_watches() {
+                self.own_letters += 1;
+                self.letters.push_back(Letter { mail, is_own: true });
+            } else {
+                self.inbox.push_back(mail);
+            }
         } else {
             effects.push(Effect::Mail { to: core, mail });
         }

@@ -4,7 +4,7 @@ mod alone;
 
 use alone::{Alone, CONNECTION, create, read_from_afar, request};
 use pigeonhole_core::base::error::ErrorCode;
-use pigeonhole_core::base::id::{ConnectionId, CoreId};
+use pigeonhole_core::base::id::{ConnectionId, CoreId, Zxid};
 use pigeonhole_core::base::limits::{
     INPUT_BYTES_PAUSE, REQUESTS_PER_TURN_MAX, REQUESTS_PER_TURN_OF_ALL, RESPONSE_BYTES_MAX,
     TURN_SHARE_BYTES,
@@ -12,7 +12,7 @@ use pigeonhole_core::base::limits::{
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Crowd, Effect, Input};
 use pigeonhole_core::mail::{Mail, Outcome, What};
-use pigeonhole_core::op::{ConnectRequest, CreateMode, OpCode, Request};
+use pigeonhole_core::op::{ConnectRequest, CreateMode, OpCode, Request, SetWatches};
 use pigeonhole_core::peer::message::Touched;
 use pigeonhole_core::wire::client::{self, MultiResult};
 #[test]
@@ -323,6 +323,41 @@ fn a_multi_read_asks_for_a_point_once() {
         }
         let names = format!("{:?}", results[1]);
         assert!(names.contains("\"a\"") && names.contains("zookeeper"), "{names}");
+    }
+}
+
+/// Clients come back with tens of thousands of watches, and whoever writes behind them waits for all.
+#[test]
+fn watches_are_set_again_over_several_turns() {
+    let paths: Vec<String> = (0..20_000).map(|number| format!("/a/{number}")).collect();
+    let points = ["/"; 3000];
+    for shards in [1, 8] {
+        let mut alone = Alone::new(shards);
+        alone.connect();
+        let watches = SetWatches {
+            relative_zxid: Zxid(u64::MAX >> 1),
+            exist: paths.iter().map(String::as_str).collect(),
+            child: points.to_vec(),
+            ..SetWatches::default()
+        };
+        let mut bytes = request(-8, &Request::SetWatches(watches));
+        bytes.extend(request(1, &create("/a", b"", CreateMode::Persistent)));
+        let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+        let mut before = 0;
+        let turns = alone.turns(|alone| {
+            let now: usize = alone.worker.replicas().map(|it| it.watches().count()).sum();
+            now - core::mem::replace(&mut before, now)
+        });
+        assert!(turns.len() >= 20 && turns.iter().all(|&set| set <= 1100), "{shards} {turns:?}");
+        // With several shards, each watches a point's children.
+        assert_eq!(turns.iter().sum::<usize>(), 20_000 + usize::from(shards));
+        alone.settle();
+        let xids: Vec<i32> =
+            alone.frames().iter().map(|it| client::parse_header(it).unwrap().0.xid).collect();
+        // The list of the children of `/` has changed since nobody knows when, where there are
+        // several shards.
+        assert_eq!(xids.iter().filter(|xid| **xid != -1).collect::<Vec<_>>(), [&-8, &1]);
     }
 }
 

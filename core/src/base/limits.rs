@@ -105,6 +105,9 @@ pub const TURN_SHARE: usize = 64;
 /// A large one counts as several: once more for every so many bytes, which cost about as much. So
 /// does a transaction, for each of its operations.
 pub const TURN_SHARE_BYTES: usize = 4096;
+/// Watches of one setWatches that a shard takes in at once, which is most of a millisecond: clients
+/// come back with tens of thousands.
+pub const WATCHES_SET_AT_ONCE: usize = 1000;
 /// Sessions of a shard that expire in one turn: a rack that is gone takes thousands with it.
 pub const SESSIONS_EXPIRED_PER_TURN: usize = 64;
 /// How long a leader that hands its shard over holds back what is new, until the rest is settled.

@@ -1,9 +1,11 @@
 //! Which shards a request concerns, and how it is cut for several.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::base::id::{ShardId, Zxid};
+use crate::base::limits::WATCHES_SET_AT_ONCE;
 use crate::gateway::gather::{OneRead, Place, Plan, PointMarks};
 use crate::op::{AddWatchMode, OpCode, Request, SetWatches, WatcherType};
 use crate::shard::{PARTITION_POINTS, ShardMap, is_partition_point, point_index};
@@ -224,51 +226,71 @@ fn place_of(read: &Request<'_>) -> Place {
 }
 
 /// Every shard gets the paths that it holds, and is told up to where the client has seen it. What
-/// nobody knows is zero: then everything that ever changed fires.
+/// nobody knows is zero: then everything that ever changed fires. Many paths are asked for in
+/// pieces, so that they do not have to be looked at in one turn.
 fn split_set_watches<'a>(
     map: ShardMap,
     set: &SetWatches<'a>,
     since: &BTreeMap<ShardId, Zxid>,
 ) -> Split<'a> {
-    let mut sets: BTreeMap<ShardId, SetWatches<'a>> = BTreeMap::new();
+    let mut pieces: BTreeMap<ShardId, Vec<SetWatches<'a>>> = BTreeMap::new();
     let mut marks = PointMarks::default();
-    let mut add = |path: &'a str, everywhere: bool, list: ListOf<'a>| {
-        let first = map.shard_of(path);
-        for shard in map.shards() {
-            if shard == first || (everywhere && is_partition_point(path)) {
-                list(sets.entry(shard).or_default()).push(path);
+    let mut known_points: BTreeSet<(u8, &str)> = BTreeSet::new();
+    let mut add = |path: &'a str, number: u8, everywhere: bool, list: ListOf<'a>| {
+        let shard = map.shard_of(path);
+        if !is_partition_point(path) {
+            let pieces = pieces.entry(shard).or_default();
+            if pieces.last().is_none_or(|last| last.count() >= WATCHES_SET_AT_ONCE) {
+                pieces.push(SetWatches::default());
+            }
+            list(pieces.last_mut().expect("there is one")).push(path);
+            return;
+        }
+        // The marks speak of points, and hold from a shard's first answer on.
+        if known_points.insert((number, path)) {
+            for shard in map.shards().filter(|it| *it == shard || everywhere) {
+                let pieces = pieces.entry(shard).or_default();
+                if pieces.is_empty() {
+                    pieces.push(SetWatches::default());
+                }
+                list(&mut pieces[0]).push(path);
             }
         }
     };
     for path in &set.data {
-        add(path, false, |set| &mut set.data);
+        add(path, 0, false, |set| &mut set.data);
     }
     for path in &set.exist {
-        add(path, false, |set| &mut set.exist);
+        add(path, 1, false, |set| &mut set.exist);
     }
     for path in &set.child {
-        add(path, true, |set| &mut set.child);
+        add(path, 2, true, |set| &mut set.child);
         marks.children |= bit(path);
     }
     for path in &set.persistent {
-        add(path, true, |set| &mut set.persistent);
+        add(path, 3, true, |set| &mut set.persistent);
         marks.persistent |= bit(path);
     }
     for path in &set.persistent_recursive {
-        add(path, true, |set| &mut set.persistent_recursive);
+        add(path, 4, true, |set| &mut set.persistent_recursive);
     }
-    if sets.is_empty() {
-        sets.insert(ShardId(0), SetWatches::default());
+    if pieces.is_empty() {
+        pieces.insert(ShardId(0), vec![SetWatches::default()]);
     }
-    let parts = sets.into_iter().map(|(shard, mut part)| {
-        part.relative_zxid = if map.count() == 1 {
+    let mut parts = Vec::new();
+    for (shard, pieces) in pieces {
+        let relative_zxid = if map.count() == 1 {
             set.relative_zxid
         } else {
             since.get(&shard).copied().unwrap_or_default()
         };
-        (shard, Request::SetWatches(part))
-    });
-    Split { plan: Plan::Everywhere { op_code: OpCode::SetWatches }, parts: parts.collect(), marks }
+        parts.extend(
+            pieces
+                .into_iter()
+                .map(|piece| (shard, Request::SetWatches(SetWatches { relative_zxid, ..piece }))),
+        );
+    }
+    Split { plan: Plan::Everywhere { op_code: OpCode::SetWatches }, parts, marks }
 }
 
 type ListOf<'a> = for<'s> fn(&'s mut SetWatches<'a>) -> &'s mut Vec<&'a str>;

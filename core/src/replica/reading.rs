@@ -113,8 +113,12 @@ impl Replica {
     fn on_read(&mut self, read: &Read, deeds: &mut Vec<Deed>) {
         let Read { reader, op_code, body, .. } = read;
         let mut reply_body = Vec::new();
+        let mut operations = 1;
         let code = match parse_request(*op_code, body) {
             Ok(request) => {
+                if let Request::SetWatches(set) = &request {
+                    operations = set.count() / WATCHES_PER_REQUEST;
+                }
                 self.read(reader, &request, &mut reply_body, deeds).err().unwrap_or(ErrorCode::Ok)
             }
             Err(_) => ErrorCode::MarshallingError,
@@ -123,7 +127,7 @@ impl Replica {
         let makes_much = code == ErrorCode::MarshallingError
             || OpCode::from_wire(*op_code).is_some_and(OpCode::makes_much_of_little);
         let bytes = body.len() + reply_body.len();
-        let weight = if makes_much { usize::MAX } else { Share::weight(bytes, 1) };
+        let weight = if makes_much { usize::MAX } else { Share::weight(bytes, operations) };
         self.read_weight = self.read_weight.saturating_add(weight);
         let outcome = Outcome::Reply { code, body: reply_body };
         self.answer(read.core, read.ticket, self.state.applied(), outcome, deeds);
@@ -412,3 +416,6 @@ fn put_acl(body: &mut Vec<u8>, acl: &[AclEntry]) {
     }
     reply::finish_vector(body, entries);
 }
+
+/// A watch that is set again takes so small a part of what a request takes that is not in any cache.
+const WATCHES_PER_REQUEST: usize = 16;
