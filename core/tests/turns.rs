@@ -326,7 +326,7 @@ fn a_multi_read_asks_for_a_point_once() {
     }
 }
 
-/// Clients come back with tens of thousands of watches, and whoever writes behind them waits for all.
+/// Clients come back with tens of thousands of watches: nobody else waits for all of them.
 #[test]
 fn watches_are_set_again_over_several_turns() {
     let paths: Vec<String> = (0..20_000).map(|number| format!("/a/{number}")).collect();
@@ -358,6 +358,93 @@ fn watches_are_set_again_over_several_turns() {
         // The list of the children of `/` has changed since nobody knows when, where there are
         // several shards.
         assert_eq!(xids.iter().filter(|xid| **xid != -1).collect::<Vec<_>>(), [&-8, &1]);
+    }
+}
+
+/// Whoever is cut off in the middle of a crowd has said goodbye all the same.
+#[test]
+fn a_goodbye_that_nobody_has_looked_at_counts() {
+    let mut alone = Alone::new(1);
+    let session = alone.connect();
+    let nth = |slot| ConnectionId { slot, ..CONNECTION };
+    let mut connect = vec![];
+    client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
+    let tell = |alone: &mut Alone, slot, bytes: &[u8]| {
+        let input = Input::ClientBytes { connection: nth(slot), bytes };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+    };
+    for slot in 1..8 {
+        alone.open(nth(slot), Crowd::default());
+        tell(&mut alone, slot, &connect);
+        alone.settle();
+    }
+    let reads = request(1, &Request::Exists { path: "/", watch: false });
+    let reads = reads.repeat(REQUESTS_PER_TURN_MAX);
+    (1..8).for_each(|slot| tell(&mut alone, slot, &reads));
+    alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+    // The next turn is behind from its first moment.
+    let mut last = reads;
+    last.extend(request(2, &Request::CloseSession));
+    tell(&mut alone, 0, &last);
+    let closed = Input::ClientClosed { connection: CONNECTION };
+    alone.worker.step(alone.now, closed, &mut alone.effects);
+    // And who comes just now with a word has it heard.
+    alone.open(nth(9), Crowd::default());
+    tell(&mut alone, 9, b"ruok");
+    let is_word = |effect: &Effect| matches!(effect, Effect::Admin { word: [b'r', ..], .. });
+    assert!(alone.effects.drain().any(|effect| is_word(&effect)));
+    alone.settle();
+    let replica = alone.worker.replicas().next().unwrap();
+    assert!(replica.state().sessions().home(session).is_none(), "the session is over");
+}
+
+/// Those that are answered go on at once, and those that wait for their turn get half of it.
+#[test]
+fn answers_leave_room_for_those_that_wait_for_their_turn() {
+    let mut alone = Alone::new(1);
+    let nth = |slot| ConnectionId { slot, ..CONNECTION };
+    let mut connect = vec![];
+    client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
+    let tell = |alone: &mut Alone, slot, bytes: &[u8]| {
+        let input = Input::ClientBytes { connection: nth(slot), bytes };
+        alone.worker.step(alone.now, input, &mut alone.effects);
+    };
+    for slot in 0..15 {
+        alone.open(nth(slot), Crowd::default());
+        tell(&mut alone, slot, &connect);
+        alone.settle();
+    }
+    alone.received.clear();
+    let write = Request::SetData { path: "/", data: None, version: -1 };
+    let mut both = request(1, &write);
+    both.extend(request(2, &Request::GetAllChildrenNumber { path: "/" }));
+    (1..8).for_each(|slot| tell(&mut alone, slot, &both.repeat(40)));
+    alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+    let read = request(1, &Request::Exists { path: "/", watch: false });
+    let mut waited = 0;
+    for turn in 0..60 {
+        alone.worker.step(alone.now, Input::TurnEnd { share: usize::MAX }, &mut alone.effects);
+        let effects: Vec<Effect> = alone.effects.drain().collect();
+        for effect in effects {
+            if let Effect::Append(append) = effect {
+                let mark = LogMark { shard: append.shard, sequence: append.sequence };
+                let durable = Input::Durable(Durable::attest(mark));
+                alone.worker.step(alone.now, durable, &mut alone.effects);
+            }
+        }
+        if turn == 0 {
+            // Their answers come when those of the others do not.
+            (8..15).for_each(|slot| tell(&mut alone, slot, &both.repeat(40)));
+        }
+        if turn % 4 == 0 {
+            tell(&mut alone, 0, &read);
+        }
+        alone.worker.step(alone.now, Input::Time, &mut alone.effects);
+        let output = alone.worker.client_output(nth(0)).unwrap();
+        let is_answered = !core::mem::take(output).is_empty();
+        waited = if is_answered { 0 } else { waited + 1 };
+        assert!(waited < 8, "it waits and waits, turn {turn}");
+        (1..15).for_each(|slot| alone.worker.client_output(nth(slot)).unwrap().clear());
     }
 }
 

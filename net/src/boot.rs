@@ -279,7 +279,7 @@ impl Plan {
                 worker: WorkerConfig { core, ..self.worker.clone() },
                 restored: self.restored(core),
                 wal: self.wal(core)?,
-                recyclable: std::mem::take(&mut self.recyclable),
+                recyclable: self.recyclable_of(core),
                 identity: self.identity.clone(),
                 peers: self.peers(),
                 client_port: client_port.take(),
@@ -301,6 +301,12 @@ impl Plan {
     fn restored(&mut self, core: CoreId) -> Vec<(State, Restored)> {
         let shards = place::shards_of(core, self.identity.cores, self.map);
         shards.map(|shard| self.restored.remove(&shard).expect("a shard has one core")).collect()
+    }
+
+    /// Empty segments are dealt out: on a full disk every core needs one to begin with.
+    fn recyclable_of(&self, core: CoreId) -> Vec<(SegmentId, u64)> {
+        let (first, cores) = (usize::from(core.0), usize::from(self.identity.cores));
+        self.recyclable.iter().skip(first).step_by(cores).copied().collect()
     }
 
     fn wal(&self, core: CoreId) -> Result<Wal, Failure> {

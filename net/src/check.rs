@@ -36,7 +36,8 @@ pub(crate) fn check(directory: &Path, data_log_dir: Option<&Path>) -> Result<(),
     };
     // A log that is being written to would look torn.
     let _lock = lock(directory)?;
-    let _log_lock = data_log_dir.filter(|log| *log != directory).map(lock).transpose()?;
+    let is_other = |log: &&Path| log.canonicalize().ok() != directory.canonicalize().ok();
+    let _log_lock = data_log_dir.filter(is_other).map(lock).transpose()?;
     let log = log_path(data_log_dir.unwrap_or(directory));
     if meta.state == Formation::Formed {
         is_log_of(&meta, directory, &log).map_err(|failure| match data_log_dir {
@@ -44,10 +45,11 @@ pub(crate) fn check(directory: &Path, data_log_dir: Option<&Path>) -> Result<(),
             None => Failure { text: failure.text + NAME_THE_LOG, ..failure },
         })?;
     }
-    let maps = recovery::map_segments(&log)?;
+    let (maps, unreadable) = recovery::map_segments(&log)?;
     let files: Vec<(SegmentId, &[u8])> = maps.iter().map(|(id, map)| (*id, map.bytes())).collect();
     let shards: Vec<ShardId> = ShardMap::new(meta.shards).shards().collect();
-    let recovered = recover::recover(RecoverConfig::default(), &files, &shards)
+    let config = RecoverConfig { unreadable: &unreadable, ..RecoverConfig::default() };
+    let recovered = recover::recover(config, &files, &shards)
         .map_err(|error| Failure::data(format_args!("{}: {error}", log.display())))?;
     let verdicts = verify(&recovered, &SnapshotDirectory::of(directory));
     let text = summary(&meta, files.len(), &recovered, &verdicts);

@@ -197,12 +197,15 @@ pub(crate) fn is_log_of(meta: &Meta, directory: &Path, log: &Path) -> Result<boo
     let (directory, shown) = (directory.display(), log.display());
     match fs::read_to_string(&path) {
         Ok(owner) if owner == meta.log_owner() => Ok(true),
+        // It was being written.
+        Ok(owner) if meta.log_owner().starts_with(&owner) => Ok(false),
         Ok(_) => Err(Failure::data(format_args!(
             "{shown} is the log of another data directory than {directory}: name the right one \
              with dataLogDir"
         ))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if segments_in(log)?.is_empty() {
+            // Before its first start, a member has no log.
+            if segments_in(log)?.is_empty() && meta.session_base_ms > 0 {
                 return Err(Failure::data(format_args!(
                     "the log of {directory} is not in {shown}: mount it, or name the right \
                      dataLogDir; if it is lost, remove what is in {directory} but myid, and the \

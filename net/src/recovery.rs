@@ -10,7 +10,7 @@ use pigeonhole_core::state::State;
 use pigeonhole_core::zab::log::Restored;
 use pigeonhole_storage::disk::SegmentId;
 use pigeonhole_storage::recover::{self, RecoverConfig, Recovered, RecoveredShard};
-use pigeonhole_storage::scan::Ending;
+use pigeonhole_storage::scan::{Ending, Unreadable};
 use pigeonhole_storage::snapshot::SnapshotName;
 
 use crate::config::ServerConfig;
@@ -21,11 +21,11 @@ use crate::snapshots::SnapshotDirectory;
 
 /// Reads what the log says. Nothing is written before the next boot's first batch.
 pub(crate) fn read_log(home: &Home, config: &ServerConfig) -> Result<Recovered, Failure> {
-    let maps = map_segments(&home.log.path)?;
+    let (maps, unreadable) = map_segments(&home.log.path)?;
     let files: Vec<(SegmentId, &[u8])> = maps.iter().map(|(id, map)| (*id, map.bytes())).collect();
     let shards: Vec<ShardId> = ShardMap::new(home.meta.shards).shards().collect();
-    let strict_tail = config.strict_tail;
-    let recovered = recover::recover(RecoverConfig { strict_tail }, &files, &shards);
+    let config = RecoverConfig { strict_tail: config.strict_tail, unreadable: &unreadable };
+    let recovered = recover::recover(config, &files, &shards);
     let recovered = recovered
         .map_err(|error| Failure::data(format_args!("{}: {error}", home.log.path.display())))?;
     for stream in &recovered.streams {
@@ -41,19 +41,22 @@ pub(crate) fn read_log(home: &Home, config: &ServerConfig) -> Result<Recovered, 
     Ok(recovered)
 }
 
-/// The segments in a directory, as far as the disk can read them; the rest is zeros, which no batch
-/// begins with.
-pub(crate) fn map_segments(log: &Path) -> Result<Vec<(SegmentId, MappedFile)>, Failure> {
-    let mut maps = Vec::new();
+/// The segments in a directory, and what of them the disk cannot read, for which zeros stand.
+pub(crate) fn map_segments(log: &Path) -> Result<Segments, Failure> {
+    let (mut maps, mut unreadable) = (Vec::new(), Vec::new());
     for id in home::segments_in(log)? {
         let path = log.join(id.file_name());
-        let mapped = MappedFile::open(&path, |offset, error| {
-            tracing::error!("{} cannot be read at {offset}: {error}", path.display());
+        let mapped = MappedFile::open(&path, |pages, error| {
+            tracing::error!("{} cannot be read at {}: {error}", path.display(), pages.start);
+            let (offset, bytes) = (pages.start, pages.end - pages.start);
+            unreadable.push(Unreadable { segment: id, offset, bytes });
         });
         maps.push((id, mapped.map_err(|error| Failure::disk("mmap", &path, &error))?));
     }
-    Ok(maps)
+    Ok((maps, unreadable))
 }
+
+type Segments = (Vec<(SegmentId, MappedFile)>, Vec<Unreadable>);
 
 /// Every shard with its state at one of its snapshots, ready to be led or followed. A shard whose
 /// past cannot be read whole begins *unknown*, if there is anybody to take it from.

@@ -21,16 +21,18 @@ use crate::batch::{Batch, BatchHeader, Content, LOG_FORMAT};
 use crate::disk::SegmentId;
 use crate::record::{RecordFault, Stored};
 use crate::replay::{self, Replay};
-use crate::scan::{Ending, Newer, Place, Scan, SegmentFile, Step};
+use crate::scan::{Ending, Newer, Place, Scan, SegmentFile, Step, Unreadable};
 use crate::segment::{LiveSegment, ShardSpan};
 use crate::shard_log::Misstep;
 
 /// What can be chosen about recovery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct RecoverConfig {
+pub struct RecoverConfig<'a> {
     /// Take a torn tail for corruption, too: its shards are unknown, although nothing in a torn
     /// batch can have been promised for longer than the seal's delay.
     pub strict_tail: bool,
+    /// What of the files is not what they hold.
+    pub unreadable: &'a [Unreadable],
 }
 
 /// What the log says.
@@ -109,7 +111,7 @@ pub enum RecoverError {
 /// Reads the whole log. `shards` are those that this node holds: each gets an answer even if the
 /// log has nothing of it.
 pub fn recover(
-    config: RecoverConfig,
+    config: RecoverConfig<'_>,
     files: &[(SegmentId, &[u8])],
     shards: &[ShardId],
 ) -> Result<Recovered, RecoverError> {
@@ -145,8 +147,8 @@ struct Sealed {
 }
 
 /// What goes on while the files are read.
-struct Recovery {
-    config: RecoverConfig,
+struct Recovery<'a> {
+    config: RecoverConfig<'a>,
     replays: BTreeMap<ShardId, Replay>,
     boot: BootState,
     /// A stream was lost before it was known which shards it had.
@@ -214,7 +216,7 @@ impl Sealed {
     }
 }
 
-impl Recovery {
+impl Recovery<'_> {
     fn begin_boot(&mut self, boot: u64) {
         if boot != self.boot.boot {
             self.end_boot();
@@ -244,7 +246,8 @@ impl Recovery {
             found: format,
             supported: LOG_FORMAT,
         };
-        let mut scan = Scan::new(files, sealed.map(|end| end.batch)).map_err(newer)?;
+        let mut scan =
+            Scan::new(files, self.config.unreadable, sealed.map(|end| end.batch)).map_err(newer)?;
         let mut stream = StreamState::default();
         let ending = loop {
             match scan.next() {

@@ -11,6 +11,7 @@
 //! | a segment after the next one exists             | corruption as well: it was only prepared |
 //! |                                                 | when the next one was durably begun      |
 //! | damage, and the seal of a later boot says more  | corruption as well                       |
+//! | what the disk cannot read                       | corruption as well: whatever was there   |
 //! | intact batches, and the seal says less          | they were cut once and stay cut          |
 //!
 //! After corruption the scan goes on with the next intact batch, so that a shard which had nothing
@@ -29,6 +30,14 @@ use crate::disk::SegmentId;
 pub struct SegmentFile<'a> {
     pub id: SegmentId,
     pub bytes: &'a [u8],
+}
+
+/// What the disk could not read of a file. Zeros stand for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unreadable {
+    pub segment: SegmentId,
+    pub offset: u64,
+    pub bytes: u64,
 }
 
 /// A place in the log.
@@ -76,6 +85,7 @@ pub(crate) struct Newer {
 /// Walks through the files of one stream, which are sorted by number.
 pub(crate) struct Scan<'a> {
     files: &'a [SegmentFile<'a>],
+    unreadable: &'a [Unreadable],
     /// Where a later boot's seal says that the stream ends.
     limit: Option<u64>,
     /// The stream's secret, if any segment begins with an intact batch.
@@ -114,7 +124,11 @@ struct Beyond {
 impl<'a> Scan<'a> {
     /// `files` are those of one stream, sorted; `limit` is the last batch that a later boot's seal
     /// has accepted.
-    pub(crate) fn new(files: &'a [SegmentFile<'a>], limit: Option<u64>) -> Result<Self, Newer> {
+    pub(crate) fn new(
+        files: &'a [SegmentFile<'a>],
+        unreadable: &'a [Unreadable],
+        limit: Option<u64>,
+    ) -> Result<Self, Newer> {
         let first = files.first().expect("a stream has files").id;
         assert!(files.is_sorted_by_key(|file| file.id), "the files are in order");
         let mut secret = None;
@@ -135,6 +149,7 @@ impl<'a> Scan<'a> {
         }
         Ok(Self {
             files,
+            unreadable,
             limit,
             secret,
             file: 0,
@@ -164,7 +179,8 @@ impl<'a> Scan<'a> {
             self.expected = Expected::From(number);
             return Step::Damage(place);
         }
-        if beyond.later || self.short || self.is_outrun() || self.limit.is_some() {
+        let is_lost = beyond.later || self.short || self.is_outrun() || self.is_hidden();
+        if is_lost || self.limit.is_some() {
             self.ending = Some(Ending::Lost(place));
             return Step::Damage(place);
         }
@@ -231,6 +247,21 @@ impl<'a> Scan<'a> {
     fn is_outrun(&self) -> bool {
         let reached = if self.last.batch == 0 { 0 } else { self.files[self.file].id.number };
         self.files.last().is_some_and(|newest| newest.id.number > reached + 1)
+    }
+
+    /// Whether the disk cannot read all of the place where the next batch would be.
+    fn is_hidden(&self) -> bool {
+        let hides = |file: usize, offset: usize| {
+            let Some(SegmentFile { id, .. }) = self.files.get(file) else {
+                return false;
+            };
+            let header = self.header_at(file, offset);
+            let length = header.map_or(LOG_BLOCK_BYTES, |header| header.length);
+            let (start, end) = (offset as u64, (offset + length) as u64);
+            let mut lost = self.unreadable.iter().filter(|it| it.segment == *id);
+            lost.any(|it| it.offset < end && start < it.offset + it.bytes)
+        };
+        hides(self.file, self.offset) || hides(self.file + 1, 0)
     }
 
     /// The header at a place, if it belongs there.

@@ -11,7 +11,7 @@ use pigeonhole_core::durable::{Append, Record, Rider};
 use pigeonhole_core::entry::{ENTRY_HEADER_BYTES, Entry, EntryKind};
 use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer, SegmentId};
 use pigeonhole_storage::recover::{RecoverConfig, RecoverError, recover};
-use pigeonhole_storage::scan::Ending;
+use pigeonhole_storage::scan::{Ending, Unreadable};
 use pigeonhole_storage::wal::{Released, Wal, WalConfig};
 
 const SHARD: ShardId = ShardId(3);
@@ -305,11 +305,35 @@ fn a_torn_tail_is_cut_or_taken_for_corruption() {
     }
     file[end - 4096 + 150] ^= 1;
     for strict_tail in [false, true] {
-        let config = RecoverConfig { strict_tail };
+        let config = RecoverConfig { strict_tail, ..RecoverConfig::default() };
         let recovered = recover(config, &[(first(), &file)], &[SHARD]).unwrap();
         assert!(matches!(recovered.streams[0].ending, Ending::Torn(_)));
         assert_eq!(recovered.shards[&SHARD].checkpoint.accepted_epoch, 0);
         assert_eq!(recovered.shards[&SHARD].unknown.is_some(), strict_tail);
+    }
+}
+
+/// A page that a disk has lost is zeros in what is read of it; so is what was never written.
+#[test]
+fn what_the_disk_cannot_read_at_the_end_is_missed() {
+    let mut wal = wal(1 << 20, 64 << 10);
+    wal.append(accepted(1, Vec::new()));
+    let mut file = vec![0; 1 << 20];
+    let mut end = 0;
+    while let Some(operation) = wal.next_op() {
+        end = copy(&operation, &mut file).unwrap_or(end);
+        finish(&mut wal, operation);
+    }
+    file[end - 4096..end].fill(0);
+    let page = |offset: usize| Unreadable { segment: first(), offset: offset as u64, bytes: 4096 };
+    let cases = [(None, false), (Some(page(end)), false), (Some(page(end - 4096)), true)];
+    for (lost, is_missed) in cases {
+        let unreadable: Vec<_> = lost.into_iter().collect();
+        let config = RecoverConfig { unreadable: &unreadable, ..RecoverConfig::default() };
+        let recovered = recover(config, &[(first(), &file)], &[SHARD]).unwrap();
+        assert_eq!(recovered.shards[&SHARD].unknown.is_some(), is_missed, "{lost:?}");
+        let ending = recovered.streams[0].ending;
+        assert_eq!(matches!(ending, Ending::Lost(_)), is_missed, "{ending:?}");
     }
 }
 

@@ -23,6 +23,7 @@ use crate::peer::message::{Seen, SeenShard};
 use crate::shard::ShardMap;
 use crate::wire::frame::Deframer;
 use crate::wire::reply;
+use crate::wire::request::parse_header;
 
 pub(super) struct Connection {
     pub(super) id: ConnectionId,
@@ -33,6 +34,8 @@ pub(super) struct Connection {
     /// Until it is attached: by then it has to have connected, or to have its session.
     pub(super) begun_by: Instant,
     pub(super) deframer: Deframer,
+    /// Of what has been received, not yet looked at, as of the last time anything was.
+    pub(super) received_bytes: usize,
     pub(super) identities: Identities,
     /// Replies and events, ready to be sent.
     pub(super) output: Vec<u8>,
@@ -201,6 +204,7 @@ impl Connection {
             stage: Stage::Connecting,
             begun_by: now + Duration::from_ms(CONNECT_TIME_MS_MAX),
             deframer: Deframer::for_requests(frame_bytes_max),
+            received_bytes: 0,
             identities,
             output: Vec::new(),
             is_paused: false,
@@ -305,12 +309,28 @@ impl Connection {
 
     /// Whether it ends with a closeSession that has yet to be issued. Clients that say goodbye do
     /// not always wait for an answer.
-    pub(super) fn has_asked_to_close(&self) -> bool {
+    pub(super) fn has_asked_to_close(&mut self) -> bool {
         let close = OpCode::CloseSession.wire();
-        self.stage == Stage::Attached
-            && self.queue.iter().any(
-                |slot| matches!(slot.state, SlotState::Waiting { op_code, .. } if op_code == close),
-            )
+        let is_one = |slot: &Slot| {
+            matches!(slot.state, SlotState::Waiting { op_code, .. } if op_code == close)
+        };
+        self.stage == Stage::Attached && (self.queue.iter().any(is_one) || self.was_sent(close))
+    }
+
+    /// Whether there is such a request among what has been received and not looked at, which nobody
+    /// looks at any more.
+    fn was_sent(&mut self, op_code: i32) -> bool {
+        while self.deframer.holds_frame() {
+            let mut frames = self.deframer.split(&[]);
+            while let Some(frame) = frames.next() {
+                match frame.map(parse_header) {
+                    Ok(Ok((header, _))) if header.op_code == op_code => return true,
+                    Ok(Ok(_)) => {}
+                    Ok(Err(_)) | Err(_) => return false,
+                }
+            }
+        }
+        false
     }
 
     /// Whether so much waits that nothing more is read from the client.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::base::error::ErrorCode;
 use crate::base::id::{ConnectionId, ShardId};
-use crate::base::limits::REQUESTS_PER_TURN_MAX;
+use crate::base::limits::{REQUESTS_PER_TURN_MAX, REQUESTS_PER_TURN_OF_ALL};
 use crate::base::time::Instant;
 use crate::gateway::connection::{Executed, Kind, Slot, SlotState, Stage, TOO_LARGE};
 use crate::gateway::gather::Gather;
@@ -73,7 +73,14 @@ impl Gateway {
     ) -> usize {
         let mut taken = 0;
         // Whoever is called from a line has waited, and may begin no more than that line lets it.
-        let turn_left = if self.lines.is_called(id) { usize::MAX } else { self.turn_left };
+        let turn_left = if self.lines.is_called(id) {
+            usize::MAX
+        } else if self.is_behind {
+            // The rest is for those for whom the turn before was too short.
+            self.turn_left.saturating_sub(REQUESTS_PER_TURN_OF_ALL / 2)
+        } else {
+            self.turn_left
+        };
         let taken_max = self.share.min(turn_left);
         loop {
             let Some(connection) = self.find(id) else {

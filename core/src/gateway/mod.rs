@@ -216,7 +216,7 @@ impl Gateway {
         let Some(slot) = self.slot_mut(id) else {
             return;
         };
-        let connection = slot.take().expect("the slot was checked");
+        let mut connection = slot.take().expect("the slot was checked");
         if self.by_session.get(&connection.session.id) == Some(&id) {
             self.by_session.remove(&connection.session.id);
         }
@@ -385,7 +385,7 @@ impl Gateway {
             return;
         }
         let input_max = if connection.is_paused { INPUT_BYTES_RESUME } else { INPUT_BYTES_PAUSE };
-        let is_ahead = connection.deframer.carried_bytes() > input_max;
+        let is_ahead = connection.received_bytes > input_max;
         let is_deep = connection.is_deep();
         let paused = is_ahead || is_deep || waiting > OUTPUT_BYTES_PAUSE;
         if paused != connection.is_paused {

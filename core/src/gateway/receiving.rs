@@ -37,11 +37,17 @@ impl Gateway {
             self.close(id, Parting::Unconfirmed);
             return;
         }
+        let stage = connection.stage;
         let output_before = connection.output.len();
         let unused = Deframer::for_requests(0);
         let mut deframer = core::mem::replace(&mut connection.deframer, unused);
-        // What comes anew does not overtake those for whom the turn before was too short.
-        let taken_max = if self.is_behind { 0 } else { self.turn_left.min(self.share) };
+        let taken_max = match stage {
+            // A word, or a wish for a session: its client may not wait for anything else.
+            Stage::Connecting => 1,
+            // What comes anew does not overtake those for whom the turn before was too short.
+            _ if self.is_behind => 0,
+            _ => self.turn_left.min(self.share),
+        };
         let (mut taken, mut is_cut) = (0, false);
         let mut rest = bytes;
         loop {
@@ -112,6 +118,7 @@ impl Gateway {
         let Some(connection) = self.find(id) else {
             return;
         };
+        connection.received_bytes = deframer.carried_bytes();
         connection.deframer = deframer;
         if connection.stage == Stage::Closing {
             return;

@@ -417,5 +417,5 @@ fn put_acl(body: &mut Vec<u8>, acl: &[AclEntry]) {
     reply::finish_vector(body, entries);
 }
 
-/// A watch that is set again takes so small a part of what a request takes that is not in any cache.
+/// So many watches that are set again take as long as a request for what is in no cache.
 const WATCHES_PER_REQUEST: usize = 16;

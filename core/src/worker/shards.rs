@@ -136,12 +136,12 @@ impl Shards {
     /// Hands one shard over, if this core leads more than its share of them and another server
     /// should lead one. Shard 0 stays where it is: its leader is the one that clients are told of.
     pub(super) fn balance(&mut self, now: Now, voters: usize) {
-        let led = self.replicas.values().filter(|it| it.zab().is_established_leader()).count();
-        if led <= self.replicas.len().div_ceil(voters) {
-            return;
-        }
         let replicas = &self.replicas;
         self.handed_over.retain(|shard, _| replicas[shard].zab().is_established_leader());
+        let led = replicas.values().filter(|it| it.zab().is_established_leader()).count();
+        if led <= replicas.len().div_ceil(voters) {
+            return;
+        }
         let handed_over = &self.handed_over;
         let may_go = |shard: &ShardId| {
             handed_over.get(shard).is_none_or(|tried| tried.again_at <= now.instant)

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -16,8 +17,11 @@ pub struct MappedFile {
 
 impl MappedFile {
     /// Maps what the file holds now. What the disk cannot read is zeros, and is told with its
-    /// offset: touching it in a mapping of the file would end the process without a word.
-    pub fn open(path: &Path, mut on_damage: impl FnMut(u64, &io::Error)) -> io::Result<Self> {
+    /// place: touching it in a mapping of the file would end the process without a word.
+    pub fn open(
+        path: &Path,
+        mut on_damage: impl FnMut(Range<u64>, &io::Error),
+    ) -> io::Result<Self> {
         let file = File::open(path)?;
         let length = usize::try_from(file.metadata()?.len())
             .map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
@@ -44,7 +48,7 @@ impl MappedFile {
         let read = |bytes: &mut [u8], offset| file.read_exact_at(bytes, offset);
         let page_bytes = page_bytes();
         for (offset, error) in unreadable_pages(length as u64, page_bytes, read)? {
-            on_damage(offset, &error);
+            on_damage(offset..offset + page_bytes as u64, &error);
             let offset = usize::try_from(offset).expect("it is below the length");
             mapped.blank_page(offset, page_bytes)?;
         }
