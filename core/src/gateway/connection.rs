@@ -311,10 +311,12 @@ impl Connection {
     /// not always wait for an answer.
     pub(super) fn has_asked_to_close(&mut self) -> bool {
         let close = OpCode::CloseSession.wire();
-        let is_one = |slot: &Slot| {
-            matches!(slot.state, SlotState::Waiting { op_code, .. } if op_code == close)
-        };
-        self.stage == Stage::Attached && (self.queue.iter().any(is_one) || self.was_sent(close))
+        let mut waiting = self.queue.iter().filter_map(|slot| match &slot.state {
+            SlotState::Waiting { op_code, .. } => Some(*op_code),
+            SlotState::Open { .. } | SlotState::Done(_) => None,
+        });
+        let waits = waiting.any(|op_code| op_code == close);
+        self.stage == Stage::Attached && (waits || self.was_sent(close))
     }
 
     /// Whether there is such a request among what has been received and not looked at, which nobody
