@@ -2,9 +2,9 @@
 
 mod alone;
 
-use alone::{Alone, CONNECTION, create, read_from_afar, request};
+use alone::{Alone, CONNECTION, create, nth, read_from_afar, request};
 use pigeonhole_core::base::error::ErrorCode;
-use pigeonhole_core::base::id::{ConnectionId, CoreId, Zxid};
+use pigeonhole_core::base::id::{CoreId, Zxid};
 use pigeonhole_core::base::limits::{
     INPUT_BYTES_PAUSE, REQUESTS_PER_TURN_MAX, REQUESTS_PER_TURN_OF_ALL, RESPONSE_BYTES_MAX,
     TURN_SHARE_BYTES,
@@ -12,9 +12,10 @@ use pigeonhole_core::base::limits::{
 use pigeonhole_core::durable::{Durable, LogMark};
 use pigeonhole_core::effect::{Crowd, Effect, Input};
 use pigeonhole_core::mail::{Mail, Outcome, What};
-use pigeonhole_core::op::{ConnectRequest, CreateMode, OpCode, Request, SetWatches};
+use pigeonhole_core::op::{CreateMode, OpCode, Request, SetWatches};
 use pigeonhole_core::peer::message::Touched;
 use pigeonhole_core::wire::client::{self, MultiResult};
+
 #[test]
 fn what_arrives_at_once_is_proposed_and_applied_over_several_turns() {
     let paths: Vec<String> = (0..300).map(|number| format!("/node-{number}")).collect();
@@ -28,8 +29,7 @@ fn what_arrives_at_once_is_proposed_and_applied_over_several_turns() {
         let mut alone = Alone::new(1);
         alone.connect();
         let bytes: Vec<u8> = requests.iter().flat_map(|it| request(1, it)).collect();
-        let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
-        alone.worker.step(alone.now, input, &mut alone.effects);
+        alone.tell(CONNECTION, &bytes);
         let mut last = None;
         let turns = alone.turns(|alone| {
             let appends = alone.effects.drain().filter_map(|effect| match effect {
@@ -184,22 +184,11 @@ fn long_lists_that_had_to_wait_are_read_over_several_turns() {
 #[test]
 fn many_that_send_ahead_share_the_turns() {
     let mut alone = Alone::new(1);
-    let nth = |slot| ConnectionId { slot, ..CONNECTION };
-    let mut connect = vec![];
-    client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
-    for slot in 0..20 {
-        alone.open(nth(slot), Crowd::default());
-        let connection = nth(slot);
-        let input = Input::ClientBytes { connection, bytes: &connect };
-        alone.worker.step(alone.now, input, &mut alone.effects);
-        alone.settle();
-    }
-    alone.received.clear();
+    alone.connect_crowd(0..20);
     let reads = request(1, &Request::Exists { path: "/", watch: false });
     let reads = reads.repeat(REQUESTS_PER_TURN_MAX);
     for slot in 0..20 {
-        let input = Input::ClientBytes { connection: nth(slot), bytes: &reads };
-        alone.worker.step(alone.now, input, &mut alone.effects);
+        alone.tell(nth(slot), &reads);
     }
     alone.settle();
     let mut replies = vec![alone.frames().len()];
@@ -216,26 +205,15 @@ fn many_that_send_ahead_share_the_turns() {
 #[test]
 fn who_was_left_over_goes_on_before_what_comes_anew() {
     let mut alone = Alone::new(1);
-    let nth = |slot| ConnectionId { slot, ..CONNECTION };
-    let mut connect = vec![];
-    client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
-    let tell = |alone: &mut Alone, slot, bytes: &[u8]| {
-        let input = Input::ClientBytes { connection: nth(slot), bytes };
-        alone.worker.step(alone.now, input, &mut alone.effects);
-    };
-    for slot in 0..5 {
-        alone.open(nth(slot), Crowd::default());
-        tell(&mut alone, slot, &connect);
-        alone.settle();
-    }
+    alone.connect_crowd(0..5);
     let reads = request(1, &Request::Exists { path: "/", watch: false });
     let reads = reads.repeat(REQUESTS_PER_TURN_MAX);
-    (0..5).for_each(|slot| tell(&mut alone, slot, &reads));
+    (0..5).for_each(|slot| alone.tell(nth(slot), &reads));
     alone.settle();
     alone.frames();
     let mut turns = vec![];
     for _ in 0..3 {
-        (0..4).for_each(|slot| tell(&mut alone, slot, &reads));
+        (0..4).for_each(|slot| alone.tell(nth(slot), &reads));
         alone.worker.step(alone.now, Input::Time, &mut alone.effects);
         let is_for_the_last = |effect: Effect| match effect {
             Effect::ClientOutput { connection } => connection == nth(4),
@@ -275,8 +253,7 @@ fn what_is_sent_far_ahead_stays_with_its_sender() {
     let mut sent = 0;
     let mut is_paused = false;
     while !is_paused {
-        let input = Input::ClientBytes { connection: CONNECTION, bytes: &at_once };
-        alone.worker.step(alone.now, input, &mut alone.effects);
+        alone.tell(CONNECTION, &at_once);
         sent += at_once.len() / read.len();
         is_paused = alone
             .effects
@@ -342,8 +319,7 @@ fn watches_are_set_again_over_several_turns() {
         };
         let mut bytes = request(-8, &Request::SetWatches(watches));
         bytes.extend(request(1, &create("/a", b"", CreateMode::Persistent)));
-        let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
-        alone.worker.step(alone.now, input, &mut alone.effects);
+        alone.tell(CONNECTION, &bytes);
         let mut before = 0;
         let turns = alone.turns(|alone| {
             let now: usize = alone.worker.replicas().map(|it| it.watches().count()).sum();
@@ -366,31 +342,20 @@ fn watches_are_set_again_over_several_turns() {
 fn a_goodbye_that_nobody_has_looked_at_counts() {
     let mut alone = Alone::new(1);
     let session = alone.connect();
-    let nth = |slot| ConnectionId { slot, ..CONNECTION };
-    let mut connect = vec![];
-    client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
-    let tell = |alone: &mut Alone, slot, bytes: &[u8]| {
-        let input = Input::ClientBytes { connection: nth(slot), bytes };
-        alone.worker.step(alone.now, input, &mut alone.effects);
-    };
-    for slot in 1..8 {
-        alone.open(nth(slot), Crowd::default());
-        tell(&mut alone, slot, &connect);
-        alone.settle();
-    }
+    alone.connect_crowd(1..8);
     let reads = request(1, &Request::Exists { path: "/", watch: false });
     let reads = reads.repeat(REQUESTS_PER_TURN_MAX);
-    (1..8).for_each(|slot| tell(&mut alone, slot, &reads));
+    (1..8).for_each(|slot| alone.tell(nth(slot), &reads));
     alone.worker.step(alone.now, Input::Time, &mut alone.effects);
     // The next turn is behind from its first moment.
     let mut last = reads;
     last.extend(request(2, &Request::CloseSession));
-    tell(&mut alone, 0, &last);
+    alone.tell(nth(0), &last);
     let closed = Input::ClientClosed { connection: CONNECTION };
     alone.worker.step(alone.now, closed, &mut alone.effects);
     // And who comes just now with a word has it heard.
     alone.open(nth(9), Crowd::default());
-    tell(&mut alone, 9, b"ruok");
+    alone.tell(nth(9), b"ruok");
     let is_word = |effect: &Effect| matches!(effect, Effect::Admin { word: [b'r', ..], .. });
     assert!(alone.effects.drain().any(|effect| is_word(&effect)));
     alone.settle();
@@ -402,42 +367,22 @@ fn a_goodbye_that_nobody_has_looked_at_counts() {
 #[test]
 fn answers_leave_room_for_those_that_wait_for_their_turn() {
     let mut alone = Alone::new(1);
-    let nth = |slot| ConnectionId { slot, ..CONNECTION };
-    let mut connect = vec![];
-    client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
-    let tell = |alone: &mut Alone, slot, bytes: &[u8]| {
-        let input = Input::ClientBytes { connection: nth(slot), bytes };
-        alone.worker.step(alone.now, input, &mut alone.effects);
-    };
-    for slot in 0..15 {
-        alone.open(nth(slot), Crowd::default());
-        tell(&mut alone, slot, &connect);
-        alone.settle();
-    }
-    alone.received.clear();
+    alone.connect_crowd(0..15);
     let write = Request::SetData { path: "/", data: None, version: -1 };
     let mut both = request(1, &write);
     both.extend(request(2, &Request::GetAllChildrenNumber { path: "/" }));
-    (1..8).for_each(|slot| tell(&mut alone, slot, &both.repeat(40)));
+    (1..8).for_each(|slot| alone.tell(nth(slot), &both.repeat(40)));
     alone.worker.step(alone.now, Input::Time, &mut alone.effects);
     let read = request(1, &Request::Exists { path: "/", watch: false });
     let mut waited = 0;
     for turn in 0..60 {
-        alone.worker.step(alone.now, Input::TurnEnd { share: usize::MAX }, &mut alone.effects);
-        let effects: Vec<Effect> = alone.effects.drain().collect();
-        for effect in effects {
-            if let Effect::Append(append) = effect {
-                let mark = LogMark { shard: append.shard, sequence: append.sequence };
-                let durable = Input::Durable(Durable::attest(mark));
-                alone.worker.step(alone.now, durable, &mut alone.effects);
-            }
-        }
+        alone.end_turn(usize::MAX);
         if turn == 0 {
             // Their answers come when those of the others do not.
-            (8..15).for_each(|slot| tell(&mut alone, slot, &both.repeat(40)));
+            (8..15).for_each(|slot| alone.tell(nth(slot), &both.repeat(40)));
         }
         if turn % 4 == 0 {
-            tell(&mut alone, 0, &read);
+            alone.tell(nth(0), &read);
         }
         alone.worker.step(alone.now, Input::Time, &mut alone.effects);
         let output = alone.worker.client_output(nth(0)).unwrap();
@@ -452,35 +397,19 @@ fn answers_leave_room_for_those_that_wait_for_their_turn() {
 #[test]
 fn a_request_that_waits_leaves_the_turn_to_others() {
     let mut alone = Alone::new(1);
-    alone.connect();
-    let other = ConnectionId { slot: 1, ..CONNECTION };
-    let mut connect = vec![];
-    client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
-    alone.open(other, Crowd::default());
-    let input = Input::ClientBytes { connection: other, bytes: &connect };
-    alone.worker.step(alone.now, input, &mut alone.effects);
-    alone.settle();
+    alone.connect_crowd(0..2);
+    let other = nth(1);
     let write = Request::SetData { path: "/", data: None, version: -1 };
     let mut bytes = request(1, &write).repeat(100);
     bytes.extend(request(2, &Request::GetAllChildrenNumber { path: "/" }));
-    let input = Input::ClientBytes { connection: CONNECTION, bytes: &bytes };
-    alone.worker.step(alone.now, input, &mut alone.effects);
+    alone.tell(CONNECTION, &bytes);
     let read = request(1, &Request::Exists { path: "/", watch: false });
     let mut is_answered = vec![];
     let mut written = 0;
     while written < 101 {
-        alone.worker.step(alone.now, Input::TurnEnd { share: 10 }, &mut alone.effects);
-        let effects: Vec<Effect> = alone.effects.drain().collect();
-        for effect in effects {
-            if let Effect::Append(append) = effect {
-                let mark = LogMark { shard: append.shard, sequence: append.sequence };
-                let durable = Input::Durable(Durable::attest(mark));
-                alone.worker.step(alone.now, durable, &mut alone.effects);
-            }
-        }
+        alone.end_turn(10);
         alone.worker.step(alone.now, Input::Time, &mut alone.effects);
-        let input = Input::ClientBytes { connection: other, bytes: &read };
-        alone.worker.step(alone.now, input, &mut alone.effects);
+        alone.tell(other, &read);
         is_answered.push(!alone.worker.client_output(other).unwrap().is_empty());
         for connection in [other, CONNECTION] {
             alone.received.clear();

@@ -120,8 +120,6 @@ fn put_verdict(out: &mut String, verdict: &Verdict) -> std::fmt::Result {
     }
 }
 
-const NAME_THE_LOG: &str = " (of a server with a dataLogDir, check it with --log)";
-
 fn put_stream(out: &mut String, stream: &StreamReport) -> std::fmt::Result {
     let end = &stream.end;
     write!(out, "stream of boot {}, core {}: {} batches, ", end.boot, end.core, end.batch)?;
@@ -140,3 +138,5 @@ fn put_stream(out: &mut String, stream: &StreamReport) -> std::fmt::Result {
     }
     Ok(())
 }
+
+const NAME_THE_LOG: &str = " (of a server with a dataLogDir, check it with --log)";

@@ -56,11 +56,6 @@ struct Flight {
 }
 
 impl LogFiles {
-    /// Where its segments are.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory.path
-    }
-
     pub(crate) fn new(directory: LogDirectory, desk: Desk, probe: Option<SyncProbe>) -> Self {
         Self {
             directory,
@@ -71,6 +66,11 @@ impl LogFiles {
             flight: None,
             sync_micros_last: 0,
         }
+    }
+
+    /// Where its segments are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory.path
     }
 
     /// Begins an operation; [`Self::on_news`] or [`Self::on_written`] tell when it is done.

@@ -61,9 +61,9 @@ impl Home {
             check_strangers(&home.directory, &home.log)?;
         } else {
             check(&home.meta, config)?;
-        }
-        if home.is_formed() && !is_log_of(&home.meta, &home.directory, &home.log.path)? {
-            home.own_log()?;
+            if home.is_formed() && !is_log_of(&home.meta, &home.directory, &home.log.path)? {
+                home.own_log()?;
+            }
         }
         if let WhenEmpty::Format(cluster) = when_empty
             && !home.is_formed()

@@ -293,8 +293,8 @@ fn what_is_committed_is_never_truncated() {
     wal.append(append);
 }
 
-#[test]
-fn a_torn_tail_is_cut_or_taken_for_corruption() {
+/// A segment with one record in its last batch, and where that ends.
+fn written() -> (Vec<u8>, usize) {
     let mut wal = wal(1 << 20, 64 << 10);
     wal.append(accepted(1, Vec::new()));
     let mut file = vec![0; 1 << 20];
@@ -303,6 +303,12 @@ fn a_torn_tail_is_cut_or_taken_for_corruption() {
         end = copy(&operation, &mut file).unwrap_or(end);
         finish(&mut wal, operation);
     }
+    (file, end)
+}
+
+#[test]
+fn a_torn_tail_is_cut_or_taken_for_corruption() {
+    let (mut file, end) = written();
     file[end - 4096 + 150] ^= 1;
     for strict_tail in [false, true] {
         let config = RecoverConfig { strict_tail, ..RecoverConfig::default() };
@@ -316,14 +322,7 @@ fn a_torn_tail_is_cut_or_taken_for_corruption() {
 /// A page that a disk has lost is zeros in what is read of it; so is what was never written.
 #[test]
 fn what_the_disk_cannot_read_at_the_end_is_missed() {
-    let mut wal = wal(1 << 20, 64 << 10);
-    wal.append(accepted(1, Vec::new()));
-    let mut file = vec![0; 1 << 20];
-    let mut end = 0;
-    while let Some(operation) = wal.next_op() {
-        end = copy(&operation, &mut file).unwrap_or(end);
-        finish(&mut wal, operation);
-    }
+    let (mut file, end) = written();
     file[end - 4096..end].fill(0);
     let page = |offset: usize| Unreadable { segment: first(), offset: offset as u64, bytes: 4096 };
     let cases = [(None, false), (Some(page(end)), false), (Some(page(end - 4096)), true)];

@@ -108,6 +108,8 @@ pub const TURN_SHARE_BYTES: usize = 4096;
 /// Watches of one setWatches that a shard takes in at once, which is most of a millisecond: clients
 /// come back with tens of thousands.
 pub const WATCHES_SET_AT_ONCE: usize = 1000;
+/// So many of them take as much of a turn as a request for what is in no cache.
+pub const WATCHES_PER_REQUEST: usize = 16;
 /// Sessions of a shard that expire in one turn: a rack that is gone takes thousands with it.
 pub const SESSIONS_EXPIRED_PER_TURN: usize = 64;
 /// How long a leader that hands its shard over holds back what is new, until the rest is settled.

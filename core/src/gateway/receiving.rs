@@ -123,7 +123,7 @@ impl Gateway {
         if connection.stage == Stage::Closing {
             return;
         }
-        let is_unfinished = is_cut && takes_more && connection.deframer.carried_bytes() > 0;
+        let is_unfinished = is_cut && takes_more && connection.received_bytes > 0;
         let has_output = !connection.output.is_empty();
         if is_unfinished {
             self.unfinished.insert(id);

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::auth::Identities;
 use crate::base::error::ErrorCode;
 use crate::base::id::{CoreId, SessionId, Zxid};
-use crate::base::limits::{FORWARDS_WAITING_MAX, RESPONSE_BYTES_MAX};
+use crate::base::limits::{FORWARDS_WAITING_MAX, RESPONSE_BYTES_MAX, WATCHES_PER_REQUEST};
 use crate::base::met::Limit;
 use crate::base::time::{Instant, Now};
 use crate::mail::{Mail, Outcome, Reader, Ticket};
@@ -416,6 +416,3 @@ fn put_acl(body: &mut Vec<u8>, acl: &[AclEntry]) {
     }
     reply::finish_vector(body, entries);
 }
-
-/// So many watches that are set again take as long as a request for what is in no cache.
-const WATCHES_PER_REQUEST: usize = 16;

@@ -6,9 +6,10 @@
 pub(crate) mod ordinary;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 
 use pigeonhole_core::auth::Identities;
-use pigeonhole_core::base::id::{ConnectionId, CoreId, ServerId, SessionId, ShardId};
+use pigeonhole_core::base::id::{ConnectionId, CoreId, Sequence, ServerId, SessionId, ShardId};
 use pigeonhole_core::base::limits::{FRAME_BYTES_MAX, PATH_BYTES_MAX};
 use pigeonhole_core::base::time::{Duration, Instant, Now};
 use pigeonhole_core::durable::{Durable, LogMark};
@@ -76,9 +77,7 @@ impl Alone {
             for effect in effects {
                 match effect {
                     Effect::Append(append) => {
-                        let mark = LogMark { shard: append.shard, sequence: append.sequence };
-                        let durable = Input::Durable(Durable::attest(mark));
-                        self.worker.step(self.now, durable, &mut self.effects);
+                        self.sync(append.shard, append.sequence);
                     }
                     Effect::ClientOutput { connection } => {
                         if let Some(output) = self.worker.client_output(connection) {
@@ -138,10 +137,43 @@ impl Alone {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let input = Input::ClientBytes { connection: CONNECTION, bytes };
-        self.worker.step(self.now, input, &mut self.effects);
+        self.tell(CONNECTION, bytes);
         self.settle();
         self.frames()
+    }
+
+    /// Sends bytes and lets nothing else happen.
+    pub(crate) fn tell(&mut self, connection: ConnectionId, bytes: &[u8]) {
+        let input = Input::ClientBytes { connection, bytes };
+        self.worker.step(self.now, input, &mut self.effects);
+    }
+
+    /// Ends a turn that has a share for so much; what is appended is durable at once.
+    pub(crate) fn end_turn(&mut self, share: usize) {
+        self.worker.step(self.now, Input::TurnEnd { share }, &mut self.effects);
+        let effects: Vec<Effect> = self.effects.drain().collect();
+        for effect in effects {
+            if let Effect::Append(append) = effect {
+                self.sync(append.shard, append.sequence);
+            }
+        }
+    }
+
+    fn sync(&mut self, shard: ShardId, sequence: Sequence) {
+        let durable = Input::Durable(Durable::attest(LogMark { shard, sequence }));
+        self.worker.step(self.now, durable, &mut self.effects);
+    }
+
+    /// Clients with sessions, of these numbers.
+    pub(crate) fn connect_crowd(&mut self, slots: Range<u32>) {
+        let mut connect = vec![];
+        client::put_connect(&mut connect, &ConnectRequest::for_new_session(10_000));
+        for slot in slots {
+            self.open(nth(slot), Crowd::default());
+            self.tell(nth(slot), &connect);
+            self.settle();
+        }
+        self.received.clear();
     }
 
     pub(crate) fn frames(&mut self) -> Vec<Vec<u8>> {
@@ -180,6 +212,11 @@ impl Alone {
         assert_eq!(response.timeout_ms, 10_000);
         response.session
     }
+}
+
+/// A client of a crowd.
+pub(crate) fn nth(slot: u32) -> ConnectionId {
+    ConnectionId { slot, ..CONNECTION }
 }
 
 pub(crate) fn reader_afar(identities: Identities) -> Reader {

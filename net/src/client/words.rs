@@ -212,7 +212,7 @@ impl Scene<'_> {
         let backlog = config.client_listen_backlog.map_or(-1, i64::from);
         writeln!(out, "clientPortListenBacklog={backlog}")?;
         writeln!(out, "serverId={}", config.id)?;
-        let Some(own) = config.own_server().filter(|_| !config.is_standalone()) else {
+        let Some(own) = config.own_server() else {
             return Ok(());
         };
         writeln!(out, "initLimit={}", config.init_limit_ticks)?;

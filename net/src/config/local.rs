@@ -180,11 +180,10 @@ mod tests {
     fn no_two_listeners_share_a_port() {
         for (base_port, replicas) in [(1, 7), (2181, 7), (BASE_PORT_MAX, 7), (2181, 1)] {
             let configs = cluster(base_port, replicas, 1).servers().unwrap();
-            let ports: BTreeSet<u16> = configs
-                .iter()
-                .map(|config| (config.own_server().unwrap(), config.client_address.port))
-                .flat_map(|(own, client)| [own.peer.port, own.election_port, client])
-                .collect();
+            let listed = configs[0].servers.iter();
+            let of_peers = listed.flat_map(|server| [server.peer.port, server.election_port]);
+            let of_clients = configs.iter().map(|config| config.client_address.port);
+            let ports: BTreeSet<u16> = of_peers.chain(of_clients).collect();
             assert_eq!(ports.len(), 3 * usize::from(replicas));
         }
     }

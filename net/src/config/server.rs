@@ -109,7 +109,7 @@ impl ServerConfig {
 
     /// This server's line, unless it is standalone.
     pub fn own_server(&self) -> Option<&Server> {
-        self.servers.iter().find(|server| server.id == self.id)
+        self.servers.iter().find(|server| server.id == self.id && !self.is_standalone())
     }
 
     /// The ids that vote, ascending; a standalone server's own.
