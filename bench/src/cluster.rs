@@ -81,13 +81,19 @@ impl Cluster {
     ) -> Result<Self, BenchError> {
         let servers = configuration::write(system, count, options, directory)?;
         let mut cluster = Self { servers };
-        for server in &mut cluster.servers {
+        cluster.start_all()?;
+        Ok(cluster)
+    }
+
+    /// Starts every server, each on what it has, and waits until every one serves.
+    pub(crate) fn start_all(&mut self) -> Result<(), BenchError> {
+        for server in &mut self.servers {
             server.spawn()?;
         }
-        for server in &mut cluster.servers {
+        for server in &mut self.servers {
             server.wait_until_serving(START_PATIENCE)?;
         }
-        Ok(cluster)
+        Ok(())
     }
 
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {

@@ -200,8 +200,9 @@ impl Observer {
 }
 
 impl FailoverReport {
-    pub(crate) fn is_sound(&self) -> bool {
-        self.lost.is_empty()
+    /// What is wrong with the result, if anything is.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        (!self.lost.is_empty()).then(|| "acknowledged writes were lost".to_owned())
     }
 }
 
