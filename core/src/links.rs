@@ -32,6 +32,8 @@ struct Link {
     heard: Instant,
     has_spoken: bool,
     ping_at: Instant,
+    /// Nothing but pings has travelled since the last one was sent.
+    is_quiet: bool,
     is_closing: bool,
 }
 
@@ -55,6 +57,7 @@ impl Links {
             heard: now,
             has_spoken: false,
             ping_at: next_ping(now, self.heartbeat),
+            is_quiet: false,
             is_closing: false,
         };
         self.links.insert((id.peer, id.core), link);
@@ -89,6 +92,7 @@ impl Links {
         };
         link.heard = now;
         link.has_spoken = true;
+        let mut is_quiet = link.is_quiet;
         let mut carried = core::mem::take(&mut link.carried);
         let was_empty = carried.is_empty();
         let mut rest = if was_empty {
@@ -105,7 +109,10 @@ impl Links {
                     match codec::decode(frame) {
                         Ok(Frame::Ping) => {}
                         Ok(Frame::Message { shard, message }) => match codec::to_owned(message) {
-                            Ok(message) => on_message(shard, message),
+                            Ok(message) => {
+                                is_quiet = false;
+                                on_message(shard, message);
+                            }
                             Err(_) => break Err("a message that cannot be read"),
                         },
                         Ok(Frame::Hello(_)) => break Err("a second hello"),
@@ -126,6 +133,7 @@ impl Links {
         }
         if let Some(link) = self.find(id) {
             link.carried = carried;
+            link.is_quiet = is_quiet;
         }
         result
     }
@@ -153,6 +161,7 @@ impl Links {
             return Err("too much is waiting to be sent");
         }
         link.output.extend_from_slice(frame);
+        link.is_quiet = false;
         Ok(())
     }
 
@@ -173,13 +182,16 @@ impl Links {
         mut on_silence: impl FnMut(LinkId),
     ) {
         let (heartbeat, silence) = (self.heartbeat, self.silence);
+        let quiet_heartbeat = quiet_heartbeat(heartbeat, silence);
         let patience = if self.behind_at == Some(now) { SILENCES_WHILE_BEHIND } else { 1 };
         for link in self.links.values_mut().filter(|link| !link.is_closing) {
             if link.silent_until(Duration(silence.0 * patience)) <= now {
                 link.is_closing = true;
                 on_silence(link.id);
             } else if link.ping_at <= now {
-                link.ping_at = next_ping(now, heartbeat);
+                let period = if link.is_quiet { quiet_heartbeat } else { heartbeat };
+                link.ping_at = next_ping(now, period);
+                link.is_quiet = true;
                 if link.output.is_empty() {
                     codec::encode_ping(&mut link.output);
                 }
@@ -218,6 +230,12 @@ impl Link {
 const SILENCES_BEFORE_THE_FIRST_WORD: u64 = 5;
 /// A server that is always behind still gives up a peer that is gone.
 const SILENCES_WHILE_BEHIND: u64 = 8;
+
+/// On a link that carries nothing else, a ping waits behind nothing: fewer are enough to be heard
+/// several times before the peer is taken for silent. They are most of what an idle server does.
+fn quiet_heartbeat(heartbeat: Duration, silence: Duration) -> Duration {
+    Duration(heartbeat.0.max((2 * heartbeat.0).min(silence.0 / 4)))
+}
 
 /// Pings of all links are due at the same moments, so that an idle core wakes up once for all.
 fn next_ping(now: Instant, heartbeat: Duration) -> Instant {

@@ -52,3 +52,29 @@ fn a_peer_that_never_speaks_is_given_up() {
     assert!(!is_given_up(&mut links, at(1_999)));
     assert!(is_given_up(&mut links, at(2_000)));
 }
+
+/// The moments, in milliseconds, at which pings are sent before `end`; at those in `words`, the
+/// link carries something else, too.
+fn pings(links: &mut Links, end: Instant, words: &[u64]) -> Vec<u64> {
+    let mut moments = Vec::new();
+    while let Some(now) = links.deadline().filter(|now| *now < end) {
+        hear_ping(links, now);
+        let mut is_due = false;
+        links.on_time(now, |_| is_due = true, |_| panic!("the peer speaks"));
+        if is_due {
+            moments.push(now.0 / 1000);
+        }
+        if words.contains(&(now.0 / 1000)) {
+            links.send(FAR, b"a word").expect("there is room");
+        }
+        links.output(FAR).expect("it is up").clear();
+    }
+    moments
+}
+
+#[test]
+fn a_link_that_carries_nothing_else_is_pinged_half_as_often() {
+    let mut links = linked();
+    let moments = pings(&mut links, at(900), &[300, 400]);
+    assert_eq!(moments, [50, 100, 200, 300, 400, 450, 500, 600, 700, 800]);
+}

@@ -23,8 +23,8 @@ pub struct Now {
 /// The protocol's periods. They come from the configuration and are fixed for a process's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Periods {
-    /// How often a link between two servers shows that it lives, and how long a learner waits for
-    /// an answer before it asks its leader again.
+    /// How often a link between two servers shows that it lives (half as often while it carries
+    /// nothing else), and how long a learner waits for an answer before it asks its leader again.
     pub heartbeat: Duration,
     /// A peer that has been silent for so long is suspected; a reset link is suspected at once.
     pub silence: Duration,
