@@ -10,7 +10,7 @@ use crate::base::time::Instant;
 use crate::gateway::connection::{Executed, Kind, Slot, SlotState, Stage, TOO_LARGE};
 use crate::gateway::gather::Gather;
 use crate::gateway::routing::{Route, leaves_watch, route, split};
-use crate::gateway::{Gateway, Parting, Purpose, Replicas};
+use crate::gateway::{Gateway, Parting, Purpose, ReadStanding, Replicas};
 use crate::mail::{Outcome, Reader, Ticket, What, Writer};
 use crate::op::{OpCode, Request};
 use crate::peer::message::WriteAsk;
@@ -36,15 +36,13 @@ impl Gateway {
         let Route::Read(shard) = route(map, &request, ShardId(0)) else {
             return None;
         };
-        let sync_limit = self.config.periods.sync_limit;
         let connection = self.find(id)?;
         if connection.needs_ready(shard) {
             return None;
         }
-        let (zxid, leaderless) = replicas.standing(shard, now)?;
-        if leaderless > sync_limit {
+        let ReadStanding::At(zxid) = replicas.standing(shard, now) else {
             return None;
-        }
+        };
         if leaves_watch(&request) {
             connection.watching.insert(shard);
             connection.has_seen(map, shard, zxid);
@@ -202,7 +200,6 @@ impl Gateway {
         body: &[u8],
         replicas: &mut impl Replicas,
     ) -> bool {
-        let sync_limit = self.config.periods.sync_limit;
         let Some(connection) = self.find(id) else {
             return false;
         };
@@ -210,12 +207,11 @@ impl Gateway {
             connection.watching.insert(shard);
         }
         match replicas.standing(shard, now) {
-            Some((_, leaderless)) if leaderless > sync_limit => {
-                // Nobody knows how old this replica's state is by now.
+            ReadStanding::TooOld => {
                 self.close(id, Parting::Leaderless);
                 false
             }
-            Some((zxid, _)) => {
+            ReadStanding::At(zxid) => {
                 let reader = connection.reader_at(index);
                 let mut reply_body = Vec::new();
                 let result = replicas.read(shard, &reader, request, &mut reply_body);
@@ -224,7 +220,7 @@ impl Gateway {
                 self.done_in(id, index, executed, zxid, code, reply_body, false);
                 true
             }
-            None => {
+            ReadStanding::Away => {
                 let reader = connection.reader_at(index);
                 let what = What::Read { reader, op_code, body: body.to_vec() };
                 let ticket = self.ask_for(shard, what, Purpose::Request(id));
@@ -245,7 +241,6 @@ impl Gateway {
         replicas: &mut impl Replicas,
     ) -> Option<usize> {
         let map = self.config.map;
-        let sync_limit = self.config.periods.sync_limit;
         // The events that setWatches fires come by mail, and its reply behind them.
         let sets_watches = matches!(request, Request::SetWatches(_));
         let kind = if sets_watches { Kind::Barrier } else { Kind::Read };
@@ -258,11 +253,7 @@ impl Gateway {
         if !self.make_ready(id, &shards, false) {
             return None;
         }
-        let is_cut_off = shards.iter().any(|&shard| {
-            let standing = replicas.standing(shard, now);
-            standing.is_some_and(|(_, leaderless)| leaderless > sync_limit)
-        });
-        if is_cut_off {
+        if shards.iter().any(|&shard| replicas.standing(shard, now) == ReadStanding::TooOld) {
             self.close(id, Parting::Leaderless);
             return None;
         }
@@ -277,9 +268,8 @@ impl Gateway {
         let gather = Some(gather.into());
         self.open_at(id, index, ticket, None, answers, kind, gather);
         for (shard, part) in &split.parts {
-            let standing = replicas.standing(*shard, now).filter(|_| !sets_watches);
-            match standing {
-                Some((zxid, _)) => {
+            match replicas.standing(*shard, now) {
+                ReadStanding::At(zxid) if !sets_watches => {
                     let mut body = Vec::new();
                     let slot = self.find(id).and_then(|connection| connection.queue.get(index));
                     let code = if slot.is_some_and(Slot::gathers_too_much) {
@@ -291,7 +281,7 @@ impl Gateway {
                     let outcome = Outcome::Reply { code, body };
                     self.on_request_answer(id, *shard, ticket, zxid, outcome);
                 }
-                None => self.ask_part(ticket, *shard, &reader, part),
+                _ => self.ask_part(ticket, *shard, &reader, part),
             }
         }
         Some(answers.max(weight_of(request.op_code().wire())))

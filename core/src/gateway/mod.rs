@@ -98,9 +98,18 @@ pub trait Replicas {
         body: &mut Vec<u8>,
     ) -> Option<Result<(), ErrorCode>>;
 
-    /// What a read of a local replica would reflect, and how long the replica has had no leader.
-    /// `None` if it must be asked by mail: it lives on another core, or has just been started.
-    fn standing(&self, shard: ShardId, now: Instant) -> Option<(Zxid, Duration)>;
+    fn standing(&self, shard: ShardId, now: Instant) -> ReadStanding;
+}
+
+/// What a read of a replica would find.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadStanding {
+    /// The state at this zxid.
+    At(Zxid),
+    /// It has been without a leader for so long that nobody knows how old its state is.
+    TooOld,
+    /// It must be asked by mail: it lives on another core, or has just been started.
+    Away,
 }
 
 pub struct Gateway {

@@ -426,7 +426,7 @@ impl Replica {
     }
 
     /// How long this replica has had no leader to serve under.
-    pub fn leaderless_for(&self, now: Instant) -> Duration {
+    fn leaderless_for(&self, now: Instant) -> Duration {
         self.leaderless_since.map_or(Duration::ZERO, |since| now.since(since))
     }
 

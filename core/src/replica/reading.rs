@@ -100,8 +100,8 @@ impl Replica {
         }
     }
 
-    /// Nobody knows how old this replica's state is by now.
-    fn is_too_old(&self, now: Instant) -> bool {
+    /// Whether it has been without a leader for so long that nobody knows how old its state is.
+    pub fn is_too_old(&self, now: Instant) -> bool {
         self.leaderless_for(now) > self.config.periods.sync_limit
     }
 

@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 
 use crate::base::error::ErrorCode;
-use crate::base::id::{ShardId, Zxid};
+use crate::base::id::ShardId;
 use crate::base::limits::BALANCE_PERIOD_MS;
 use crate::base::time::{Duration, Instant, Now};
-use crate::gateway::Replicas;
+use crate::gateway::{ReadStanding, Replicas};
 use crate::mail::Reader;
 use crate::op::Request;
 use crate::replica::{Deed, Replica, Share};
@@ -197,9 +197,12 @@ impl Replicas for Shards {
         Some(result)
     }
 
-    fn standing(&self, shard: ShardId, now: Instant) -> Option<(Zxid, Duration)> {
-        let replica = self.replicas.get(&shard).filter(|replica| replica.is_current())?;
-        Some((replica.applied(), replica.leaderless_for(now)))
+    fn standing(&self, shard: ShardId, now: Instant) -> ReadStanding {
+        match self.replicas.get(&shard).filter(|replica| replica.is_current()) {
+            None => ReadStanding::Away,
+            Some(replica) if replica.is_too_old(now) => ReadStanding::TooOld,
+            Some(replica) => ReadStanding::At(replica.applied()),
+        }
     }
 }
 
