@@ -246,7 +246,7 @@ pub mod permission {
 impl OpCode {
     /// Whether a few bytes of it, in the request and in the reply, may stand for a lot of work.
     pub const fn makes_much_of_little(self) -> bool {
-        matches!(self, Self::MultiRead | Self::GetAllChildrenNumber | Self::GetEphemerals)
+        matches!(self, Self::MultiRead | Self::GetEphemerals)
     }
 
     /// The code with this number, if a client may send it.

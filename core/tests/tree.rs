@@ -158,6 +158,7 @@ fn acl(kind: usize) -> Vec<AclEntry> {
 /// Everything that can be seen of a view, by walking it from the root.
 fn content_of(view: &Znodes) -> Model {
     let mut content = Model::new();
+    let mut descendants: BTreeMap<NodeId, usize> = BTreeMap::new();
     let mut open = vec![Tree::ROOT];
     while let Some(node) = open.pop() {
         let children: Vec<NodeId> = view.children(node).collect();
@@ -174,7 +175,14 @@ fn content_of(view: &Znodes) -> Model {
         let path = view.path(node);
         assert_eq!(view.name(node), if path == "/" { "" } else { path::name(&path) });
         assert!(content.insert(path, seen).is_none(), "every path is there once");
+        let mut above = view.parent(node);
+        while let Some(node) = above {
+            *descendants.entry(node).or_default() += 1;
+            above = view.parent(node);
+        }
+        descendants.entry(node).or_default();
     }
+    assert!(descendants.iter().all(|(&node, &count)| view.descendants_count(node) == count));
     assert_eq!(view.len(), content.len());
     let bytes: usize = content
         .iter()

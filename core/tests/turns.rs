@@ -97,8 +97,8 @@ fn what_makes_little_of_much_is_done_once_a_turn() {
     for shards in [1, 8] {
         let mut alone = Alone::new(shards);
         alone.connect();
-        let count = Request::GetAllChildrenNumber { path: "/" };
-        let bytes: Vec<u8> = (1..=5).flat_map(|xid| request(xid, &count)).collect();
+        let list = Request::GetEphemerals { prefix: "/" };
+        let bytes: Vec<u8> = (1..=5).flat_map(|xid| request(xid, &list)).collect();
         let mut replies = alone.send(&bytes).len();
         let mut turns = 1;
         while replies < 5 {
@@ -231,9 +231,9 @@ fn who_was_left_over_goes_on_before_what_comes_anew() {
 fn what_keeps_sessions_alive_does_not_wait_behind_reads_of_other_cores() {
     let mut alone = Alone::new(1);
     let session = alone.connect();
-    let count = request(0, &Request::GetAllChildrenNumber { path: "/" });
+    let list = request(0, &Request::GetEphemerals { prefix: "/" });
     for ticket in 1..=1000 {
-        alone.ask_from_afar(ticket, read_from_afar(OpCode::GetAllChildrenNumber, &count));
+        alone.ask_from_afar(ticket, read_from_afar(OpCode::GetEphemerals, &list));
     }
     let touched = Touched { session: session.0, generation: 1, is_alive: true, seen: None };
     alone.ask_from_afar(1001, What::Touch { sessions: vec![touched] });
@@ -370,7 +370,7 @@ fn answers_leave_room_for_those_that_wait_for_their_turn() {
     alone.connect_crowd(0..15);
     let write = Request::SetData { path: "/", data: None, version: -1 };
     let mut both = request(1, &write);
-    both.extend(request(2, &Request::GetAllChildrenNumber { path: "/" }));
+    both.extend(request(2, &Request::GetEphemerals { prefix: "/" }));
     (1..8).for_each(|slot| alone.tell(nth(slot), &both.repeat(40)));
     alone.worker.step(alone.now, Input::Time, &mut alone.effects);
     let read = request(1, &Request::Exists { path: "/", watch: false });
@@ -401,7 +401,7 @@ fn a_request_that_waits_leaves_the_turn_to_others() {
     let other = nth(1);
     let write = Request::SetData { path: "/", data: None, version: -1 };
     let mut bytes = request(1, &write).repeat(100);
-    bytes.extend(request(2, &Request::GetAllChildrenNumber { path: "/" }));
+    bytes.extend(request(2, &Request::GetEphemerals { prefix: "/" }));
     alone.tell(CONNECTION, &bytes);
     let read = request(1, &Request::Exists { path: "/", watch: false });
     let mut is_answered = vec![];

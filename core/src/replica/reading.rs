@@ -160,7 +160,8 @@ impl Replica {
             Request::GetAllChildrenNumber { path } => {
                 let node = self.find(path)?;
                 self.check(node, &reader.identities, permission::READ)?;
-                reply::number(body, self.count_below(node));
+                let count = self.state.tree().descendants_count(node);
+                reply::number(body, i32::try_from(count).unwrap_or(i32::MAX));
                 Ok(())
             }
             _ => Err(ErrorCode::Unimplemented),
@@ -356,24 +357,6 @@ impl Replica {
         let attached = self.state.sessions().attached(session);
         let paths = attached.into_iter().flat_map(|attached| attached.ephemerals());
         put_texts(body, end, paths.filter(|path| path.starts_with(prefix)))
-    }
-
-    fn count_below(&self, top: NodeId) -> i32 {
-        let tree = self.state.tree();
-        if tree.find("/") == Some(top) {
-            return i32::try_from(tree.len() - 1).unwrap_or(i32::MAX);
-        }
-        let mut count: i32 = 0;
-        let mut waiting = Vec::from([top]);
-        while let Some(node) = waiting.pop() {
-            for child in tree.children(node) {
-                count = count.saturating_add(1);
-                if tree.children_count(child) > 0 {
-                    waiting.push(child);
-                }
-            }
-        }
-        count
     }
 
     fn find(&self, path: &str) -> Result<NodeId, ErrorCode> {

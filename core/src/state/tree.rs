@@ -233,6 +233,7 @@ impl Tree {
         let node = self.place(slot);
         let rare = self.znodes.slots.item_mut(parent.0 as usize).rare_mut();
         rare.children.push(node.0);
+        self.recount(parent, |count| count + 1);
         self.index.insert(self.hash(path.as_bytes()), node.0);
         let path_hash = PathHash::of(path.as_bytes());
         self.add(self.fields_term(node, path_hash));
@@ -262,6 +263,18 @@ impl Tree {
         let rare = self.znodes.slots.item_mut(parent.0 as usize).rare_mut();
         if let Some(moved) = rare.children.remove(position as usize) {
             self.znodes.slots.item_mut(moved as usize).position = position;
+        }
+        self.recount(parent, |count| count - 1);
+    }
+
+    /// The parent of a znode that comes or goes, and all above, have one more or less below them.
+    fn recount(&mut self, parent: NodeId, change: impl Fn(u32) -> u32) {
+        let mut above = parent.0;
+        while above != NONE {
+            let slot = self.znodes.slots.item_mut(above as usize);
+            let rare = slot.rare_mut();
+            rare.descendants = change(rare.descendants);
+            above = slot.parent;
         }
     }
 

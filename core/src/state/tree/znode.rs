@@ -37,6 +37,8 @@ pub(super) struct Rare {
     pub(super) ephemeral_owner: SessionId,
     pub(super) creations: i32,
     pub(super) aversion: i32,
+    /// All below it, children of children included. Nobody counts a million when a client asks.
+    pub(super) descendants: u32,
     pub(super) children: Children,
 }
 
@@ -183,6 +185,7 @@ impl Rare {
             ephemeral_owner: SessionId(0),
             creations: 0,
             aversion: 0,
+            descendants: 0,
             children: Children::new(),
         }
     }

@@ -76,6 +76,11 @@ impl Znodes {
         self.slot(node).children_count()
     }
 
+    /// How many znodes there are below it, at whatever depth.
+    pub fn descendants_count(&self, node: NodeId) -> usize {
+        self.slot(node).rare().map_or(0, |rare| rare.descendants as usize)
+    }
+
     /// The children in no particular order.
     pub fn children(&self, node: NodeId) -> impl Iterator<Item = NodeId> + '_ {
         let rare = self.slot(node).rare().into_iter();
