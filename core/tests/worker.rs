@@ -47,6 +47,26 @@ fn a_pipeline_of_writes_and_reads_is_answered_in_order() {
     }
 }
 
+/// Whatever comes behind the path of a sync is not part of it; a null path comes back as null.
+#[test]
+fn a_sync_is_answered_with_its_path_and_no_more() {
+    let mut alone = Alone::new(8);
+    alone.connect();
+    for (sent, answered) in [
+        (b"\0\0\0\x02/aXYZ".as_slice(), b"\0\0\0\x02/a".as_slice()),
+        (b"\xff\xff\xff\xffXYZ", b"\xff\xff\xff\xff"),
+    ] {
+        let mut frame = request(1, &Request::Sync { path: "" });
+        frame.truncate(frame.len() - size_of::<i32>());
+        frame.extend_from_slice(sent);
+        let length = u32::try_from(frame.len() - size_of::<u32>()).unwrap();
+        frame[..size_of::<u32>()].copy_from_slice(&length.to_be_bytes());
+        let frames = alone.send(&frame);
+        let (header, body) = client::parse_header(&frames[0]).unwrap();
+        assert_eq!((header.error, body), (0, answered));
+    }
+}
+
 #[test]
 fn a_closed_session_takes_its_ephemerals_along() {
     for shards in [1, 8] {

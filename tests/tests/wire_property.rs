@@ -1,11 +1,13 @@
 //! Properties of the client wire: what is written is read back, no bytes make a parser panic, and a
 //! stream means the same however it was cut.
 
+use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{SessionId, Zxid};
 use pigeonhole_core::op::{
-    Acl, AddWatchMode, ConnectRequest, CreateMode, Request, SetWatches, WatcherType,
+    Acl, AddWatchMode, ConnectRequest, CreateMode, OpCode, Request, SetWatches, WatcherType,
 };
 use pigeonhole_core::wire::frame::{Deframer, FrameError};
+use pigeonhole_core::wire::request::RequestError;
 use pigeonhole_core::wire::{client, request};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
@@ -69,13 +71,9 @@ fn change() -> impl Strategy<Value = Request<'static>> {
 
 fn multi() -> impl Strategy<Value = Request<'static>> {
     let check = (path(), any::<i32>()).prop_map(|(path, version)| Request::Check { path, version });
-    let get_data =
-        (path(), any::<bool>()).prop_map(|(path, watch)| Request::GetData { path, watch });
-    let get_children = (path(), any::<bool>()).prop_map(|(path, watch)| Request::GetChildren {
-        path,
-        watch,
-        with_stat: false,
-    });
+    let get_data = path().prop_map(|path| Request::GetData { path, watch: false });
+    let get_children =
+        path().prop_map(|path| Request::GetChildren { path, watch: false, with_stat: false });
     prop_oneof![
         vec(prop_oneof![change(), check], 0..6).prop_map(Request::Multi),
         vec(prop_oneof![get_data, get_children], 0..6).prop_map(Request::MultiRead),
@@ -91,7 +89,9 @@ fn read() -> impl Strategy<Value = Request<'static>> {
         }),
         path().prop_map(|path| Request::GetAcl { path }),
         text().prop_map(|path| Request::Sync { path }),
-        text().prop_map(|prefix| Request::GetEphemerals { prefix }),
+        text()
+            .prop_filter("blanks around it may mean nothing", |prefix| prefix.trim() == *prefix)
+            .prop_map(|prefix| Request::GetEphemerals { prefix }),
         path().prop_map(|path| Request::GetAllChildrenNumber { path }),
         Just(Request::WhoAmI),
         Just(Request::Ping),
@@ -283,4 +283,46 @@ proptest! {
         prop_assert_eq!(&whole[..expected.len()], &expected[..]);
         prop_assert_eq!(deframe(&chunks(&stream, &lengths), per_turn), whole);
     }
+}
+
+/// The answers are those of ZooKeeper 3.8.0 to the same bytes.
+#[test]
+fn odd_texts_are_taken_as_zookeeper_takes_them() {
+    let parse = |op_code: OpCode, text: &'static str, rest: &[u8]| {
+        let mut body = u32::try_from(text.len()).unwrap().to_be_bytes().to_vec();
+        body.extend_from_slice(text.as_bytes());
+        body.extend_from_slice(rest);
+        let parsed = request::parse_request(op_code.wire(), &body);
+        parsed.map(|request| format!("{request:?}")).map_err(|error| format!("{error:?}"))
+    };
+    let refused = |code: ErrorCode| Err(format!("{:?}", RequestError::Code(code)));
+    let any_version = (-1_i32).to_be_bytes();
+    for (path, code) in [
+        ("/", ErrorCode::BadArguments),
+        ("a", ErrorCode::BadArguments),
+        ("/a\0", ErrorCode::BadArguments),
+        ("/a/", ErrorCode::NoNode),
+        ("//", ErrorCode::NoNode),
+        ("/a\u{7f}", ErrorCode::NoNode),
+    ] {
+        assert_eq!(parse(OpCode::Delete, path, &any_version), refused(code), "delete {path:?}");
+    }
+    assert_eq!(parse(OpCode::Exists, "/a\0", &[0]), refused(ErrorCode::BadArguments));
+    assert_eq!(parse(OpCode::Exists, "/a/", &[0]), refused(ErrorCode::NoNode));
+    let all = parse(OpCode::GetEphemerals, "/", &[]);
+    assert_eq!(parse(OpCode::GetEphemerals, " / ", &[]), all);
+    assert_ne!(parse(OpCode::GetEphemerals, " /a", &[]), parse(OpCode::GetEphemerals, "/a", &[]));
+}
+
+/// Java's clients never ask a multiRead for watches, and ZooKeeper leaves none whoever asks.
+#[test]
+fn a_multi_read_leaves_no_watches() {
+    let reads = |watch| {
+        let list = Request::GetChildren { path: "/a", watch, with_stat: false };
+        Request::MultiRead(vec![Request::GetData { path: "/a", watch }, list])
+    };
+    let mut frame = Vec::new();
+    client::put_request(&mut frame, 1, &reads(true));
+    let body = &frame[client::REQUEST_PREFIX_BYTES..];
+    assert_eq!(request::parse_request(OpCode::MultiRead.wire(), body), Ok(reads(false)));
 }

@@ -156,7 +156,7 @@ impl Gateway {
                 self.done_at(id, index, ErrorCode::BadArguments, &[], false);
                 true
             }
-            Route::Barrier => self.issue_barriers(id, index, body),
+            Route::Barrier => self.issue_barriers(id, index, echo_of(&request, body)),
             Route::Gather => return self.issue_gather(now, id, index, &request, replicas),
             Route::Read(shard) => {
                 let is_due = connection.may_issue(Kind::Read, shard);
@@ -323,7 +323,7 @@ impl Gateway {
     }
 
     /// One barrier in every shard; the reply follows the last.
-    fn issue_barriers(&mut self, id: ConnectionId, index: usize, body: &[u8]) -> bool {
+    fn issue_barriers(&mut self, id: ConnectionId, index: usize, echo_bytes: &[u8]) -> bool {
         let map = self.config.map;
         let Some(connection) = self.find(id) else {
             return false;
@@ -340,7 +340,7 @@ impl Gateway {
         if let Some(connection) = self.find(id)
             && let SlotState::Open { echo, .. } = &mut connection.queue[index].state
         {
-            *echo = body.to_vec();
+            echo.extend_from_slice(echo_bytes);
         }
         true
     }
@@ -389,6 +389,14 @@ impl Gateway {
         reply::finish_vector(&mut body, known);
         self.done_at(id, index, ErrorCode::Ok, &body, false);
     }
+}
+
+/// What a sync is answered with: its path as it came, which may be null, and not what comes behind.
+fn echo_of<'a>(request: &Request<'_>, body: &'a [u8]) -> &'a [u8] {
+    let Request::Sync { path } = request else {
+        unreachable!("only a sync is a barrier");
+    };
+    &body[..size_of::<i32>() + path.len()]
 }
 
 /// What a request takes of a turn. Most cost what their replies weigh, which is bounded elsewhere;

@@ -84,9 +84,10 @@ pub fn path_of_write(op_code: i32, body: &[u8]) -> Option<&str> {
 /// - A record that ends early, a null path, an unknown watcher type or watch mode:
 ///   `Code(MarshallingError)`; a broken auth record: `Malformed`.
 /// - A path against the rules (`path::check`): `Code(BadArguments)` for what changes the tree and
-///   for addWatch; `Code(NoNode)` for reads, which ZooKeeper looks up without checking; NoWatcher
-///   for checkWatches and removeWatches; setWatches leaves it out, because nothing ever happens to
-///   it; sync and getEphemerals take any text.
+///   for addWatch; `Code(NoNode)` for reads and delete, which ZooKeeper looks up without checking,
+///   but for a NUL in those of exists and delete; NoWatcher for checkWatches and removeWatches;
+///   setWatches leaves it out, because nothing ever happens to it; sync and getEphemerals take any
+///   text.
 /// - Inside a multi: see `RequestError::MultiOperation`. A multiRead takes any text: only the read
 ///   of such a path fails, when nothing is found there.
 pub fn parse_request(op_code: i32, body: &[u8]) -> Result<Request<'_>, RequestError> {
@@ -98,6 +99,9 @@ pub fn parse_request(op_code: i32, body: &[u8]) -> Result<Request<'_>, RequestEr
         OpCode::GetData => parse_get_data(&mut reader),
         OpCode::Exists => {
             let (path, watch) = (read_path(&mut reader)?, reader.boolean()?);
+            if path.0.contains(&0) {
+                return Err(RequestError::Code(ErrorCode::BadArguments));
+            }
             let path = path.checked(ErrorCode::NoNode)?;
             Ok(Request::Exists { path, watch })
         }
@@ -132,6 +136,9 @@ pub fn parse_request(op_code: i32, body: &[u8]) -> Result<Request<'_>, RequestEr
         }
         OpCode::GetEphemerals => {
             let prefix = read_any_text(&mut reader)?;
+            // Everything is asked for with blanks around it, too; another prefix is taken as it is.
+            let trimmed = prefix.trim_matches(|character| character <= ' ');
+            let prefix = if matches!(trimmed, "" | "/") { trimmed } else { prefix };
             Ok(Request::GetEphemerals { prefix })
         }
         OpCode::GetAllChildrenNumber => {
@@ -228,14 +235,13 @@ fn parse_create<'a>(reader: &mut Reader<'a>, with_stat: bool) -> Result<Request<
     Ok(Request::Create { path, data, acl: checked_acl(acl)?, mode, with_stat })
 }
 
-/// The root cannot be deleted: BadArguments.
+/// BadArguments for the root, which cannot be deleted, and for what has no parent or a NUL in it.
 fn parse_delete<'a>(reader: &mut Reader<'a>) -> Result<Request<'a>, RequestError> {
     let (path, version) = (read_path(reader)?, reader.i32_be()?);
-    let path = path.checked(ErrorCode::BadArguments)?;
-    if path.len() == 1 {
+    if path.0 == b"/" || !path.0.contains(&b'/') || path.0.contains(&0) {
         return Err(RequestError::Code(ErrorCode::BadArguments));
     }
-    Ok(Request::Delete { path, version })
+    Ok(Request::Delete { path: path.checked(ErrorCode::NoNode)?, version })
 }
 
 fn parse_set_data<'a>(reader: &mut Reader<'a>) -> Result<Request<'a>, RequestError> {
@@ -316,7 +322,9 @@ fn parse_multi_read<'a>(reader: &mut Reader<'a>) -> Result<Request<'a>, RequestE
         if !matches!(op_code, Some(OpCode::GetData | OpCode::GetChildren)) {
             return Err(RequestError::Code(ErrorCode::MarshallingError));
         }
-        let (path, watch) = (read_path(reader)?.to_look_up(), reader.boolean()?);
+        let path = read_path(reader)?.to_look_up();
+        // Whatever it says of a watch, none is left: so does ZooKeeper.
+        let (_, watch) = (reader.boolean()?, false);
         operations.push(match op_code {
             Some(OpCode::GetData) => Request::GetData { path, watch },
             _ => Request::GetChildren { path, watch, with_stat: false },
