@@ -7,7 +7,7 @@ use crate::base::id::{ChainHash, ConnectionId, CoreId, LinkId, SessionId, ShardI
 use crate::durable::{Append, Durable, LogMark};
 use crate::gateway::Parting;
 use crate::mail::Mail;
-pub use crate::replica::snapshot::{Discarded, SnapshotJob};
+pub use crate::replica::snapshot::{Discarded, Interest, SnapshotJob};
 use crate::zab;
 
 /// How many clients a server has on all its cores when one more comes, that one included. No core

@@ -298,6 +298,25 @@ fn writes_go_on_while_the_state_is_sent() {
     assert_eq!(plans.count(), 3, "two at the beginning, and one attempt is enough");
 }
 
+/// Each would be a whole state in memory, on its way to the disk for nothing.
+#[test]
+fn a_state_from_a_leader_that_is_gone_need_not_be_stored() {
+    let (mut cluster, leader, _, behind) = with_one_behind(60_000);
+    cluster.nodes[behind].holds_jobs = true;
+    cluster.start(behind);
+    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
+    let interest = cluster.nodes[behind].jobs[0].interest.clone();
+    assert!(cluster.nodes[behind].jobs[0].is_urgent && interest.is_alive());
+    cluster.crash(leader);
+    cluster.until("another leads", |cluster| cluster.nodes[behind].jobs.len() == 2);
+    let jobs = &cluster.nodes[behind].jobs;
+    assert!(!jobs[0].interest.is_alive() && jobs[1].interest.is_alive());
+    cluster.nodes[behind].holds_jobs = false;
+    cluster.start(leader);
+    cluster.converge();
+    assert!(has_installed(&cluster, behind));
+}
+
 /// Its clients would wait here for what the other servers have.
 #[test]
 fn a_server_that_takes_long_to_get_the_state_takes_no_clients_meanwhile() {

@@ -30,14 +30,13 @@ use std::time::Duration;
 use pigeonhole_core::base::id::{ChainHash, CoreId, ServerId, ShardId, Zxid};
 use pigeonhole_core::effect::{Discarded, SnapshotJob};
 use pigeonhole_storage::disk::SegmentId;
-use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::keeper::Keeper;
 pub(crate) use self::keeper::{CoreHoldings, Keeping};
 use self::pace::Pace;
 use self::segment::{Preparation, Workshop};
-use self::snapshot::{Subject, Taken};
+use self::snapshot::{Queue, Subject, Taken};
 use crate::config::HostPort;
 use crate::engine::mailbox::House;
 use crate::exit::{self, Failure};
@@ -283,17 +282,22 @@ fn cannot_start(error: &io::Error) -> Failure {
     }
 }
 
+/// Who looks after each server's disk.
+type Keepers = Rc<RefCell<BTreeMap<NodeNumber, Keeper>>>;
+
 /// What the thread looks after.
 struct Office {
     workshop: Workshop,
-    keepers: Rc<RefCell<BTreeMap<NodeNumber, Keeper>>>,
-    /// One snapshot at a time: also of several servers in this process, which share processors.
-    snapshots: Rc<Mutex<()>>,
+    keepers: Keepers,
+    snapshots: Queue,
 }
 
 async fn serve(mut inbox: UnboundedReceiver<(Sender, Task)>, pace: Arc<Pace>) {
-    let office =
-        Office { workshop: Workshop::new(pace), keepers: Rc::default(), snapshots: Rc::default() };
+    let office = Office {
+        workshop: Workshop::new(pace),
+        keepers: Rc::default(),
+        snapshots: Queue::default(),
+    };
     let mut watch = tokio::time::interval(WATCH_PERIOD);
     loop {
         tokio::select! {
@@ -348,29 +352,41 @@ impl Office {
     }
 
     fn snapshot(&self, sender: Sender, job: SnapshotJob) {
-        let (pace, keepers) = (self.workshop.pace.clone(), self.keepers.clone());
-        let directory = self.with_keeper(&sender, |keeper| keeper.snapshots().clone());
-        let one_at_a_time = self.snapshots.clone();
+        if !self.snapshots.add(sender, job) {
+            return;
+        }
+        let (queue, keepers) = (self.snapshots.clone(), self.keepers.clone());
+        let pace = self.workshop.pace.clone();
         tokio_uring::spawn(async move {
-            let Subject { shard, zxid, hash } = Subject::of(&job);
-            let turn = one_at_a_time.lock().await;
-            let taken = snapshot::make(job, &directory, &pace).await;
-            drop(turn);
-            let Some(Taken { name, digest }) = taken else {
-                sender.tell(News::SnapshotAbandoned { shard, zxid, hash });
-                return;
-            };
-            if let Some(keeper) = keepers.borrow_mut().get_mut(&sender.node) {
-                keeper.on_published(name);
+            while let Some((sender, job)) = queue.next() {
+                take_snapshot(&sender, job, &keepers, &pace).await;
             }
-            sender.tell(News::SnapshotTaken { shard, zxid, hash, digest });
         });
     }
 
     fn with_keeper<T>(&self, sender: &Sender, act: impl FnOnce(&mut Keeper) -> T) -> T {
-        let mut keepers = self.keepers.borrow_mut();
-        act(keepers.get_mut(&sender.node).expect("a server's disk is kept before it has cores"))
+        with_keeper(&self.keepers, sender, act)
     }
+}
+
+/// Makes a snapshot, and tells those who have to do with it.
+async fn take_snapshot(sender: &Sender, job: SnapshotJob, keepers: &Keepers, pace: &Pace) {
+    let Subject { shard, zxid, hash, interest } = Subject::of(&job);
+    let directory = with_keeper(keepers, sender, |keeper| keeper.snapshots().clone());
+    match snapshot::make(job, &directory, pace).await {
+        Some(Taken { name, digest }) => {
+            with_keeper(keepers, sender, |keeper| keeper.on_published(name));
+            sender.tell(News::SnapshotTaken { shard, zxid, hash, digest });
+        }
+        // The same state may be on its way to the disk again, and that is not abandoned.
+        None if !interest.is_alive() => {}
+        None => sender.tell(News::SnapshotAbandoned { shard, zxid, hash }),
+    }
+}
+
+fn with_keeper<T>(keepers: &Keepers, sender: &Sender, act: impl FnOnce(&mut Keeper) -> T) -> T {
+    let mut keepers = keepers.borrow_mut();
+    act(keepers.get_mut(&sender.node).expect("a server's disk is kept before it has cores"))
 }
 
 /// Removes a file that may never have got its name.

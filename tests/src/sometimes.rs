@@ -36,6 +36,7 @@ states! {
     SnapshotTaken "a snapshot was published",
     SnapshotUnreadable "a snapshot read back otherwise than it was written",
     SnapshotWithoutRoom "a snapshot was given up because there was no room",
+    SnapshotUnwanted "a snapshot was given up because nobody waited for it any more",
     SnapshotRemoved "a snapshot was removed because nobody needed it",
     StartedFromSnapshot "a node started with a snapshot",
     StartedFromOlder "a node started with the older of two snapshots",

@@ -39,14 +39,14 @@ use crate::replica::points::Carry;
 use crate::replica::questions::Questions;
 use crate::replica::reading::Read;
 use crate::replica::session::ShardQuestion;
-use crate::replica::snapshot::{Discarded, SnapshotJob};
+use crate::replica::snapshot::{Awaited, Discarded, SnapshotJob};
 use crate::replica::transfer::{Chunk, Incoming, Outgoing};
 use crate::shard::ShardMap;
 use crate::state::State;
 use crate::state::apply::Applied;
 use crate::state::watch::{Firing, WatchTable};
 use crate::txn::Origin;
-use crate::zab::log::{LogLimits, Mark, Restored};
+use crate::zab::log::{LogLimits, Restored};
 use crate::zab::{Action, Membership, Zab};
 
 /// What a replica asks for. `Zab` actions keep their order.
@@ -135,7 +135,7 @@ pub struct Replica {
     shard_questions: BTreeMap<Ticket, ShardQuestion>,
     next_question: u64,
     /// The snapshot that this server is making a file of.
-    snapshotting: Option<Mark>,
+    snapshotting: Option<Awaited>,
     /// Entries applied after the last snapshot point.
     entries_since_point: u64,
     /// The state on its way to learners, and from a leader.

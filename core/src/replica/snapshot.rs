@@ -4,6 +4,7 @@
 //! applied state is frozen, which is committed: no snapshot is ever ahead of a truncation.
 
 use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use crate::base::id::{ChainHash, ShardId, Zxid};
@@ -22,13 +23,42 @@ pub struct SnapshotJob {
     pub zxid: Zxid,
     /// The chain hash of the entry at that point.
     pub hash: ChainHash,
+    /// The replica serves nobody until the file is there: it goes before others.
+    pub is_urgent: bool,
+    /// Once that is over, the job need not be done, and nobody need hear of it.
+    pub interest: Interest,
     /// Apart, because every deed has the size of the largest.
     frozen: Box<Frozen>,
 }
 
+/// Whether a replica still waits for a snapshot. It stops when another leader sends it another
+/// state, for one: many large states could be under way to the disk otherwise, each for nothing.
+#[derive(Clone, Debug)]
+pub struct Interest(Weak<()>);
+
+/// A snapshot that a replica waits for, for as long as it keeps this.
+pub(super) struct Awaited {
+    pub(super) at: Mark,
+    _interest: Arc<()>,
+}
+
+impl Interest {
+    pub fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
 impl SnapshotJob {
-    pub(super) fn new(shard: ShardId, at: Mark, frozen: Frozen) -> Self {
-        Self { shard, zxid: at.zxid, hash: at.hash, frozen: frozen.into() }
+    pub(super) fn new(
+        shard: ShardId,
+        at: Mark,
+        frozen: Frozen,
+        is_urgent: bool,
+    ) -> (Awaited, Self) {
+        let awaited = Awaited { at, _interest: Arc::new(()) };
+        let interest = Interest(Arc::downgrade(&awaited._interest));
+        let (zxid, hash, frozen) = (at.zxid, at.hash, frozen.into());
+        (awaited, Self { shard, zxid, hash, is_urgent, interest, frozen })
     }
 
     /// The bytes, chunk by chunk. Where there are many sessions this takes a while: it belongs
@@ -81,7 +111,7 @@ impl Replica {
     pub fn on_snapshot_taken(&mut self, now: Now, at: Mark, digest: u128, deeds: &mut Vec<Deed>) {
         if self.is_received(at) {
             self.install(now, digest, deeds);
-        } else if self.snapshotting == Some(at) {
+        } else if self.is_snapshotting(at) {
             self.snapshotting = None;
             self.zab.snapshot_taken(at, digest, &mut self.actions);
         }
@@ -92,7 +122,7 @@ impl Replica {
 
     /// The file could not be made; the next point is another chance.
     pub fn on_snapshot_abandoned(&mut self, now: Now, at: Mark, deeds: &mut Vec<Deed>) {
-        if self.snapshotting == Some(at) {
+        if self.is_snapshotting(at) {
             self.snapshotting = None;
         }
         if self.is_received(at) {
@@ -113,9 +143,13 @@ impl Replica {
         if self.snapshotting.is_some() || !is_new || payload != image::FORMAT.to_le_bytes() {
             return;
         }
-        self.snapshotting = Some(at);
-        let job = SnapshotJob::new(self.shard(), at, self.state.freeze());
+        let (awaited, job) = SnapshotJob::new(self.shard(), at, self.state.freeze(), false);
+        self.snapshotting = Some(awaited);
         deeds.push(Deed::Snapshot(job));
+    }
+
+    fn is_snapshotting(&self, at: Mark) -> bool {
+        self.snapshotting.as_ref().is_some_and(|awaited| awaited.at == at)
     }
 
     /// Logs a point when it is time for one.

@@ -16,7 +16,7 @@ use crate::base::limits::{
 use crate::base::time::{Instant, Now};
 use crate::mail::Mail;
 use crate::peer::message::PeerMessage;
-use crate::replica::snapshot::{Discarded, SnapshotJob};
+use crate::replica::snapshot::{Awaited, Discarded, SnapshotJob};
 use crate::replica::{Deed, Recipient, Replica};
 use crate::state::State;
 use crate::state::image::{ImageReader, ImageWriter};
@@ -42,8 +42,8 @@ pub(super) struct Incoming {
     wanted: Wanted,
     reader: ImageReader,
     chunks: u32,
-    /// The whole image, verified; its file is being made.
-    state: Option<State>,
+    /// The whole image, verified, and its file that is being made.
+    complete: Option<(State, Awaited)>,
 }
 
 impl Replica {
@@ -140,7 +140,7 @@ impl Replica {
                 wanted,
                 reader: ImageReader::new(self.config.seed),
                 chunks: 0,
-                state: None,
+                complete: None,
             });
         }
         match self.take_chunk(chunk) {
@@ -161,7 +161,7 @@ impl Replica {
     /// Whether a complete image of this point waits for its file, and is still wanted.
     pub(super) fn is_received(&self, at: Mark) -> bool {
         self.incoming.as_ref().is_some_and(|incoming| {
-            incoming.state.is_some()
+            incoming.complete.is_some()
                 && incoming.wanted.at == at
                 && self.zab.wanted_snapshot() == Some(incoming.wanted)
         })
@@ -170,8 +170,9 @@ impl Replica {
     /// The file of a received image is durable: its state takes the old one's place.
     pub(super) fn install(&mut self, now: Now, digest: u128, deeds: &mut Vec<Deed>) {
         let incoming = self.incoming.take();
-        let Incoming { wanted, chunks, state, .. } = incoming.expect("a received image is there");
-        let state = state.expect("a received image is complete");
+        let Incoming { wanted, chunks, complete, .. } =
+            incoming.expect("a received image is there");
+        let (state, _) = complete.expect("a received image is complete");
         assert_eq!(state.applied(), wanted.at.zxid);
         self.zab.install(now.instant, digest, &mut self.actions);
         let (admitted, at) = (state.admitted(), wanted.at.zxid);
@@ -237,7 +238,7 @@ impl Replica {
     fn take_chunk(&mut self, chunk: &Chunk<'_>) -> Result<Option<SnapshotJob>, &'static str> {
         let shard = self.shard();
         let incoming = self.incoming.as_mut().expect("it was begun");
-        if chunk.index != incoming.chunks || incoming.state.is_some() {
+        if chunk.index != incoming.chunks || incoming.complete.is_some() {
             return Err("a chunk out of its order");
         }
         incoming.chunks += 1;
@@ -253,8 +254,8 @@ impl Replica {
             return Err("an image of something else than was announced");
         }
         let state = State::from_image(image, self.config.map).map_err(|_| "an unsound image")?;
-        let job = SnapshotJob::new(shard, at, state.freeze());
-        incoming.state = Some(state);
+        let (awaited, job) = SnapshotJob::new(shard, at, state.freeze(), true);
+        incoming.complete = Some((state, awaited));
         Ok(Some(job))
     }
 

@@ -26,18 +26,8 @@ impl Pace {
         self.usual_micros.store(usual, Ordering::Relaxed);
     }
 
-    /// How long to wait after so many bytes of zeroes: nobody waits for them.
-    pub(super) fn pause(&self, bytes: usize) -> Duration {
-        self.pause_at_most(bytes, SLOWER_MAX)
-    }
-
-    /// How long to wait after so many bytes of a snapshot. It is what shortens the log, so that it
-    /// has to go on however busy the log is.
-    pub(super) fn short_pause(&self, bytes: usize) -> Duration {
-        self.pause_at_most(bytes, SNAPSHOT_SLOWER_MAX)
-    }
-
-    fn pause_at_most(&self, bytes: usize, slower_max: u64) -> Duration {
+    /// How long to wait after so many bytes; at most so many times longer where the logs feel it.
+    pub(super) fn pause(&self, bytes: usize, slower_max: u64) -> Duration {
         let recent = self.sync_micros.load(Ordering::Relaxed);
         let usual = self.usual_micros.load(Ordering::Relaxed).max(1);
         let slower = (recent / usual).clamp(1, slower_max);
@@ -47,6 +37,3 @@ impl Pace {
 }
 
 const BYTES_PER_SECOND_MAX: u64 = 64 << 20;
-/// However slow the syncs are, a segment is ready within half a minute.
-const SLOWER_MAX: u64 = 32;
-const SNAPSHOT_SLOWER_MAX: u64 = 4;

@@ -128,7 +128,7 @@ pub(super) async fn create(job: Preparation, workshop: Workshop) -> bool {
 async fn wait_for_turn(workshop: &Workshop) {
     let now = tokio::time::Instant::now();
     let next = workshop.next_chunk.get().map_or(now, |next| next.max(now));
-    let turn = next + workshop.pace.pause(ZERO_CHUNK_BYTES);
+    let turn = next + workshop.pace.pause(ZERO_CHUNK_BYTES, SLOWER_MAX);
     workshop.next_chunk.set(Some(turn));
     tokio::time::sleep_until(turn).await;
 }
@@ -201,6 +201,9 @@ impl LogDirectory {
     }
 }
 
+/// How much longer the pauses are while the logs feel it. Nobody waits for zeroes; however slow the
+/// syncs are, a segment is ready within half a minute.
+const SLOWER_MAX: u64 = 32;
 /// How far zeroing stays ahead of a log, at whatever pace.
 const ZERO_AHEAD_BYTES: u64 = 8 << 20;
 /// What is zeroed between two pauses, and synced as one before anybody else may write there.

@@ -1,33 +1,49 @@
 //! Snapshot files: a frozen state is encoded, written, read back, and given its name.
 //!
 //! One after the other, and each in small pieces with pauses in between: encoding takes at most
-//! half of a processor, and no sync of the log waits behind more than a piece.
+//! half of a processor, and no sync of the log waits behind more than a piece. What nobody waits
+//! for any more is left.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pigeonhole_core::base::id::{ChainHash, ShardId, Zxid};
 use pigeonhole_core::base::limits::SNAPSHOT_CHUNK_BYTES;
 use pigeonhole_core::control::SnapshotReference;
-use pigeonhole_core::effect::SnapshotJob;
+use pigeonhole_core::effect::{Interest, SnapshotJob};
 use pigeonhole_storage::snapshot::{
     PublishStep, SnapshotName, SnapshotReader, SnapshotWriter, publish, temporary_file_name,
 };
 
 use super::pace::Pace;
-use super::remove_if_present;
+use super::{Sender, remove_if_present};
 use crate::exit::disk_failed;
 use crate::os::{self, is_no_room};
 use crate::snapshots::{SnapshotDirectory, Unusable};
 
+/// What is to be made, one after the other: also for several servers in this process, which share
+/// processors.
+#[derive(Clone, Default)]
+pub(super) struct Queue(Rc<RefCell<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<(Sender, SnapshotJob)>,
+    is_worked_on: bool,
+}
+
 /// What a job is about, also after it is used up.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Subject {
     pub(super) shard: ShardId,
     pub(super) zxid: Zxid,
     pub(super) hash: ChainHash,
+    pub(super) interest: Interest,
 }
 
 /// A snapshot that was published.
@@ -42,11 +58,45 @@ enum Abandoned {
     Io(&'static str, PathBuf, io::Error),
     /// What was read back is not what was written.
     ReadBack(PathBuf, Unusable),
+    Unwanted,
+}
+
+impl Queue {
+    /// Adds a job; true if somebody has to begin to work on them.
+    pub(super) fn add(&self, sender: Sender, job: SnapshotJob) -> bool {
+        let mut waiting = self.0.borrow_mut();
+        // Each holds on to a whole state.
+        waiting.drop_unwanted();
+        waiting.jobs.push_back((sender, job));
+        !std::mem::replace(&mut waiting.is_worked_on, true)
+    }
+
+    /// The next job: what a replica serves nobody without goes first. After the last, nobody works
+    /// on them any more.
+    pub(super) fn next(&self) -> Option<(Sender, SnapshotJob)> {
+        let mut waiting = self.0.borrow_mut();
+        waiting.drop_unwanted();
+        let urgent = waiting.jobs.iter().position(|(_, job)| job.is_urgent);
+        let next = waiting.jobs.remove(urgent.unwrap_or(0));
+        waiting.is_worked_on = next.is_some();
+        next
+    }
+}
+
+impl Waiting {
+    fn drop_unwanted(&mut self) {
+        self.jobs.retain(|(_, job)| job.interest.is_alive());
+    }
 }
 
 impl Subject {
     pub(super) fn of(job: &SnapshotJob) -> Self {
-        Self { shard: job.shard, zxid: job.zxid, hash: job.hash }
+        let interest = job.interest.clone();
+        Self { shard: job.shard, zxid: job.zxid, hash: job.hash, interest }
+    }
+
+    fn check_wanted(&self) -> Result<(), Abandoned> {
+        if self.interest.is_alive() { Ok(()) } else { Err(Abandoned::Unwanted) }
     }
 }
 
@@ -62,7 +112,7 @@ pub(super) async fn make(
     let begun = Instant::now();
     tracing::debug!("snapshot of shard {shard} at {zxid} begun");
     let made = match write(job, directory, pace).await {
-        Ok((reference, bytes)) => match finish(shard, &reference, directory).await {
+        Ok((reference, bytes)) => match finish(&subject, &reference, directory).await {
             Ok(()) => Ok((reference, bytes)),
             Err(abandoned) => Err(abandoned),
         },
@@ -76,7 +126,7 @@ pub(super) async fn make(
             Some(Taken { name, digest: reference.digest })
         }
         Err(abandoned) => {
-            abandon(subject, directory, abandoned);
+            abandon(&subject, directory, abandoned);
             None
         }
     }
@@ -88,7 +138,9 @@ async fn write(
     directory: &SnapshotDirectory,
     pace: &Pace,
 ) -> Result<(SnapshotReference, u64), Abandoned> {
-    let Subject { shard, zxid, hash } = Subject::of(&job);
+    let subject = Subject::of(&job);
+    let Subject { shard, zxid, hash, .. } = subject;
+    let is_urgent = job.is_urgent;
     let path = directory.path.join(temporary_file_name(shard, zxid));
     let failed = |operation, error| Abandoned::Io(operation, path.clone(), error);
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path);
@@ -101,6 +153,7 @@ async fn write(
     let mut encoding = Instant::now();
     let mut image = job.into_image();
     loop {
+        subject.check_wanted()?;
         chunk.clear();
         let goes_on = image.next_chunk(&mut chunk);
         if !chunk.is_empty() {
@@ -116,7 +169,8 @@ async fn write(
             if unsynced >= UNSYNCED_BYTES_MAX {
                 let synced = file.sync_data().await;
                 synced.map_err(|error| failed("fdatasync", error))?;
-                tokio::time::sleep(pace.short_pause(unsynced)).await;
+                let slower_max = if is_urgent { 1 } else { SLOWER_MAX };
+                tokio::time::sleep(pace.pause(unsynced, slower_max)).await;
                 unsynced = 0;
             }
         }
@@ -140,11 +194,11 @@ async fn put(file: &tokio_uring::fs::File, at: u64, out: Vec<u8>) -> io::Result<
 
 /// Makes a snapshot of a complete temporary file.
 async fn finish(
-    shard: ShardId,
+    subject: &Subject,
     reference: &SnapshotReference,
     directory: &SnapshotDirectory,
 ) -> Result<(), Abandoned> {
-    for step in publish(shard, reference) {
+    for step in publish(subject.shard, reference) {
         match step {
             PublishStep::SyncFile { name } => {
                 let path = directory.path.join(name);
@@ -154,7 +208,7 @@ async fn finish(
                 synced.map_err(|error| Abandoned::Io("fsync", path, error))?;
             }
             PublishStep::ReadBack { name, expected } => {
-                read_back(directory.path.join(name), shard, expected).await?;
+                read_back(directory.path.join(name), subject, expected).await?;
             }
             PublishStep::Rename { from, to } => {
                 let from = directory.path.join(from);
@@ -174,7 +228,7 @@ async fn finish(
 /// Reads the file from the disk and not from memory, and checks every byte of it.
 async fn read_back(
     path: PathBuf,
-    shard: ShardId,
+    subject: &Subject,
     expected: SnapshotReference,
 ) -> Result<(), Abandoned> {
     let failed = |operation, error| Abandoned::Io(operation, path.clone(), error);
@@ -186,6 +240,7 @@ async fn read_back(
     let mut bytes = Vec::with_capacity(READ_BYTES);
     let mut at = 0;
     let found = loop {
+        subject.check_wanted()?;
         bytes.clear();
         let (read, filled) = source.read_at(bytes, at).await;
         let length = read.map_err(|error| failed("read", error))?;
@@ -211,14 +266,14 @@ async fn read_back(
     // Nobody reads it again before the next start.
     os::forget_cached(&file).map_err(|error| failed("fadvise", error))?;
     match found {
-        Ok(found) if found == (shard, expected) => Ok(()),
+        Ok(found) if found == (subject.shard, expected) => Ok(()),
         Ok(_) => Err(Abandoned::ReadBack(path, Unusable::Another)),
         Err(error) => Err(Abandoned::ReadBack(path, Unusable::Framing(error))),
     }
 }
 
-fn abandon(subject: Subject, directory: &SnapshotDirectory, abandoned: Abandoned) {
-    let Subject { shard, zxid, .. } = subject;
+fn abandon(subject: &Subject, directory: &SnapshotDirectory, abandoned: Abandoned) {
+    let Subject { shard, zxid, .. } = *subject;
     match abandoned {
         Abandoned::Io(operation, path, error) if is_no_room(&error) => {
             let path = path.display();
@@ -230,6 +285,9 @@ fn abandon(subject: Subject, directory: &SnapshotDirectory, abandoned: Abandoned
              the disk cannot be relied on",
             path.display()
         ),
+        Abandoned::Unwanted => {
+            tracing::debug!("snapshot of shard {shard} at {zxid}: nobody waits for it any more");
+        }
     }
     let path = directory.path.join(temporary_file_name(shard, zxid));
     remove_if_present(&path);
@@ -240,5 +298,8 @@ const PIECE_BYTES: usize = 512 << 10;
 /// A sync of the log waits behind no more than this.
 const UNSYNCED_BYTES_MAX: usize = 1 << 20;
 const READ_BYTES: usize = 512 << 10;
+/// How much longer the pauses are while the logs feel it: a snapshot is what shortens the log, so
+/// that it has to go on however busy the log is.
+const SLOWER_MAX: u64 = 4;
 /// The shortest rest between two pieces of work.
 const BREATH: Duration = Duration::from_millis(1);

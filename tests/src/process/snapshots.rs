@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use pigeonhole_core::base::id::{ChainHash, ShardId, Zxid};
 use pigeonhole_core::control::SnapshotReference;
-use pigeonhole_core::effect::SnapshotJob;
+use pigeonhole_core::effect::{Interest, SnapshotJob};
 use pigeonhole_core::state::image::ImageWriter;
 use pigeonhole_storage::snapshot::{
     PublishStep, SnapshotReader, SnapshotWriter, publish, temporary_file_name,
@@ -28,6 +28,7 @@ struct Making {
     shard: ShardId,
     zxid: Zxid,
     hash: ChainHash,
+    interest: Interest,
     image: ImageWriter,
     /// Taken when the content is complete.
     writer: Option<SnapshotWriter>,
@@ -58,10 +59,17 @@ impl Process {
             self.next_step(around);
             return;
         }
-        let workshop = &mut self.workshop;
-        let mut making = match workshop.making.take() {
-            Some(making) => making,
-            None => Making::begin(workshop.jobs.pop_front().expect("a step follows a job"), disk),
+        let making = self.workshop.making.take().filter(|making| {
+            let goes_on = making.interest.is_alive();
+            if !goes_on {
+                around.checks.sometimes.hit(State::SnapshotUnwanted);
+                disk.remove_file(&temporary_file_name(making.shard, making.zxid));
+            }
+            goes_on
+        });
+        let next_job = || self.workshop.next_job().map(|job| Making::begin(job, disk));
+        let Some(mut making) = making.or_else(next_job) else {
+            return;
         };
         let progress = making.step(disk);
         let Making { shard, zxid, hash, digest, .. } = making;
@@ -98,6 +106,15 @@ impl Process {
     }
 }
 
+impl Workshop {
+    /// Whatever a replica serves nobody without goes first.
+    fn next_job(&mut self) -> Option<SnapshotJob> {
+        self.jobs.retain(|job| job.interest.is_alive());
+        let urgent = self.jobs.iter().position(|job| job.is_urgent);
+        self.jobs.remove(urgent.unwrap_or(0))
+    }
+}
+
 impl Making {
     fn begin(job: SnapshotJob, disk: &mut Disk) -> Self {
         let (shard, zxid, hash) = (job.shard, job.zxid, job.hash);
@@ -105,8 +122,9 @@ impl Making {
         let writer = SnapshotWriter::new(shard, zxid, hash, &mut unwritten);
         disk.remove_file(&temporary_file_name(shard, zxid));
         disk.directory.create(&temporary_file_name(shard, zxid));
-        let (image, writer) = (job.into_image(), Some(writer));
-        Self { shard, zxid, hash, image, writer, unwritten, steps: VecDeque::new(), digest: 0 }
+        let interest = job.interest.clone();
+        let (image, writer, steps) = (job.into_image(), Some(writer), VecDeque::new());
+        Self { shard, zxid, hash, interest, image, writer, unwritten, steps, digest: 0 }
     }
 
     fn step(&mut self, disk: &mut Disk) -> Progress {
