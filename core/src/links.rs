@@ -29,8 +29,8 @@ struct Link {
     /// Received, and not yet a whole frame.
     carried: Vec<u8>,
     output: Vec<u8>,
+    up_at: Instant,
     heard: Instant,
-    has_spoken: bool,
     ping_at: Instant,
     /// Nothing but pings has travelled since the last one was sent.
     is_quiet: bool,
@@ -54,8 +54,8 @@ impl Links {
             id,
             carried: Vec::new(),
             output: Vec::new(),
+            up_at: now,
             heard: now,
-            has_spoken: false,
             ping_at: next_ping(now, self.heartbeat),
             is_quiet: false,
             is_closing: false,
@@ -91,7 +91,6 @@ impl Links {
             return Ok(());
         };
         link.heard = now;
-        link.has_spoken = true;
         let mut is_quiet = link.is_quiet;
         let mut carried = core::mem::take(&mut link.carried);
         let was_empty = carried.is_empty();
@@ -220,14 +219,14 @@ impl Links {
 impl Link {
     /// When a peer of which nothing more is heard is given up.
     fn silent_until(&self, silence: Duration) -> Instant {
-        let patience = if self.has_spoken { 1 } else { SILENCES_BEFORE_THE_FIRST_WORD };
-        self.heard + Duration(silence.0 * patience)
+        (self.heard + silence).max(self.up_at + Duration(silence.0 * SILENCES_OF_A_NEW_LINK))
     }
 }
 
 /// Words of a living peer come one heartbeat after the other, from however far away. Only the first
-/// takes a round trip: the peer speaks when it has been answered.
-const SILENCES_BEFORE_THE_FIRST_WORD: u64 = 5;
+/// takes a round trip, because the peer speaks when it has been answered; and so does the eleventh
+/// or so, because a new connection sends ten segments before it has heard that any has arrived.
+const SILENCES_OF_A_NEW_LINK: u64 = 5;
 /// A server that is always behind still gives up a peer that is gone.
 const SILENCES_WHILE_BEHIND: u64 = 8;
 

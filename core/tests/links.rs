@@ -37,13 +37,27 @@ fn hear_ping(links: &mut Links, now: Instant) {
     links.receive(now, FAR, &ping, nothing).expect("it is a frame");
 }
 
+/// The first word takes a round trip, and so does what a new connection may not send before the
+/// first words are acknowledged.
 #[test]
-fn a_peer_far_away_may_take_a_round_trip_for_its_first_word_and_no_longer() {
+fn a_peer_far_away_may_be_silent_for_a_round_trip_while_its_link_is_new() {
     let mut links = linked();
-    assert!(!is_given_up(&mut links, at(1_500)));
-    hear_ping(&mut links, at(1_500));
-    assert!(!is_given_up(&mut links, at(1_899)));
-    assert!(is_given_up(&mut links, at(1_900)));
+    assert!(!is_given_up(&mut links, at(700)));
+    hear_ping(&mut links, at(700));
+    assert!(!is_given_up(&mut links, at(1_900)));
+    hear_ping(&mut links, at(1_900));
+    assert!(!is_given_up(&mut links, at(2_299)));
+    assert!(is_given_up(&mut links, at(2_300)));
+}
+
+#[test]
+fn a_peer_that_has_spoken_for_a_while_is_given_up_after_its_silence() {
+    let mut links = linked();
+    for milliseconds in (50..3_000).step_by(50) {
+        hear_ping(&mut links, at(milliseconds));
+    }
+    assert!(!is_given_up(&mut links, at(3_349)));
+    assert!(is_given_up(&mut links, at(3_350)));
 }
 
 #[test]

@@ -195,13 +195,14 @@ pub(crate) fn segments_in(log: &Path) -> Result<Vec<SegmentId>, Failure> {
 pub(crate) fn is_log_of(meta: &Meta, directory: &Path, log: &Path) -> Result<bool, Failure> {
     let path = log.join(LOG_OWNER_FILE_NAME);
     let (directory, shown) = (directory.display(), log.display());
-    match fs::read_to_string(&path) {
-        Ok(owner) if owner == meta.log_owner() => Ok(true),
+    match fs::read(&path) {
+        Ok(owner) if owner == meta.log_owner().as_bytes() => Ok(true),
         // It was being written.
-        Ok(owner) if meta.log_owner().starts_with(&owner) => Ok(false),
+        Ok(owner) if meta.log_owner().as_bytes().starts_with(&owner) => Ok(false),
         Ok(_) => Err(Failure::data(format_args!(
             "{shown} is the log of another data directory than {directory}: name the right one \
-             with dataLogDir"
+             with dataLogDir; if it is the right one, {} is damaged: remove that file",
+            path.display()
         ))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Before its first start, a member has no log.

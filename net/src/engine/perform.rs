@@ -5,10 +5,11 @@ use std::mem;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use pigeonhole_core::base::id::{ConnectionId, Zxid};
+use pigeonhole_core::base::id::{ConnectionId, ShardId, Zxid};
 use pigeonhole_core::durable::{Append, Record};
 use pigeonhole_core::effect::{Effect, Input};
 use pigeonhole_core::entry::EntryKind;
+use pigeonhole_core::zab::Event;
 
 use super::{Due, Hands};
 use crate::client::admin::{Figures, LogFigures, Reply};
@@ -179,7 +180,7 @@ impl Hands {
             Effect::SessionExpired { shard, session } => {
                 tracing::debug!("shard {shard}: session {session} has expired");
             }
-            Effect::Event { shard, event } => tracing::info!("shard {shard}: {event:?}"),
+            Effect::Event { shard, event } => tell(shard, event),
         }
     }
 
@@ -363,5 +364,19 @@ impl Hands {
             backlog_bytes: self.wal.backlog_bytes(),
             turn_micros_max: u64::try_from(self.pulse.longest.as_micros()).unwrap_or(u64::MAX),
         }
+    }
+}
+
+/// Most of what happens is for whoever reads a log afterwards; some of it needs somebody at once.
+fn tell(shard: ShardId, event: Event) {
+    match event {
+        Event::TruncationRefused { to: end, committed }
+        | Event::SnapshotRefused { at: end, committed } => tracing::error!(
+            "shard {shard}: {committed} is committed here, and the leader's history ends at {end}: \
+             a majority of the servers has lost what was acknowledged, as by an old copy put back. \
+             This server keeps what it has, and serves nothing. Stop all, and put the newest data \
+             back on a majority; or empty this server's directory, and it takes the leader's"
+        ),
+        event => tracing::info!("shard {shard}: {event:?}"),
     }
 }

@@ -224,6 +224,12 @@ fn a_log_that_is_not_there_is_missed() {
     fs::remove_file(&owner).unwrap();
     servers.start(1);
     assert_eq!(fs::read_to_string(&owner).unwrap(), text);
+    // Where it is damaged, nobody guesses.
+    assert_eq!(servers.terminate(1).code(), Some(0));
+    fs::write(&owner, [0xff; 16]).unwrap();
+    let (status, said) = servers.refusal(1);
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("is damaged: remove that file"), "{said}");
 }
 
 const PROGRAM: Program =
