@@ -26,6 +26,8 @@ pub struct ShardReport {
     pub role: PeerState,
     /// It serves: as a leader whose epoch has begun, or as a learner that is up to date.
     pub established: bool,
+    /// It takes long to get what its leader has: the whole server takes no clients meanwhile.
+    pub is_catching_up: bool,
     /// The leader that it serves under; itself when leading.
     pub leader: Option<ServerId>,
     pub accepted_epoch: Epoch,
@@ -61,6 +63,7 @@ impl ShardReport {
             shard,
             role: zab.state(),
             established: replica.serves_under().is_some(),
+            is_catching_up: replica.is_catching_up(),
             leader: replica.serves_under(),
             accepted_epoch: log.accepted_epoch(),
             current_epoch: log.current_epoch(),

@@ -339,9 +339,13 @@ fn a_server_that_takes_long_to_get_the_state_takes_no_clients_meanwhile() {
     // Sessions live in both shards, one of which has all that it needs.
     let taken = (0..10).filter(|_| cluster.connect(behind).is_some());
     assert_eq!(taken.count(), 0);
+    let is_catching_up = |cluster: &Cluster| {
+        cluster.shards(shard).iter().any(|(at, it)| *at == behind && it.is_catching_up)
+    };
+    assert!(is_catching_up(&cluster), "operators are told");
     cluster.nodes[behind].holds_jobs = false;
     cluster.converge();
-    assert!(cluster.connect(behind).is_some());
+    assert!(cluster.connect(behind).is_some() && !is_catching_up(&cluster));
 }
 
 /// Other shards of its core have clients meanwhile.

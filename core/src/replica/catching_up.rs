@@ -27,6 +27,11 @@ impl Replica {
         deeds.push(Deed::Mail { to: Recipient::Cores, mail });
     }
 
+    /// Whether it takes long by now.
+    pub fn is_catching_up(&self) -> bool {
+        self.is_catching_up
+    }
+
     pub(super) fn catching_up_deadline(&self) -> Option<Instant> {
         self.takes_long_from().filter(|_| !self.is_catching_up)
     }

@@ -358,9 +358,11 @@ impl Scene<'_> {
         writeln!(out, "logdir_size: {}", size_of_tree(&config.data_log_dir))
     }
 
-    /// A server serves when its part of shard 0 does: tools know one role for a server.
+    /// A server serves when its part of shard 0 does, because tools know one role for a server; and
+    /// not while it takes no clients.
     fn serves(&self) -> bool {
-        self.first_shard().is_some_and(|shard| shard.established)
+        let takes_clients = !self.figures.shards.iter().any(|shard| shard.is_catching_up);
+        takes_clients && self.first_shard().is_some_and(|shard| shard.established)
     }
 
     fn mode(&self) -> &'static str {
