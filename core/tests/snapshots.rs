@@ -5,7 +5,7 @@
 mod cluster;
 
 use pigeonhole_core::base::id::{ConnectionId, ShardId, Zxid};
-use pigeonhole_core::base::limits::TURN_SHARE;
+use pigeonhole_core::base::limits::{STORE_AGAIN_MS, TURN_SHARE};
 use pigeonhole_core::base::prng::Prng;
 use pigeonhole_core::base::time::Duration;
 use pigeonhole_core::effect::{Input, SnapshotJob};
@@ -315,6 +315,29 @@ fn a_state_from_a_leader_that_is_gone_need_not_be_stored() {
     cluster.start(leader);
     cluster.converge();
     assert!(has_installed(&cluster, behind));
+}
+
+/// It is not sent again: that would be all of it, once a second, for as long as the disk is full.
+#[test]
+fn a_state_that_could_not_be_stored_is_stored_later() {
+    let (mut cluster, leader, _, behind) = with_one_behind(60_000);
+    cluster.nodes[behind].holds_jobs = true;
+    cluster.start(behind);
+    for _ in 0..3 {
+        cluster.until("the state is to be stored", |it| !it.nodes[behind].jobs.is_empty());
+        let job = cluster.nodes[behind].jobs.pop_front().unwrap();
+        let (shard, zxid, hash) = (job.shard, job.zxid, job.hash);
+        cluster.input(behind, Input::SnapshotAbandoned { shard, zxid, hash });
+        let begun = cluster.now.instant;
+        cluster.until("it is tried again", |it| !it.nodes[behind].jobs.is_empty());
+        assert!(cluster.now.instant.since(begun) >= Duration::from_ms(STORE_AGAIN_MS));
+    }
+    cluster.nodes[behind].holds_jobs = false;
+    cluster.converge();
+    assert!(has_installed(&cluster, behind));
+    let plans = cluster.nodes[leader].events.iter();
+    let plans = plans.filter(|(_, it)| matches!(it, Event::Plan { plan: Plan::Snapshot, .. }));
+    assert_eq!(plans.count(), 1);
 }
 
 /// Its clients would wait here for what the other servers have.

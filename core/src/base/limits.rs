@@ -120,6 +120,9 @@ pub const SUCCESSION_MS_MAX: u64 = 300;
 /// How long a replica may take to get what its leader has before its server takes no more clients:
 /// what an election and a short absence leave behind is done much sooner.
 pub const CATCHING_UP_MS_MAX: u64 = 1000;
+/// After so long a state that could not be stored, mostly for want of room, is tried again from
+/// memory: the server comes back soon after there is room, and writes little in vain until then.
+pub const STORE_AGAIN_MS: u64 = 2000;
 /// A shard goes back to the server that should lead it, at most one of a core in so long: each
 /// time, its writes pause for an election.
 pub const BALANCE_PERIOD_MS: u64 = 60_000;

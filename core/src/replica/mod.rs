@@ -275,6 +275,7 @@ impl Replica {
         self.settle(now, deeds);
         self.expire_sessions(now, deeds);
         self.go_on_sending(deeds);
+        self.store_again(now.instant, deeds);
         if self.give_up_deadline().is_some_and(|at| at <= now.instant) {
             self.give_up_sent(deeds);
             self.turn_newcomers_away(deeds);
@@ -390,6 +391,7 @@ impl Replica {
             self.sending_deadline(),
             self.give_up_deadline(),
             self.catching_up_deadline(),
+            self.storing_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }

@@ -120,14 +120,14 @@ impl Replica {
         self.settle(now, deeds);
     }
 
-    /// The file could not be made; the next point is another chance.
+    /// The file could not be made, for want of room most likely. The next point is another chance;
+    /// a state that was received is kept meanwhile, for its leader has no other to send.
     pub fn on_snapshot_abandoned(&mut self, now: Now, at: Mark, deeds: &mut Vec<Deed>) {
         if self.is_snapshotting(at) {
             self.snapshotting = None;
         }
         if self.is_received(at) {
-            let why = "the state could not be stored";
-            self.zab.refuse_image(now.instant, why, &mut self.actions);
+            self.store_later(now.instant);
         }
         self.settle(now, deeds);
     }

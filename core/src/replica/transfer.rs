@@ -11,9 +11,9 @@ use alloc::vec::Vec;
 
 use crate::base::id::{ConnectionId, Epoch, ServerId};
 use crate::base::limits::{
-    SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_IN_FLIGHT, SNAPSHOT_PART_BYTES_MIN,
+    SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_IN_FLIGHT, SNAPSHOT_PART_BYTES_MIN, STORE_AGAIN_MS,
 };
-use crate::base::time::{Instant, Now};
+use crate::base::time::{Duration, Instant, Now};
 use crate::mail::Mail;
 use crate::peer::message::PeerMessage;
 use crate::replica::snapshot::{Awaited, Discarded, SnapshotJob};
@@ -44,6 +44,8 @@ pub(super) struct Incoming {
     chunks: u32,
     /// The whole image, verified, and its file that is being made.
     complete: Option<(State, Awaited)>,
+    /// The file could not be made: it is tried again then.
+    store_again_at: Option<Instant>,
 }
 
 impl Replica {
@@ -141,6 +143,7 @@ impl Replica {
                 reader: ImageReader::new(self.config.seed),
                 chunks: 0,
                 complete: None,
+                store_again_at: None,
             });
         }
         match self.take_chunk(chunk) {
@@ -165,6 +168,31 @@ impl Replica {
                 && incoming.wanted.at == at
                 && self.zab.wanted_snapshot() == Some(incoming.wanted)
         })
+    }
+
+    /// The file of a received image could not be made.
+    pub(super) fn store_later(&mut self, now: Instant) {
+        if let Some(incoming) = &mut self.incoming {
+            incoming.store_again_at = Some(now + Duration::from_ms(STORE_AGAIN_MS));
+        }
+    }
+
+    /// Tries again when it is time.
+    pub(super) fn store_again(&mut self, now: Instant, deeds: &mut Vec<Deed>) {
+        let shard = self.shard();
+        if let Some(incoming) = &mut self.incoming
+            && incoming.store_again_at.is_some_and(|at| at <= now)
+            && let Some((state, awaited)) = &mut incoming.complete
+        {
+            incoming.store_again_at = None;
+            let (again, job) = SnapshotJob::new(shard, awaited.at, state.freeze(), true);
+            *awaited = again;
+            deeds.push(Deed::Snapshot(job));
+        }
+    }
+
+    pub(super) fn storing_deadline(&self) -> Option<Instant> {
+        self.incoming.as_ref()?.store_again_at
     }
 
     /// The file of a received image is durable: its state takes the old one's place.
