@@ -60,8 +60,16 @@ fn a_fresh_shard_is_a_fresh_zookeeper() {
 fn refusals_in_the_order_of_checks() {
     let wrong = |path| create(path, CreateMode::Persistent, &WRONG);
     let table: Vec<(Request<'_>, ErrorCode)> = vec![
-        // create: path, ACL list, parent, CREATE, existence, ephemeral parent.
-        (wrong("/a/../b"), BadArguments),
+        // create: ACL list, parent, CREATE, path, existence, ephemeral parent.
+        (wrong("/a/../b"), InvalidAcl),
+        (plain("/a/../b"), NoNode),
+        (plain("/no/."), NoNode),
+        (plain("/closed/."), NoAuth),
+        (plain("/a/."), BadArguments),
+        (plain("/a/x\u{7f}"), BadArguments),
+        (plain("/a/"), BadArguments),
+        (plain("//"), BadArguments),
+        (plain("a/b"), NoNode),
         (wrong("/no/parent"), InvalidAcl),
         (create("/a/x", CreateMode::Persistent, &[]), InvalidAcl),
         (plain("/no/parent"), NoNode),
@@ -72,7 +80,7 @@ fn refusals_in_the_order_of_checks() {
         (plain("/zookeeper"), NodeExists),
         (plain("/e/child"), NoChildrenForEphemerals),
         (sequential("/e/child"), NoChildrenForEphemerals),
-        (sequential("/a//"), BadArguments),
+        (sequential("/a//"), NoNode),
         (sequential("/no/"), NoNode),
         // delete: what cannot go, parent, DELETE on the parent, the znode, version, children.
         (delete("/", -1), BadArguments),

@@ -304,6 +304,7 @@ fn odd_texts_are_taken_as_zookeeper_takes_them() {
         ("/a/", ErrorCode::NoNode),
         ("//", ErrorCode::NoNode),
         ("/a\u{7f}", ErrorCode::NoNode),
+        ("/no/parent/", ErrorCode::NoNode),
     ] {
         assert_eq!(parse(OpCode::Delete, path, &any_version), refused(code), "delete {path:?}");
     }

@@ -265,11 +265,11 @@ impl<'a> Preparation<'a> {
         acl: &[Acl<'_>],
         mode: CreateMode,
     ) -> Result<(String, Vec<AclEntry>, i32), ErrorCode> {
-        check_path(prefix, mode.is_sequential())?;
         let acl = acl::fixup(acl, context.identities).map_err(|_| ErrorCode::InvalidAcl)?;
         let parent_path = parent_of_created(prefix);
         let mut parent = self.node(parent_path).ok_or(ErrorCode::NoNode)?;
         self.permit(context, &parent, permission::CREATE)?;
+        check_path(prefix, mode.is_sequential())?;
         let path = if mode.is_sequential() {
             // A counter that overflowed is negative, and ten characters wide with its sign, as
             // Java's "%010d" prints it.

@@ -87,7 +87,7 @@ pub fn path_of_write(op_code: i32, body: &[u8]) -> Option<&str> {
 ///   for addWatch; `Code(NoNode)` for reads and delete, which ZooKeeper looks up without checking,
 ///   but for a NUL in those of exists and delete; NoWatcher for checkWatches and removeWatches;
 ///   setWatches leaves it out, because nothing ever happens to it; sync and getEphemerals take any
-///   text.
+///   text, and create any that a parent can be cut from.
 /// - Inside a multi: see `RequestError::MultiOperation`. A multiRead takes any text: only the read
 ///   of such a path fails, when nothing is found there.
 pub fn parse_request(op_code: i32, body: &[u8]) -> Result<Request<'_>, RequestError> {
@@ -181,7 +181,12 @@ struct UncheckedAcl<'a> {
 impl<'a> UncheckedPath<'a> {
     #[inline]
     fn checked(self, otherwise: ErrorCode) -> Result<&'a str, RequestError> {
-        self.legal(false).ok_or(RequestError::Code(otherwise))
+        self.legal().ok_or(RequestError::Code(otherwise))
+    }
+
+    /// Whether ZooKeeper cuts a parent from it (`getParentPathAndValidate`).
+    fn has_parent(self) -> bool {
+        self.0.contains(&b'/') && !self.0.contains(&0)
     }
 
     /// The text for a read that is to find nothing where no path leads: U+FFFD stands for what is
@@ -194,10 +199,10 @@ impl<'a> UncheckedPath<'a> {
     }
 
     #[inline]
-    fn legal(self, sequential: bool) -> Option<&'a str> {
+    fn legal(self) -> Option<&'a str> {
         // What is not UTF-8 becomes U+FFFD in ZooKeeper, which no path may hold.
         let path = str::from_utf8(self.0).ok()?;
-        path::check(path, sequential).ok()?;
+        path::check(path, false).ok()?;
         Some(path)
     }
 }
@@ -220,7 +225,8 @@ fn parse_get_children<'a>(
 }
 
 /// Containers and TTLs (4, 5, 6) are Unimplemented, other unknown flags BadArguments, and an ACL
-/// that is not one InvalidACL.
+/// that is not one InvalidACL. The rules for paths are the leader's to check: it asks first for the
+/// parent and whether the client may create there.
 fn parse_create<'a>(reader: &mut Reader<'a>, with_stat: bool) -> Result<Request<'a>, RequestError> {
     let path = read_path(reader)?;
     let data = reader.buffer()?;
@@ -231,14 +237,14 @@ fn parse_create<'a>(reader: &mut Reader<'a>, with_stat: bool) -> Result<Request<
     };
     let bad_arguments = RequestError::Code(ErrorCode::BadArguments);
     let mode = mode.ok_or(bad_arguments)?;
-    let path = path.legal(mode.is_sequential()).ok_or(bad_arguments)?;
+    let path = str::from_utf8(path.0).ok().filter(|_| path.has_parent()).ok_or(bad_arguments)?;
     Ok(Request::Create { path, data, acl: checked_acl(acl)?, mode, with_stat })
 }
 
 /// BadArguments for the root, which cannot be deleted, and for what has no parent or a NUL in it.
 fn parse_delete<'a>(reader: &mut Reader<'a>) -> Result<Request<'a>, RequestError> {
     let (path, version) = (read_path(reader)?, reader.i32_be()?);
-    if path.0 == b"/" || !path.0.contains(&b'/') || path.0.contains(&0) {
+    if path.0 == b"/" || !path.has_parent() {
         return Err(RequestError::Code(ErrorCode::BadArguments));
     }
     Ok(Request::Delete { path: path.checked(ErrorCode::NoNode)?, version })
@@ -397,7 +403,7 @@ fn read_paths<'a>(reader: &mut Reader<'a>) -> Result<Vec<&'a str>, JuteError> {
     let count = reader.vector_count(STRING_BYTES_MIN)?;
     let mut paths = Vec::with_capacity(count);
     for _ in 0..count {
-        paths.extend(read_path(reader)?.legal(false));
+        paths.extend(read_path(reader)?.legal());
     }
     Ok(paths)
 }
