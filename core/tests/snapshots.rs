@@ -23,6 +23,13 @@ fn few() -> Cluster {
     Cluster::new(Options::default())
 }
 
+/// Starts a server that is sent the state, and keeps it from storing that.
+fn receive_state(cluster: &mut Cluster, behind: usize) {
+    cluster.nodes[behind].holds_jobs = true;
+    cluster.start(behind);
+    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
+}
+
 /// A cluster with a server that is too far behind for a DIFF, and still down; the leader, a client
 /// there, and the server.
 fn with_one_behind(bytes: usize) -> (Cluster, usize, ConnectionId, usize) {
@@ -263,9 +270,7 @@ fn a_learner_that_pins_too_much_begins_again() {
     let mut options = Options::default();
     options.limits.pinned_bytes_max = 20_000;
     let (mut cluster, leader, connection, behind) = leave_one_behind(Cluster::new(options), 100);
-    cluster.nodes[behind].holds_jobs = true;
-    cluster.start(behind);
-    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
+    receive_state(&mut cluster, behind);
     for number in 0..30 {
         let name = format!("/large{number}");
         cluster.write(leader, connection, &[&name], 1000);
@@ -282,9 +287,7 @@ fn a_learner_that_pins_too_much_begins_again() {
 #[test]
 fn writes_go_on_while_the_state_is_sent() {
     let (mut cluster, leader, connection, behind) = with_one_behind(60_000);
-    cluster.nodes[behind].holds_jobs = true;
-    cluster.start(behind);
-    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
+    receive_state(&mut cluster, behind);
     // The disk takes longer than anything is waited for, and the log's window is exceeded twice.
     cluster.run(30_000);
     cluster.write_many(leader, connection, "during", 20);
@@ -302,9 +305,7 @@ fn writes_go_on_while_the_state_is_sent() {
 #[test]
 fn a_state_from_a_leader_that_is_gone_need_not_be_stored() {
     let (mut cluster, leader, _, behind) = with_one_behind(60_000);
-    cluster.nodes[behind].holds_jobs = true;
-    cluster.start(behind);
-    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
+    receive_state(&mut cluster, behind);
     let interest = cluster.nodes[behind].jobs[0].interest.clone();
     assert!(cluster.nodes[behind].jobs[0].is_urgent && interest.is_alive());
     cluster.crash(leader);
@@ -321,10 +322,8 @@ fn a_state_from_a_leader_that_is_gone_need_not_be_stored() {
 #[test]
 fn a_state_that_could_not_be_stored_is_stored_later() {
     let (mut cluster, leader, _, behind) = with_one_behind(60_000);
-    cluster.nodes[behind].holds_jobs = true;
-    cluster.start(behind);
+    receive_state(&mut cluster, behind);
     for _ in 0..3 {
-        cluster.until("the state is to be stored", |it| !it.nodes[behind].jobs.is_empty());
         let job = cluster.nodes[behind].jobs.pop_front().unwrap();
         let (shard, zxid, hash) = (job.shard, job.zxid, job.hash);
         cluster.input(behind, Input::SnapshotAbandoned { shard, zxid, hash });
@@ -355,9 +354,7 @@ fn a_server_that_takes_long_to_get_the_state_takes_no_clients_meanwhile() {
         let name = format!("/of-one-shard/{number}");
         cluster.write(leader, connection, &[&name], 60_000);
     }
-    cluster.nodes[behind].holds_jobs = true;
-    cluster.start(behind);
-    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
+    receive_state(&mut cluster, behind);
     cluster.run(2_000);
     // Sessions live in both shards, one of which has all that it needs.
     let taken = (0..10).filter(|_| cluster.connect(behind).is_some());
@@ -424,9 +421,7 @@ fn a_server_that_was_cut_off_for_long_takes_clients_as_soon_as_it_has_a_leader_a
 #[test]
 fn much_that_was_written_meanwhile_is_sent_step_by_step() {
     let (mut cluster, leader, connection, behind) = with_one_behind(1000);
-    cluster.nodes[behind].holds_jobs = true;
-    cluster.start(behind);
-    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
+    receive_state(&mut cluster, behind);
     for number in 0..30 {
         let name = format!("/large{number}");
         cluster.write(leader, connection, &[&name], 900_000);
@@ -489,9 +484,7 @@ fn what_is_interrupted_at_any_chunk_leaves_the_old_history_alone() {
 #[test]
 fn a_late_file_of_a_given_up_attempt_is_not_installed() {
     let (mut cluster, leader, _, behind) = with_one_behind(1000);
-    cluster.nodes[behind].holds_jobs = true;
-    cluster.start(behind);
-    cluster.until("the state has arrived", |cluster| !cluster.nodes[behind].jobs.is_empty());
+    receive_state(&mut cluster, behind);
     cluster.cut(behind, [leader]);
     cluster.finish_job(behind);
     cluster.run(50);

@@ -345,8 +345,8 @@ impl Office {
         let (workshop, keepers) = (self.workshop.clone(), self.keepers.clone());
         tokio_uring::spawn(async move {
             let has_room = segment::create(job, workshop).await;
-            if !has_room && let Some(keeper) = keepers.borrow_mut().get_mut(&sender.node) {
-                keeper.on_no_room(sender.core);
+            if !has_room {
+                with_keeper(&keepers, &sender, |keeper| keeper.on_no_room(sender.core));
             }
         });
     }

@@ -98,6 +98,7 @@ pub trait Replicas {
         body: &mut Vec<u8>,
     ) -> Option<Result<(), ErrorCode>>;
 
+    /// What a read of the shard would find on this core.
     fn standing(&self, shard: ShardId, now: Instant) -> ReadStanding;
 }
 

@@ -4,6 +4,7 @@
 //! applied state is frozen, which is committed: no snapshot is ever ahead of a truncation.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
@@ -59,6 +60,14 @@ impl SnapshotJob {
         let interest = Interest(Arc::downgrade(&awaited._interest));
         let (zxid, hash, frozen) = (at.zxid, at.hash, frozen.into());
         (awaited, Self { shard, zxid, hash, is_urgent, interest, frozen })
+    }
+
+    /// Takes the job that is to be done next out of those that wait: what a replica serves nobody
+    /// without goes first. Those that nobody waits for any more are dropped.
+    pub fn take_next<T>(waiting: &mut VecDeque<T>, job_of: impl Fn(&T) -> &Self) -> Option<T> {
+        waiting.retain(|it| job_of(it).interest.is_alive());
+        let urgent = waiting.iter().position(|it| job_of(it).is_urgent);
+        waiting.remove(urgent.unwrap_or(0))
     }
 
     /// The bytes, chunk by chunk. Where there are many sessions this takes a while: it belongs

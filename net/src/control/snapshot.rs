@@ -66,26 +66,17 @@ impl Queue {
     pub(super) fn add(&self, sender: Sender, job: SnapshotJob) -> bool {
         let mut waiting = self.0.borrow_mut();
         // Each holds on to a whole state.
-        waiting.drop_unwanted();
+        waiting.jobs.retain(|(_, job)| job.interest.is_alive());
         waiting.jobs.push_back((sender, job));
         !std::mem::replace(&mut waiting.is_worked_on, true)
     }
 
-    /// The next job: what a replica serves nobody without goes first. After the last, nobody works
-    /// on them any more.
+    /// The next job. After the last, nobody works on them any more.
     pub(super) fn next(&self) -> Option<(Sender, SnapshotJob)> {
         let mut waiting = self.0.borrow_mut();
-        waiting.drop_unwanted();
-        let urgent = waiting.jobs.iter().position(|(_, job)| job.is_urgent);
-        let next = waiting.jobs.remove(urgent.unwrap_or(0));
+        let next = SnapshotJob::take_next(&mut waiting.jobs, |(_, job)| job);
         waiting.is_worked_on = next.is_some();
         next
-    }
-}
-
-impl Waiting {
-    fn drop_unwanted(&mut self) {
-        self.jobs.retain(|(_, job)| job.interest.is_alive());
     }
 }
 
@@ -111,14 +102,12 @@ pub(super) async fn make(
     let Subject { shard, zxid, .. } = subject;
     let begun = Instant::now();
     tracing::debug!("snapshot of shard {shard} at {zxid} begun");
-    let made = match write(job, directory, pace).await {
-        Ok((reference, bytes)) => match finish(&subject, &reference, directory).await {
-            Ok(()) => Ok((reference, bytes)),
-            Err(abandoned) => Err(abandoned),
-        },
-        Err(abandoned) => Err(abandoned),
+    let made = async {
+        let written = write(job, directory, pace).await?;
+        finish(&subject, &written.0, directory).await?;
+        Ok(written)
     };
-    match made {
+    match made.await {
         Ok((reference, bytes)) => {
             let ms = begun.elapsed().as_millis();
             tracing::info!("snapshot of shard {shard} at {zxid} taken: {bytes} bytes in {ms} ms");

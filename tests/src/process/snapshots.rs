@@ -67,8 +67,9 @@ impl Process {
             }
             goes_on
         });
-        let next_job = || self.workshop.next_job().map(|job| Making::begin(job, disk));
-        let Some(mut making) = making.or_else(next_job) else {
+        let jobs = &mut self.workshop.jobs;
+        let next = || Some(Making::begin(SnapshotJob::take_next(jobs, |job| job)?, disk));
+        let Some(mut making) = making.or_else(next) else {
             return;
         };
         let progress = making.step(disk);
@@ -103,15 +104,6 @@ impl Process {
     fn next_step(&mut self, around: &mut Around<'_>) {
         let delay = 1 + self.draw.tail(self.config.cluster.log.snapshot_step_us);
         around.queue.push_in(delay, Event::Snapshot { process: self.config.name });
-    }
-}
-
-impl Workshop {
-    /// Whatever a replica serves nobody without goes first.
-    fn next_job(&mut self) -> Option<SnapshotJob> {
-        self.jobs.retain(|job| job.interest.is_alive());
-        let urgent = self.jobs.iter().position(|job| job.is_urgent);
-        self.jobs.remove(urgent.unwrap_or(0))
     }
 }
 
