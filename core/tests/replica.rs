@@ -307,17 +307,21 @@ fn what_two_connections_of_a_session_lose_at_once_is_given_up_up_to_the_newer_on
     assert_eq!(one.forwarded(), [4]);
 }
 
+/// A look at the root, with so many bytes behind it that nobody reads.
+fn read_of(slot: u32, padding: usize) -> What {
+    let connection = ConnectionId { core: CoreId(0), slot, generation: 1 };
+    let session = SessionId(77);
+    let reader = Reader { connection, session, identities: Identities::none(), later: None };
+    let mut body = vec![0, 0, 0, 1];
+    body.extend_from_slice(b"/\0");
+    body.resize(body.len() + padding, 0);
+    What::Read { reader, op_code: OpCode::Exists.wire(), body }
+}
+
 #[test]
 fn nothing_is_read_before_a_leader_has_said_what_is_committed() {
     let mut one = One::new(1, 3, COUNTER_HANDOVER);
-    let read = || {
-        let connection = ConnectionId { core: CoreId(0), slot: 1, generation: 1 };
-        let session = SessionId(77);
-        let reader = Reader { connection, session, identities: Identities::none(), later: None };
-        let mut body = vec![0, 0, 0, 1];
-        body.extend_from_slice(b"/\0");
-        What::Read { reader, op_code: OpCode::Exists.wire(), body }
-    };
+    let read = || read_of(1, 0);
     let answered = |one: &One, ticket| one.answers.iter().any(|(it, _)| *it == Ticket(ticket));
     one.ask(0, 1, read());
     assert!(!answered(&one, 1), "its state may be as old as its last stop");
@@ -374,6 +378,26 @@ fn what_waits_for_a_leader_is_bounded_in_bytes_too() {
     assert_eq!(one.forwarded(), [4, 11, 12, 13]);
     let unknown = [1, 2, 3].map(|ticket| (Ticket(ticket), Outcome::Unknown));
     assert_eq!(std::mem::take(&mut one.answers), unknown);
+}
+
+#[test]
+fn reads_that_wait_for_a_start_are_bounded_in_bytes_too() {
+    let mut one = One::in_shards(SHARDS_MAX, 1, 3, COUNTER_HANDOVER);
+    let half = FORWARDS_WAITING_BYTES_OF_ALL / usize::from(SHARDS_MAX) / 2;
+    for ticket in 1..=2 {
+        one.ask(0, ticket, read_of(1, half));
+    }
+    one.ask(0, 3, read_of(2, 0));
+    let unknown = |ticket| (Ticket(ticket), Outcome::Unknown);
+    assert_eq!(one.answers, [unknown(3)]);
+    assert_eq!(one.replica.limits_met().count(Limit::ForwardsWaiting), 1);
+    // The end of a connection makes room for others.
+    let connection = ConnectionId { core: CoreId(0), slot: 1, generation: 1 };
+    one.ask(0, 0, What::Forget { connection });
+    assert_eq!(one.answers, [3, 1, 2].map(unknown));
+    one.ask(0, 4, read_of(2, half));
+    one.serve();
+    assert!(matches!(one.answers[3], (Ticket(4), Outcome::Reply { .. })), "{:?}", one.answers);
 }
 
 #[test]

@@ -101,8 +101,13 @@ impl Replica {
 
     /// Whether no more should wait for a leader to be known or to answer others.
     fn has_enough_waiting(&self) -> bool {
-        let bytes_max = FORWARDS_WAITING_BYTES_OF_ALL / usize::from(self.config.map.count());
-        self.unsent.len() >= FORWARDS_WAITING_MAX || self.asked.waiting_bytes() >= bytes_max
+        self.unsent.len() >= FORWARDS_WAITING_MAX
+            || self.asked.waiting_bytes() >= self.waiting_bytes_max()
+    }
+
+    /// This shard's share of what may wait.
+    pub(super) fn waiting_bytes_max(&self) -> usize {
+        FORWARDS_WAITING_BYTES_OF_ALL / usize::from(self.config.map.count())
     }
 
     /// What a session has sent behind a write that is given up may be on its way from the core of

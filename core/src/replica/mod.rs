@@ -37,7 +37,7 @@ use crate::replica::asking::Asked;
 use crate::replica::leading::Reign;
 use crate::replica::points::Carry;
 use crate::replica::questions::Questions;
-use crate::replica::reading::Read;
+use crate::replica::reading::{EarlyReads, Read};
 use crate::replica::session::ShardQuestion;
 use crate::replica::snapshot::{Awaited, Discarded, SnapshotJob};
 use crate::replica::transfer::{Chunk, Incoming, Outgoing};
@@ -129,7 +129,7 @@ pub struct Replica {
     /// then nobody knows how old its state is.
     is_current: bool,
     /// Reads that wait for that.
-    early_reads: Vec<Read>,
+    early_reads: EarlyReads,
     committed_told: Zxid,
     /// This replica's own questions to other shards.
     shard_questions: BTreeMap<Ticket, ShardQuestion>,
@@ -194,7 +194,7 @@ impl Replica {
             may_know_more: false,
             newcomers_wait: false,
             is_current: false,
-            early_reads: Vec::new(),
+            early_reads: EarlyReads::default(),
             committed_told: Zxid::ZERO,
             shard_questions: BTreeMap::new(),
             next_question: 0,
@@ -335,19 +335,14 @@ impl Replica {
                 self.on_read_asked(now, read, deeds);
             }
             What::Forget { connection } => {
-                let reads = core::mem::take(&mut self.early_reads);
-                for read in reads {
-                    if read.reader.connection == connection {
-                        self.give_up_read(&read, deeds);
-                    } else {
-                        self.early_reads.push(read);
-                    }
+                for read in self.early_reads.remove(connection) {
+                    self.give_up_read(&read, deeds);
                 }
                 self.watches.connection_closed(connection);
             }
             What::Identify { reader } => {
                 // A read that waits must not take back what has been proven since.
-                let early = self.early_reads.iter_mut().map(|read| &mut read.reader);
+                let early = self.early_reads.readers();
                 for waiting in early.filter(|it| it.connection == reader.connection) {
                     waiting.later = Some(reader.identities.clone());
                 }

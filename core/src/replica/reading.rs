@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use crate::auth::Identities;
 use crate::base::error::ErrorCode;
-use crate::base::id::{CoreId, SessionId, Zxid};
+use crate::base::id::{ConnectionId, CoreId, SessionId, Zxid};
 use crate::base::limits::{FORWARDS_WAITING_MAX, RESPONSE_BYTES_MAX, WATCHES_PER_REQUEST};
 use crate::base::met::Limit;
 use crate::base::time::{Instant, Now};
@@ -27,6 +27,34 @@ pub(super) struct Read {
     pub(super) reader: Reader,
     pub(super) op_code: i32,
     pub(super) body: Vec<u8>,
+}
+
+/// Reads that came, after a start, before anybody had said what is committed.
+#[derive(Default)]
+pub(super) struct EarlyReads {
+    reads: Vec<Read>,
+    body_bytes: usize,
+}
+
+impl EarlyReads {
+    fn push(&mut self, read: Read) {
+        self.body_bytes += read.body.len();
+        self.reads.push(read);
+    }
+
+    /// Those of a connection that has ended.
+    pub(super) fn remove(&mut self, connection: ConnectionId) -> Vec<Read> {
+        let all = core::mem::take(self).reads;
+        let (ended, others) = all.into_iter().partition(|it| it.reader.connection == connection);
+        for read in others {
+            self.push(read);
+        }
+        ended
+    }
+
+    pub(super) fn readers(&mut self) -> impl Iterator<Item = &mut Reader> {
+        self.reads.iter_mut().map(|read| &mut read.reader)
+    }
 }
 
 impl Replica {
@@ -77,7 +105,9 @@ impl Replica {
             self.give_up_read(&read, deeds);
         } else if self.is_current {
             self.on_read(&read, deeds);
-        } else if self.early_reads.len() < FORWARDS_WAITING_MAX {
+        } else if self.early_reads.reads.len() < FORWARDS_WAITING_MAX
+            && self.early_reads.body_bytes < self.waiting_bytes_max()
+        {
             self.early_reads.push(read);
         } else {
             self.met.note(Limit::ForwardsWaiting);
@@ -91,7 +121,7 @@ impl Replica {
         if !self.is_current && !self.is_too_old(now) {
             return;
         }
-        for read in core::mem::take(&mut self.early_reads) {
+        for read in core::mem::take(&mut self.early_reads).reads {
             if self.is_current {
                 self.on_read(&read, deeds);
             } else {

@@ -41,14 +41,6 @@ pub struct Firing {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooManyWatches;
 
-/// What a table holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct WatchSummary {
-    pub connections: usize,
-    pub paths: usize,
-    pub watches: usize,
-}
-
 /// Every watch of one shard on one node.
 #[derive(Default)]
 pub struct WatchTable {
@@ -203,23 +195,6 @@ impl WatchTable {
     pub fn count_of(&self, connection: ConnectionId) -> usize {
         let known = self.connections.get(&connection);
         known.map_or(0, |known| known.watches_count)
-    }
-
-    /// Connections that watch, paths that are watched, and pairs of them.
-    pub fn summary(&self) -> WatchSummary {
-        let watching = self.connections.values().filter(|known| known.watches_count > 0);
-        WatchSummary {
-            connections: watching.count(),
-            paths: self.numbers.len(),
-            watches: self.watches.len(),
-        }
-    }
-
-    /// Every watched path with a watching connection, by path.
-    pub fn by_path(&self) -> impl Iterator<Item = (&str, ConnectionId)> {
-        self.numbers.iter().flat_map(|(path, number)| {
-            self.watchers(*number).map(move |(connection, _)| (&**path, connection))
-        })
     }
 
     /// Every watching connection with a watched path, by connection.

@@ -374,8 +374,8 @@ fn tell(shard: ShardId, event: Event) {
         | Event::SnapshotRefused { at: end, committed } => tracing::error!(
             "shard {shard}: {committed} is committed here, and the leader's history ends at {end}: \
              a majority of the servers has lost what was acknowledged, as by an old copy put back. \
-             This server keeps what it has, and serves nothing. Stop all, and put the newest data \
-             back on a majority; or empty this server's directory, and it takes the leader's"
+             This server keeps what it has, and does not follow. Stop all, and put the newest data \
+             back on a majority; or give up what only this server has: empty its directory"
         ),
         event => tracing::info!("shard {shard}: {event:?}"),
     }
