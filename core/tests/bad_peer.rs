@@ -498,6 +498,7 @@ fn an_epoch_begins_with_its_own_entry_and_nothing_else_does() {
         (vec![entry(start, 9, 2, none)], false),
         (vec![first.clone(), entry(start, 9, 2, first.hash())], false),
         (vec![first.clone(), entry(txn, 9, 3, first.hash())], false),
+        (vec![first.clone(), entry(txn, 9, 2, ChainHash(first.hash().0 ^ 1))], false),
         (vec![first.clone(), entry(start, 10, 1, first.hash())], false),
         (vec![entry(start, 10, 1, none)], false),
     ];

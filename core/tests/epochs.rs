@@ -8,7 +8,7 @@ use pigeonhole_core::peer::message::{EpochEnd, PeerMessage, PeerState, Vote};
 use pigeonhole_core::txn::Txn;
 use pigeonhole_core::zab::admission::{Admitted, Identity};
 use pigeonhole_core::zab::log::{Log, LogLimits, Mark, Restored};
-use pigeonhole_core::zab::{Action, Membership, Phase, Zab};
+use pigeonhole_core::zab::{Action, Event, Membership, Phase, Zab};
 
 const SHARD: ShardId = ShardId(0);
 
@@ -303,6 +303,39 @@ fn a_learner_promised_to_a_higher_epoch_ends_the_proposal_of_a_lower() {
 }
 
 #[test]
+fn whoever_comes_back_into_the_epoch_knows_no_more_than_its_leader() {
+    let mut one = One::new(3, 3, vec![], Zxid::ZERO);
+    one.be_elected();
+    one.tell(1, follower_info(1, 0));
+    one.sync();
+    one.tell(1, ack_epoch(1, 1));
+    one.sync();
+    // It has entered the epoch, and its link was lost before the leader heard so.
+    one.tell(1, follower_info(2, 1));
+    let PeerMessage::AckEpoch { attempt, epoch, tail, index, .. } = ack_epoch(2, 1) else {
+        unreachable!("it is one")
+    };
+    let (counted, current_epoch, committed_zxid) = (false, 1, 0);
+    let again = PeerMessage::AckEpoch {
+        attempt,
+        epoch,
+        counted,
+        current_epoch,
+        tail,
+        committed_zxid,
+        index,
+    };
+    one.tell(1, again);
+    one.sync();
+    assert_eq!(one.zab.state(), PeerState::Leading);
+    one.tell(1, PeerMessage::AckLeader { epoch: 1, zxid: 0 });
+    one.sync();
+    one.tell(1, PeerMessage::Ack { epoch: 1, zxid: Zxid::new(Epoch(1), 1).0 });
+    one.sync();
+    assert!(one.zab.is_established_leader());
+}
+
+#[test]
 fn no_epoch_begins_before_its_leader_has_inherited_everything() {
     let mut one = One::new(3, 3, vec![], Zxid::ZERO);
     one.be_elected();
@@ -408,6 +441,34 @@ fn an_acknowledgement_of_what_was_never_proposed_commits_nothing() {
     one.tell(1, PeerMessage::AckLeader { epoch: 1, zxid });
     one.sync();
     assert_eq!(one.zab.log().committed(), Zxid::ZERO);
+}
+
+/// A quorum may have lost what it promised, as by old copies of its disks.
+#[test]
+fn what_is_committed_is_never_given_up() {
+    let first = entry(1, 1, None);
+    let second = entry(1, 2, Some(&first));
+    let to = mark(&first);
+    let truncate = |attempt| PeerMessage::SyncTruncate { attempt, epoch: 9, to };
+    let install = |attempt| PeerMessage::SyncSnapshot { attempt, epoch: 9, at: to };
+    let plans: [&dyn Fn(u32) -> PeerMessage; 2] = [&truncate, &install];
+    for (plan, is_truncation) in plans.into_iter().zip([true, false]) {
+        let history = vec![first.clone(), second.clone()];
+        let mut one = One::new(1, 3, history, second.zxid());
+        let attempt = one.follow(3);
+        one.tell(3, PeerMessage::LeaderInfo { attempt, epoch: 9 });
+        let mut out = vec![];
+        one.zab.on_message(one.now, ServerId(3), plan(attempt), &mut out);
+        let committed = second.zxid();
+        let refused = if is_truncation {
+            Event::TruncationRefused { to: first.zxid(), committed }
+        } else {
+            Event::SnapshotRefused { at: first.zxid(), committed }
+        };
+        assert!(out.contains(&Action::Event(refused)), "{out:?}");
+        assert_eq!(one.zab.state(), PeerState::Looking);
+        assert_eq!(one.zab.log().tail().zxid, committed, "it keeps what it has");
+    }
 }
 
 #[test]

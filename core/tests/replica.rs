@@ -1,9 +1,11 @@
 //! One replica of one shard: what it asks its leader, and what it answers its own node.
 
+mod leader;
+
 use pigeonhole_core::auth::Identities;
 use pigeonhole_core::base::error::ErrorCode;
 use pigeonhole_core::base::id::{
-    ConnectionId, CoreId, DiskId, Epoch, Generation, ServerId, SessionId, ShardId,
+    ChainHash, ConnectionId, CoreId, DiskId, Epoch, Generation, ServerId, SessionId, ShardId, Zxid,
 };
 use pigeonhole_core::base::limits::{
     COUNTER_HANDOVER, FORWARDS_WAITING_BYTES_OF_ALL, RECORD_BYTES_MAX, SHARDS_MAX,
@@ -19,8 +21,10 @@ use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::state::State;
 use pigeonhole_core::txn::Origin;
 use pigeonhole_core::zab::admission::Identity;
-use pigeonhole_core::zab::log::{LogLimits, Restored};
+use pigeonhole_core::zab::log::{LogLimits, Mark, Restored};
 use pigeonhole_core::zab::{Action, Membership};
+
+use leader::Leader;
 
 const SHARD: ShardId = ShardId(0);
 const INCARNATION: u64 = 99;
@@ -131,8 +135,8 @@ impl One {
         self.serve_in(9);
     }
 
-    fn serve_in(&mut self, epoch: u32) {
-        self.sent.clear();
+    /// Has server 3 as its leader, and promises itself to an epoch; tells the number of the attempt.
+    fn join(&mut self, epoch: u32) -> u32 {
         let vote = Vote {
             round: u64::from(epoch),
             state: PeerState::Leading,
@@ -147,19 +151,48 @@ impl One {
         let attempt = self
             .sent
             .iter()
+            .rev()
             .find_map(|message| match message {
                 PeerMessage::FollowerInfo { attempt, .. } => Some(*attempt),
                 _ => None,
             })
             .expect("it asks to join");
         self.sent.clear();
-        let tail = EpochEnd { zxid: 0, hash: 0 };
-        let committed_zxid = 0;
         self.tell(3, PeerMessage::LeaderInfo { attempt, epoch });
-        self.tell(3, PeerMessage::SyncDiff { attempt, epoch, tail });
+        attempt
+    }
+
+    fn begin_to_serve(&mut self, epoch: u32, tail: EpochEnd) {
         self.tell(3, PeerMessage::NewLeader { epoch, tail });
-        self.tell(3, PeerMessage::UpToDate { epoch, committed_zxid });
+        self.tell(3, PeerMessage::UpToDate { epoch, committed_zxid: tail.zxid });
         assert_eq!(self.replica.zab().serving_leader(), Some(ServerId(3)));
+    }
+
+    fn serve_in(&mut self, epoch: u32) {
+        let attempt = self.join(epoch);
+        let tail = EpochEnd { zxid: 0, hash: 0 };
+        self.tell(3, PeerMessage::SyncDiff { attempt, epoch, tail });
+        self.begin_to_serve(epoch, tail);
+    }
+
+    /// The same, with a state in the place of a history.
+    fn serve_with(&mut self, epoch: u32, state: &State) {
+        let attempt = self.join(epoch);
+        let at = Mark { zxid: state.applied(), hash: ChainHash(7) };
+        let tail = EpochEnd { zxid: at.zxid.0, hash: at.hash.0 };
+        self.tell(3, PeerMessage::SyncSnapshot { attempt, epoch, at: tail });
+        let mut image = state.freeze().into_image();
+        let mut goes_on = true;
+        let mut index = 0;
+        while goes_on {
+            let mut bytes = vec![];
+            goes_on = image.next_chunk(&mut bytes);
+            self.tell(3, PeerMessage::SnapshotChunk { epoch, index, last: !goes_on, bytes });
+            index += 1;
+        }
+        self.replica.on_snapshot_taken(self.now, at, 1, &mut self.deeds);
+        self.settle();
+        self.begin_to_serve(epoch, tail);
     }
 
     /// Tickets of the writes that it has sent, in order.
@@ -288,6 +321,41 @@ fn what_a_session_sent_behind_a_write_that_was_given_up_is_not_asked() {
     assert!(one.forwarded().is_empty() && unknown(&one, 2));
     one.ask(1, 3, client_write_in(2, 77, 8));
     assert_eq!(one.forwarded(), [3], "another connection of the session goes on");
+}
+
+/// The state that a leader sends may be older than what the session's home knows.
+#[test]
+fn a_received_state_brings_nothing_back_that_was_given_up() {
+    let mut one = One::in_shards(8, 1, 3, COUNTER_HANDOVER);
+    let map = ShardMap::new(8);
+    let of_others = |session: &u64| map.home_of(SessionId(*session)) != SHARD;
+    let mut sessions = (77..).filter(of_others);
+    let (open, unopened) = (sessions.next().unwrap(), sessions.next().unwrap());
+    let write = |session, attachment| {
+        let ask = WriteAsk::Client { op_code: OpCode::SetData.wire(), body: vec![0; 8] };
+        What::Write { asker: Writer { attachment, ..writer(session) }, ask }
+    };
+    let attachment = Some(Zxid::new(Epoch(1), 5));
+    one.serve();
+    one.ask(1, 1, write(open, None));
+    one.ask(1, 2, write(unopened, attachment));
+    one.tell(3, follower_looks());
+    one.now.instant = one.now.instant + Periods::default().silence + Duration::from_ms(1);
+    one.replica.on_time(one.now, &mut one.deeds);
+    one.settle();
+    let unknown = |ticket| (Ticket(ticket), Outcome::Unknown);
+    assert_eq!(one.answers, [1, 2].map(unknown), "no leader has come for long");
+    let mut leader = Leader::of(SHARD, map);
+    leader.log(SessionId(0), vec![]);
+    leader.apply_all();
+    one.serve_with(10, &leader.state);
+    // The core of the connections had sent this before it heard that the first are lost.
+    one.ask(1, 3, write(unopened, attachment));
+    assert!(one.forwarded().is_empty(), "it would happen without what came before");
+    assert_eq!(one.answers, [1, 2, 3].map(unknown));
+    // What was open and is not any more is over: its shard says so, and nothing is kept of it.
+    one.ask(1, 4, write(open, None));
+    assert_eq!(one.forwarded(), [4]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a server's disk holds, made into replicas that can go on.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
 use pigeonhole_core::base::id::ShardId;
@@ -16,11 +17,12 @@ use pigeonhole_storage::snapshot::SnapshotName;
 use crate::config::ServerConfig;
 use crate::exit::Failure;
 use crate::home::{self, Home};
-use crate::os::MappedFile;
+use crate::os::{self, MappedFile};
 use crate::snapshots::SnapshotDirectory;
 
 /// Reads what the log says. Nothing is written before the next boot's first batch.
 pub(crate) fn read_log(home: &Home, config: &ServerConfig) -> Result<Recovered, Failure> {
+    settle_segments(&home.log.path)?;
     let (maps, unreadable) = map_segments(&home.log.path)?;
     let files: Vec<(SegmentId, &[u8])> = maps.iter().map(|(id, map)| (*id, map.bytes())).collect();
     let shards: Vec<ShardId> = ShardMap::new(home.meta.shards).shards().collect();
@@ -39,6 +41,21 @@ pub(crate) fn read_log(home: &Home, config: &ServerConfig) -> Result<Recovered, 
         }
     }
     Ok(recovered)
+}
+
+/// Whoever was killed may have left writes that no sync followed: they can be read, and a power cut
+/// would take them. What this boot promises rests on what it finds, so all of it goes to the disk
+/// first; and it is read from there, because what a failed write-back has lost may still be in
+/// memory.
+fn settle_segments(log: &Path) -> Result<(), Failure> {
+    for id in home::segments_in(log)? {
+        let path = log.join(id.file_name());
+        let failed = |operation, error| Failure::disk(operation, &path, &error);
+        let file = File::open(&path).map_err(|error| failed("open", error))?;
+        file.sync_data().map_err(|error| failed("fdatasync", error))?;
+        os::forget_cached(&file).map_err(|error| failed("fadvise", error))?;
+    }
+    Ok(())
 }
 
 /// The segments in a directory, and what of them the disk cannot read, for which zeros stand.

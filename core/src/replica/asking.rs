@@ -29,6 +29,13 @@ pub(super) enum Question {
     Recall { session: SessionId, generation: Generation, counter: u64 },
 }
 
+/// Up to which connection a session is given up, in one shard.
+pub(super) struct GivenUp {
+    generation: Generation,
+    /// Where the home has attached the session to the shard; nothing if it was open there.
+    attachment: Option<Zxid>,
+}
+
 impl Question {
     pub(super) fn bytes(&self) -> usize {
         if let Self::Write { ask, .. } = self { ask.body_bytes() } else { 0 }
@@ -75,7 +82,7 @@ impl Replica {
         ask: &WriteAsk,
     ) -> Option<Outcome> {
         let given_up = self.given_up.get(&asker.session);
-        if given_up.is_some_and(|&generation| asker.generation <= generation) {
+        if given_up.is_some_and(|it| asker.generation <= it.generation) {
             return Some(Outcome::Unknown);
         }
         if let WriteAsk::Client { body, .. } = ask
@@ -116,9 +123,23 @@ impl Replica {
     fn give_up_behind(&mut self, asker: &Writer) {
         if asker.session != SessionId(0) {
             // Several connections of the session may lose writes at once, in the order of cores.
-            let given_up = self.given_up.entry(asker.session).or_default();
-            *given_up = asker.generation.max(*given_up);
+            let Writer { generation, attachment, .. } = *asker;
+            let given_up = self.given_up.entry(asker.session);
+            let given_up = given_up.or_insert(GivenUp { generation, attachment });
+            given_up.generation = generation.max(given_up.generation);
+            given_up.attachment = attachment.and(given_up.attachment);
         }
+    }
+
+    /// The state has become another: of the sessions that are over in it, nothing is to come.
+    pub(super) fn forget_given_up_of_the_past(&mut self) {
+        let (map, sessions) = (self.config.map, self.state.sessions());
+        self.given_up.retain(|&session, it| {
+            let home = map.home_of(session);
+            let may_open = it.attachment.is_some_and(|at| !sessions.is_over(session, home, at));
+            let attached = sessions.attached(session);
+            attached.map_or(may_open, |known| known.generation <= it.generation)
+        });
     }
 
     /// The session is open here for another connection, or over: nothing of the former one is on
@@ -127,7 +148,7 @@ impl Replica {
         match change {
             SessionChange::Opened { session, generation }
             | SessionChange::Advanced { session, generation }
-                if self.given_up.get(&session).is_some_and(|&before| before < generation) =>
+                if self.given_up.get(&session).is_some_and(|it| it.generation < generation) =>
             {
                 self.given_up.remove(&session);
             }

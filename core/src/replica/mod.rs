@@ -33,7 +33,7 @@ use crate::entry::Entry;
 use crate::mail::{Ask, Mail, Outcome, Ticket, What};
 use crate::op::WatcherType;
 use crate::peer::message::{Forward, PeerMessage, PeerState};
-use crate::replica::asking::Asked;
+use crate::replica::asking::{Asked, GivenUp};
 use crate::replica::leading::Reign;
 use crate::replica::points::Carry;
 use crate::replica::questions::Questions;
@@ -102,9 +102,8 @@ pub struct Replica {
     unsent: VecDeque<(CoreId, Ticket)>,
     /// The leader has given back what it was asked: all the rest is for the next one.
     awaits_another: bool,
-    /// Sessions of this node that will never know what became of a write, with the generation of
-    /// the connection that sent it.
-    given_up: BTreeMap<SessionId, Generation>,
+    /// Sessions of this node that will never know what became of a write.
+    given_up: BTreeMap<SessionId, GivenUp>,
     /// Answers that wait until this replica has applied a zxid.
     after_apply: BTreeMap<Zxid, Vec<(CoreId, Ticket, Outcome)>>,
     /// Nothing but while the turn ends.

@@ -211,8 +211,7 @@ impl Replica {
         // A file of the old state that is still being made says nothing any more.
         self.snapshotting = None;
         self.entries_since_point = 0;
-        let sessions = self.state.sessions();
-        self.given_up.retain(|&session, _| sessions.attached(session).is_some());
+        self.forget_given_up_of_the_past();
         self.tell_of_sessions_since(&before, deeds);
         self.close_watching(deeds);
         self.answer_applied(self.state.applied(), deeds);

@@ -182,7 +182,7 @@ impl Zab {
             return;
         };
         let established = leader.is_established();
-        let credentials = leader.credentials();
+        let (own_epoch, credentials) = (leader.epoch(), leader.credentials());
         let Some(learner) = leader.learner(from) else {
             return;
         };
@@ -190,7 +190,9 @@ impl Zab {
             return;
         }
         let theirs = (ack.current_epoch, ack.tail.zxid);
-        if !established && theirs > credentials && learner.voter {
+        // What has entered this very epoch has its history from here: its link was lost since.
+        let is_ahead = theirs > credentials && ack.current_epoch != own_epoch;
+        if !established && is_ahead && learner.voter {
             let (epoch, zxid) = theirs;
             out.push(Action::Event(Event::LearnerAhead { learner: from, epoch, zxid }));
             self.look(now, "a learner knows more than this leader", out);
