@@ -12,6 +12,14 @@ use pigeonhole_core::wire::client;
 pub struct Caller {
     stream: TcpStream,
     xid: i32,
+    credentials: Credentials,
+}
+
+/// What proves that a session is one's own.
+#[derive(Clone, Copy)]
+pub struct Credentials {
+    session: SessionId,
+    password: [u8; 16],
 }
 
 /// Nothing that a test waits for takes longer, on the slowest machine.
@@ -20,18 +28,62 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 impl Caller {
     /// A new session; an error if the server has no leader, or nobody listens.
     pub fn connect(port: u16) -> io::Result<Self> {
+        Self::resume(port, Credentials { session: SessionId(0), password: [0; 16] })
+    }
+
+    /// Goes on with a session, which must still be there.
+    pub fn resume(port: u16, credentials: Credentials) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        let mut caller = Self { stream, xid: 0 };
+        let mut caller = Self { stream, xid: 0, credentials };
         let mut frame = Vec::new();
-        let request = ConnectRequest::for_new_session(30_000);
+        let Credentials { session, password } = &credentials;
+        let request = ConnectRequest {
+            session: *session,
+            password,
+            ..ConnectRequest::for_new_session(30_000)
+        };
         client::put_connect(&mut frame, &request);
         caller.stream.write_all(&frame)?;
         let answer = caller.frame()?;
         let response = client::parse_connect(&answer).expect("a connect response");
         assert_ne!(response.session, SessionId(0), "there is a session");
+        let Credentials { session, password } = &mut caller.credentials;
+        (*session, *password) = (response.session, response.password);
         Ok(caller)
+    }
+
+    pub fn credentials(&self) -> Credentials {
+        self.credentials
+    }
+
+    /// The error code of a creation; an error if nobody knows what became of it.
+    pub fn try_create(&mut self, path: &str) -> io::Result<i32> {
+        self.try_send(&creation(path, b""))?;
+        let answer = self.frame()?;
+        Ok(client::parse_header(&answer).expect("a reply").0.error)
+    }
+
+    pub fn create_ephemeral(&mut self, path: &str) {
+        let Request::Create { data, acl, with_stat, .. } = creation(path, b"") else {
+            unreachable!("it is one")
+        };
+        self.ask(&Request::Create { path, data, acl, mode: CreateMode::Ephemeral, with_stat });
+    }
+
+    /// Which of these znodes are not there.
+    pub fn missing(&mut self, paths: impl IntoIterator<Item = String>) -> Vec<String> {
+        let mut paths: Vec<String> = paths.into_iter().collect();
+        let looks = paths.iter().map(|path| Request::Exists { path, watch: false });
+        let mut codes = self.codes(looks).into_iter();
+        paths.retain(|_| codes.next() != Some(0));
+        paths
+    }
+
+    /// Closes the session.
+    pub fn end(&mut self) {
+        self.ask(&Request::CloseSession);
     }
 
     pub fn create(&mut self, path: &str, data: &[u8]) {
@@ -131,10 +183,14 @@ impl Caller {
     }
 
     fn send(&mut self, request: &Request<'_>) {
+        self.try_send(request).expect("the server listens");
+    }
+
+    fn try_send(&mut self, request: &Request<'_>) -> io::Result<()> {
         self.xid += 1;
         let mut frame = Vec::new();
         client::put_request(&mut frame, self.xid, request);
-        self.stream.write_all(&frame).expect("the server listens");
+        self.stream.write_all(&frame)
     }
 
     fn reply(&mut self) -> (i32, Vec<u8>) {

@@ -29,8 +29,20 @@ pub fn run_one(seed: u64, mode: Mode) -> Result<Outcome, String> {
     })
 }
 
-/// Runs all seeds of a range.
-pub fn run_many(seeds: Range<u64>, threads: usize) -> Summary {
+/// The same twice: a seed says everything, and so both do the same, event by event.
+pub fn run_twice(seed: u64) -> Result<Outcome, String> {
+    let run = || run_one(seed, Mode::Silent);
+    let (first, second) = (run()?, run()?);
+    let what = |it: &Outcome| (it.hash, it.events, it.simulated, it.sometimes.clone());
+    if what(&first) == what(&second) { Ok(second) } else { Err("two runs differ".to_owned()) }
+}
+
+/// Runs all seeds of a range, each as it is told.
+pub fn run_many(
+    seeds: Range<u64>,
+    threads: usize,
+    run: impl Fn(u64) -> Result<Outcome, String> + Sync,
+) -> Summary {
     let next = AtomicU64::new(seeds.start);
     let summary = Mutex::new(Summary::default());
     std::thread::scope(|scope| {
@@ -41,7 +53,7 @@ pub fn run_many(seeds: Range<u64>, threads: usize) -> Summary {
                     if seed >= seeds.end {
                         return;
                     }
-                    let outcome = run_one(seed, Mode::Silent);
+                    let outcome = run(seed);
                     summary.lock().expect("nobody panics with it").take(seed, outcome);
                 }
             });
