@@ -1,7 +1,7 @@
 //! Appends and what comes back when they are durable.
 //!
-//! A message that claims durability has no other way out than as a [`Rider`] of an append: storage
-//! hands it over after the sync of the batch that holds the append, and of everything before it.
+//! An acknowledgement has no other way out than as a [`Rider`] of an append: storage hands it over
+//! after the sync of the batch that holds the append, and of everything before it.
 
 use alloc::vec::Vec;
 

@@ -469,6 +469,7 @@ impl Worker {
     fn address_riders(&self, shard: ShardId, riders: Vec<(ServerId, PeerMessage)>) -> Vec<Rider> {
         let mut addressed = Vec::with_capacity(riders.len());
         for (to, message) in riders {
+            assert!(message.is_rider(), "it would wait for a sync without need: {message:?}");
             let Some(link) = self.links.link_for(to, shard) else {
                 continue;
             };
@@ -487,6 +488,7 @@ impl Worker {
         message: &PeerMessage,
         effects: &mut Effects,
     ) {
+        assert!(!message.is_rider(), "it would leave before what it claims: {message:?}");
         let mut frame = core::mem::take(&mut self.frame);
         codec::encode_message(shard, message, &mut frame);
         for &to in to {

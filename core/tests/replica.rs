@@ -135,7 +135,7 @@ impl One {
         self.serve_in(9);
     }
 
-    /// Has server 3 as its leader, and promises itself to an epoch; tells the number of the attempt.
+    /// Has server 3 as its leader, and promises itself to an epoch; tells the attempt's number.
     fn join(&mut self, epoch: u32) -> u32 {
         let vote = Vote {
             round: u64::from(epoch),

@@ -1,5 +1,5 @@
-//! Whole clusters under faults, one world a seed, and every seed twice. A seed that fails prints how
-//! to run it again.
+//! Whole clusters under faults, one world a seed, every seed twice. A seed that fails prints how to
+//! run it again.
 
 use pigeonhole_tests::seeds::{replay, run_many, run_one, run_twice};
 use pigeonhole_tests::sometimes::State;

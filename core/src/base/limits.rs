@@ -73,9 +73,9 @@ pub const PROPOSAL_BYTES_OUTSTANDING_MAX: usize = 16 << 20;
 /// Writes that wait at one replica for a leader to be known or to answer; and reads that wait,
 /// after a start, until one has said what is committed.
 pub const FORWARDS_WAITING_MAX: usize = 65_536;
-/// Bytes of such writes, in all shards together, and of such reads: until there is a leader they are
-/// in memory. Every shard has the same share of either, and takes one request more when that is
-/// nearly full.
+/// Bytes of such writes, in all shards together, and of such reads: until there is a leader they
+/// are in memory. Every shard has the same share of either, and takes one request more when that
+/// is nearly full.
 pub const FORWARDS_WAITING_BYTES_OF_ALL: usize = 256 << 20;
 /// Entries kept behind the last applied one, so that a learner a little behind gets a DIFF.
 pub const HISTORY_ENTRIES: usize = 16_384;

@@ -1,8 +1,11 @@
 //! Peer messages, each about one shard. The archived form (rkyv) is the released format.
 //!
-//! Messages of one link arrive in order or not at all. Those that claim durability are
+//! Messages of one link arrive in order or not at all. Those that acknowledge,
 //! [`AckEpoch`](PeerMessage::AckEpoch), [`AckLeader`](PeerMessage::AckLeader) and
-//! [`Ack`](PeerMessage::Ack): they leave as riders of the appends that they speak of.
+//! [`Ack`](PeerMessage::Ack), leave as riders of the appends that they speak of. A
+//! [`Vote`](PeerMessage::Vote) for oneself and a [`LeaderInfo`](PeerMessage::LeaderInfo) say what
+//! storage has reported durable before. [`FollowerInfo`](PeerMessage::FollowerInfo) promises
+//! nothing: what it says counts with the acknowledgement behind it.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -116,6 +119,14 @@ pub struct Forward {
     /// The connection's identities, encoded by `auth`.
     pub identities: Vec<u8>,
     pub ask: WriteAsk,
+}
+
+impl PeerMessage {
+    /// Whether it claims what an append makes true. Such a message leaves as a rider of that
+    /// append, and nothing else does: the worker's two ways out hold to it.
+    pub fn is_rider(&self) -> bool {
+        matches!(self, Self::AckEpoch { .. } | Self::AckLeader { .. } | Self::Ack { .. })
+    }
 }
 
 impl WriteAsk {

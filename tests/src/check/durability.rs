@@ -1,15 +1,17 @@
 //! *AckImpliesDurable*: when a promise leaves a node, a crash at that moment would keep it.
 //!
-//! Every acknowledgement is held against the records that the node's log has reported durable, and
-//! every so-many-th against a recovery of what the disk would hold without power.
+//! Every acknowledgement, and every vote for oneself, is held against the records that the node's
+//! log has reported durable, and every so-many-th against a recovery of what the disk would hold
+//! without power.
 
-use pigeonhole_core::base::id::{ShardId, Zxid};
+use pigeonhole_core::base::id::{ServerId, ShardId, Zxid};
 use pigeonhole_core::peer::message::ArchivedPeerMessage;
 use pigeonhole_storage::recover::{RecoverConfig, RecoveredShard, recover};
 use pigeonhole_storage::snapshot::SnapshotName;
 
 use crate::check::Checks;
 use crate::disk::Disk;
+use crate::node::server_id;
 
 /// What a message claims to be on its sender's disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -20,9 +22,14 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The claim of a message, if it makes one.
-    pub fn of(message: &ArchivedPeerMessage) -> Option<Self> {
+    /// The claim of a message about the disk of its sender, if it makes one.
+    pub fn of(sender: ServerId, message: &ArchivedPeerMessage) -> Option<Self> {
         Some(match message {
+            ArchivedPeerMessage::Vote(vote) if vote.leader == sender.0 => Self {
+                current: vote.epoch.to_native(),
+                tail: Zxid(vote.zxid.to_native()),
+                ..Self::default()
+            },
             ArchivedPeerMessage::LeaderInfo { epoch, .. } => {
                 Self { accepted: epoch.to_native(), ..Self::default() }
             }
@@ -57,7 +64,7 @@ pub fn on_message(
     disk: &Disk,
     shards: &[ShardId],
 ) {
-    let Some(claim) = Claim::of(message) else {
+    let Some(claim) = Claim::of(server_id(node), message) else {
         return;
     };
     let (durable, high) = checks.agreement.durable(node, shard);

@@ -5,7 +5,7 @@ use pigeonhole_core::control::Control;
 use pigeonhole_core::durable::Append;
 use pigeonhole_core::durable::{LogMark, Record};
 use pigeonhole_core::peer::codec::{self, Frame};
-use pigeonhole_core::peer::message::PeerMessage;
+use pigeonhole_core::peer::message::{PeerMessage, PeerState, Vote};
 use pigeonhole_tests::check::{Checks, durability};
 use pigeonhole_tests::disk::Disk;
 use pigeonhole_tests::draw::Draw;
@@ -62,6 +62,19 @@ fn a_promise_that_is_on_the_disk_passes() {
 fn an_acknowledgement_before_the_sync() {
     let mut checks = node(false, u64::MAX);
     complains("AckImpliesDurable: n0 claims", || send(&mut checks, &acknowledgement()));
+}
+
+#[test]
+fn a_vote_for_oneself_before_the_sync() {
+    let (state, round, epoch, zxid) = (PeerState::Looking, 1, 1, zxid(1, 1).0);
+    let (established, counts, is_willing) = (false, true, true);
+    let vote = |leader| Vote { round, state, leader, epoch, zxid, established, counts, is_willing };
+    let mut checks = node(false, u64::MAX);
+    send(&mut checks, &PeerMessage::Vote(vote(2)));
+    assert_eq!(checks.acknowledgements, 0, "what it says of another is no promise");
+    complains("AckImpliesDurable: n0 claims", || {
+        send(&mut checks, &PeerMessage::Vote(vote(1)));
+    });
 }
 
 #[test]
