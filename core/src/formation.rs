@@ -435,7 +435,8 @@ impl fmt::Display for Waiting {
         match self {
             Self::ForVoters { unreachable } => write!(
                 f,
-                "no cluster yet: waiting for {}; one forms when all voters are up and empty",
+                "no cluster yet: waiting for {}; one forms when all voters are up and empty (where \
+                 they have one already, their logs say what keeps this server out)",
                 Servers(unreachable)
             ),
             Self::ForAgreement { missing } => write!(

@@ -372,16 +372,23 @@ fn probe_directory(home: &Home) -> Result<Option<SyncProbe>, Failure> {
     } else {
         std::fs::OpenOptions::new().write(true).open(&path)
     };
+    // The name goes at once, so that nothing is left behind, whatever comes.
+    std::fs::remove_file(&path).map_err(|error| Failure::disk("unlink", &path, &error))?;
     let file = file.map_err(|error| match error.raw_os_error() {
         Some(libc::EINVAL) => Failure::environment(format_args!(
-            "the file system of {} has no direct input and output: write \
-             pigeonhole.directIO=false",
+            "the file system of {} has no direct input and output (O_DIRECT): write \
+             pigeonhole.directIO=false, or choose a directory on another one with dataDir (of a \
+             local cluster: --data)",
             home.log.path.display()
         )),
         _ => Failure::disk("open", &path, &error),
     })?;
-    // The name goes at once, so that a kill in between leaves nothing behind.
-    std::fs::remove_file(&path).map_err(|error| Failure::disk("unlink", &path, &error))?;
+    if !home.log.direct {
+        tracing::warn!(
+            "pigeonhole.directIO=false: the log goes through the page cache; every write is \
+             synced before it is acknowledged, as ever, and takes longer"
+        );
+    }
     let (mut ring, _) = Ring::new(&PROBE_RING).map_err(Failure::environment)?;
     let buffer = LogBuffers::allocate(1, PROBE_BUFFER_BYTES).map_err(Failure::environment)?;
     let buffer = buffer.into_iter().next().expect("one was allocated");
@@ -414,8 +421,7 @@ fn client_limits(config: &ServerConfig) -> ClientLimits {
     let frame_bytes = usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX);
     let connections = config.connections_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
     ClientLimits {
-        // As in ZooKeeper, a little above what clients may send, for what surrounds the data.
-        frame_bytes_max: (frame_bytes + FRAME_EXTRA_BYTES).min(FRAME_BYTES_MAX),
+        frame_bytes_max: frame_bytes.min(FRAME_BYTES_MAX),
         connections_per_address_max: config.connections_per_address_max.unwrap_or(0),
         connections_max: connections.unwrap_or(usize::MAX),
         writes_outstanding_max: usize::try_from(config.outstanding_requests_max)
@@ -423,7 +429,6 @@ fn client_limits(config: &ServerConfig) -> ClientLimits {
     }
 }
 
-const FRAME_EXTRA_BYTES: usize = 1024;
 /// A few round trips in a data centre.
 const VOTE_SETTLE: time::Duration = time::Duration::from_ms(20);
 /// Segments, sockets of peers, standard streams, and what libraries open for a moment.

@@ -13,7 +13,7 @@ use pigeonhole_storage::scan::Ending;
 use pigeonhole_storage::snapshot::SnapshotName;
 
 use crate::exit::Failure;
-use crate::home::{is_log_of, lock, log_path, read_meta};
+use crate::home::{is_log_of, lock_to_read, log_path, read_meta};
 use crate::recovery;
 use crate::snapshots::{SnapshotDirectory, Unusable};
 
@@ -35,9 +35,9 @@ pub(crate) fn check(directory: &Path, data_log_dir: Option<&Path>) -> Result<(),
         )));
     };
     // A log that is being written to would look torn.
-    let _lock = lock(directory)?;
+    let _lock = lock_to_read(directory)?;
     let is_other = |log: &&Path| log.canonicalize().ok() != directory.canonicalize().ok();
-    let _log_lock = data_log_dir.filter(is_other).map(lock).transpose()?;
+    let _log_lock = data_log_dir.filter(is_other).map(lock_to_read).transpose()?;
     let log = log_path(data_log_dir.unwrap_or(directory));
     if meta.state == Formation::Formed {
         is_log_of(&meta, directory, &log).map_err(|failure| match data_log_dir {

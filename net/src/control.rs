@@ -184,11 +184,11 @@ impl Control {
                 }
             }
         });
-        spawned.map_err(|error| cannot_start(&error))?;
+        spawned.map_err(cannot_start)?;
         match is_ready.recv() {
             Ok(Ok(())) => Ok(Self { tasks, pace }),
-            Ok(Err(error)) => Err(cannot_start(&error)),
-            Err(ended) => Err(cannot_start(&io::Error::other(ended))),
+            Ok(Err(error)) => Err(cannot_start(error)),
+            Err(ended) => Err(cannot_start(io::Error::other(ended))),
         }
     }
 
@@ -275,11 +275,8 @@ fn open_runtime() -> io::Result<tokio_uring::Runtime> {
     })
 }
 
-fn cannot_start(error: &io::Error) -> Failure {
-    match (error.raw_os_error(), os::lockable_memory()) {
-        (Some(libc::ENOMEM), Ok(limit)) => Failure::environment(RingError::LockableMemory(limit)),
-        _ => Failure::environment(format_args!("cannot start the control thread: {error}")),
-    }
+fn cannot_start(error: io::Error) -> Failure {
+    Failure::environment(RingError::of("the start of the control thread", error))
 }
 
 /// Who looks after each server's disk.
@@ -417,3 +414,19 @@ fn resolve(sender: Sender, peer: ServerId, address: HostPort) {
 const UNCHARGE_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often to look how much room the disks have.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::cannot_start;
+
+    /// It is the first to need a ring: what the kernel says to it is what an operator reads.
+    #[test]
+    fn without_io_uring_the_remedy_is_named() {
+        let text = |errno| cannot_start(std::io::Error::from_raw_os_error(errno)).text;
+        assert!(text(libc::ENOSYS).contains("CONFIG_IO_URING"), "{}", text(libc::ENOSYS));
+        let forbidden = text(libc::EPERM);
+        let names_it = ["seccomp profile", "kernel.io_uring_disabled"];
+        assert!(names_it.iter().any(|it| forbidden.contains(it)), "{forbidden}");
+        assert!(text(libc::ENOMEM).contains("LimitMEMLOCK"), "{}", text(libc::ENOMEM));
+    }
+}

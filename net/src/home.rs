@@ -23,7 +23,7 @@ use pigeonhole_storage::meta::{Formation, LOG_OWNER_FILE_NAME, META_FILE_NAME, M
 use crate::config::ServerConfig;
 use crate::control::LogDirectory;
 use crate::exit::Failure;
-use crate::os;
+use crate::os::{self, FileLock};
 use crate::patience::{LastTime, ask_until};
 use crate::snapshots::SnapshotDirectory;
 
@@ -157,9 +157,24 @@ pub(crate) fn read_meta(directory: &Path) -> Result<Option<Meta>, Failure> {
     match fs::read(&path) {
         Ok(bytes) => match Meta::decode(&bytes) {
             Ok(meta) => Ok(Some(meta)),
-            Err(error) => Err(Failure::data(format_args!("{}: {error}", path.display()))),
+            Err(error) => Err(Failure::data(format_args!(
+                "{}: {error}: restore the directory from a copy; or, if other servers have the \
+                 data, empty it, and it takes theirs",
+                path.display()
+            ))),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
+            ) =>
+        {
+            Err(Failure::data(format_args!(
+                "{}: {error}: this is no data directory",
+                path.display()
+            )))
+        }
         Err(error) => Err(Failure::disk("read", &path, &error)),
     }
 }
@@ -235,9 +250,9 @@ fn claim(config: &ServerConfig) -> Result<(Vec<File>, LogDirectory), Failure> {
         let made = fs::create_dir_all(directory);
         made.map_err(|error| Failure::directory("mkdir", directory, &error))?;
     }
-    let mut locks = vec![lock(&config.data_dir)?];
+    let mut locks = vec![lock_to_write(&config.data_dir)?];
     if config.data_log_dir != config.data_dir {
-        locks.push(lock(&config.data_log_dir)?);
+        locks.push(lock_to_write(&config.data_log_dir)?);
         sync_directory(&config.data_log_dir)?;
     }
     sync_directory(&config.data_dir)?;
@@ -245,12 +260,28 @@ fn claim(config: &ServerConfig) -> Result<(Vec<File>, LogDirectory), Failure> {
     Ok((locks, LogDirectory { path, direct: config.direct_io }))
 }
 
-/// Takes the directory's lock. The one of a process that was just killed may linger.
-pub(crate) fn lock(directory: &Path) -> Result<File, Failure> {
-    let path = directory.join("LOCK");
+/// Keeps servers away from a directory that is only read, as a copy may be that nobody can write to.
+/// Where nothing was ever locked, no server runs.
+pub(crate) fn lock_to_read(directory: &Path) -> Result<Option<File>, Failure> {
+    let path = directory.join(LOCK_FILE_NAME);
+    match File::open(&path) {
+        Ok(file) => lock(directory, file, FileLock::Shared).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::directory("open", &path, &error)),
+    }
+}
+
+/// Takes the directory's lock, to write.
+fn lock_to_write(directory: &Path) -> Result<File, Failure> {
+    let path = directory.join(LOCK_FILE_NAME);
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|error| Failure::directory("open", &path, &error))?;
-    ask_until(LOCK_TIME_MAX, |LastTime(last)| match os::try_lock(&file) {
+    lock(directory, file, FileLock::Exclusive)
+}
+
+/// The lock of a process that was just killed may linger.
+fn lock(directory: &Path, file: File, kind: FileLock) -> Result<File, Failure> {
+    ask_until(LOCK_TIME_MAX, |LastTime(last)| match os::try_lock(&file, kind) {
         Ok(true) => Some(Ok(())),
         Ok(false) if !last => None,
         Ok(false) => {
@@ -258,7 +289,7 @@ pub(crate) fn lock(directory: &Path) -> Result<File, Failure> {
             let who = format!("another server uses {directory}; stop it, or use another directory");
             Some(Err(Failure::environment(who)))
         }
-        Err(error) => Some(Err(Failure::disk("lock", &path, &error))),
+        Err(error) => Some(Err(Failure::disk("lock", directory, &error))),
     })?;
     Ok(file)
 }
@@ -273,7 +304,8 @@ fn check_strangers(directory: &Path, log: &LogDirectory) -> Result<(), Failure> 
     }
     if !segments_in(&log.path)?.is_empty() {
         return Err(Failure::data(format_args!(
-            "{} holds a log, but {} has no file {META_FILE_NAME} that says whose it is",
+            "{} holds a log, but {} has no file {META_FILE_NAME} that says whose it is: restore both \
+             from one copy, or move the log away",
             log.path.display(),
             directory.display()
         )));
@@ -348,17 +380,19 @@ fn check(meta: &Meta, config: &ServerConfig) -> Result<(), Failure> {
     if meta.shards != config.shards {
         return Err(Failure::data(format_args!(
             "{directory} is formatted with {0} shards, and the configuration says {1}: write \
-             pigeonhole.shards={0}",
+             pigeonhole.shards={0} (of a local cluster: --shards {0})",
             meta.shards, config.shards
         )));
     }
     match config.cluster {
         Some(cluster) if cluster.to_u128() != meta.cluster.0 => Err(Failure::data(format_args!(
-            "{directory} belongs to cluster {}, and the configuration says {cluster}",
+            "{directory} belongs to cluster {}, and the configuration says {cluster}: correct \
+             pigeonhole.cluster, or give this server's own dataDir",
             meta.cluster
         ))),
         _ => Ok(()),
     }
 }
 
+const LOCK_FILE_NAME: &str = "LOCK";
 const LOCK_TIME_MAX: Duration = Duration::from_secs(5);

@@ -38,6 +38,13 @@ fn nonce_of(cluster: &LocalCluster, configs: &[ServerConfig]) -> Result<ClusterI
             cluster.replicas
         )));
     }
+    if home::read_meta(&cluster.data)?.is_some() {
+        return Err(Failure::data(format_args!(
+            "{} holds the data of a single server: run it with `pigeonhole serve`, or give another \
+             directory with --data",
+            cluster.data.display()
+        )));
+    }
     let mut known = None;
     let mut empty = None;
     let mut has_log = false;
@@ -51,7 +58,7 @@ fn nonce_of(cluster: &LocalCluster, configs: &[ServerConfig]) -> Result<ClusterI
     match (known, empty) {
         (Some(_), Some(empty)) if has_log => Err(Failure::data(format_args!(
             "{} is empty, and other replicas in {} have data: give their number with --replicas, \
-             or another directory with --data",
+             restore what is lost from a copy, or give another directory with --data",
             empty.display(),
             cluster.data.display()
         ))),

@@ -211,13 +211,24 @@ pub fn open_direct(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path)
 }
 
-/// Takes the exclusive lock on an open file; false if another opening of the file has it.
+/// Who else may lock the file. An exclusive lock needs a file that can be written to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileLock {
+    Shared,
+    Exclusive,
+}
+
+/// Takes the lock on an open file; false if another opening of the file has it.
 ///
 /// The lock belongs to this opening and goes with it, also when the process is killed.
-pub fn try_lock(file: &File) -> io::Result<bool> {
+pub fn try_lock(file: &File, kind: FileLock) -> io::Result<bool> {
     // SAFETY: all zeroes is a lock request for the whole file, of a kind that is set below.
     let mut request: libc::flock = unsafe { MaybeUninit::zeroed().assume_init() };
-    request.l_type = libc::c_short::try_from(libc::F_WRLCK).expect("a small constant");
+    let kind = match kind {
+        FileLock::Shared => libc::F_RDLCK,
+        FileLock::Exclusive => libc::F_WRLCK,
+    };
+    request.l_type = libc::c_short::try_from(kind).expect("a small constant");
     request.l_whence = libc::c_short::try_from(libc::SEEK_SET).expect("a small constant");
     // SAFETY: the kernel reads the structure that it is given.
     match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const request) }) {

@@ -3,10 +3,12 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use crate::client::listener;
 use crate::config::{HostPort, ServerConfig};
 use crate::exit::Failure;
+use crate::patience::{LastTime, ask_until};
 
 /// Sockets that listen; connections wait until somebody accepts them.
 pub(crate) struct Ports {
@@ -18,7 +20,7 @@ pub(crate) struct Ports {
 impl Ports {
     pub(crate) fn bind(config: &ServerConfig) -> Result<Self, Failure> {
         let backlog = config.client_listen_backlog;
-        let setting = "clientPort (of a local cluster: --port)";
+        let setting = "clientPort and clientPortAddress (of a local cluster: --port)";
         let client = bind(&config.client_address, backlog, setting)?;
         let peer = match peer_address(config) {
             Some(address) => Some(bind(&address, None, "server.N on every server")?),
@@ -33,7 +35,14 @@ fn bind(address: &HostPort, backlog: Option<u32>, setting: &str) -> Result<Owned
     let cannot = |why: &dyn std::fmt::Display| {
         Failure::environment(format_args!("cannot listen on {address}: {why}"))
     };
-    let resolved = address.resolve().map_err(|error| cannot(&error))?;
+    // At boot, name servers may come later than this server.
+    let resolved = ask_until(RESOLVE_TIME_MAX, |LastTime(last)| match address.resolve() {
+        Err(_) if !last => None,
+        resolved => Some(resolved),
+    });
+    let resolved = resolved.map_err(|error| {
+        cannot(&format_args!("{error}; it must be a name or an address of this machine: {setting}"))
+    })?;
     let first = *resolved.first().ok_or_else(|| cannot(&"the name has no address"))?;
     let bound = match wildcard_of_both(first) {
         // Without IPv6 there is only the other one.
@@ -47,7 +56,13 @@ fn bind(address: &HostPort, backlog: Option<u32>, setting: &str) -> Result<Owned
         ErrorKind::AddrInUse => cannot(&format_args!(
             "{error}; stop what listens there, or choose another port with {setting}"
         )),
-        _ => cannot(&error),
+        ErrorKind::AddrNotAvailable => {
+            cannot(&format_args!("{error}; it must be an address of this machine: {setting}"))
+        }
+        ErrorKind::PermissionDenied => cannot(&format_args!(
+            "{error}; a port below 1024 needs CAP_NET_BIND_SERVICE; choose another with {setting}"
+        )),
+        _ => cannot(&format_args!("{error}; see {setting}")),
     })
 }
 
@@ -67,3 +82,6 @@ fn peer_address(config: &ServerConfig) -> Option<HostPort> {
     }
     Some(address)
 }
+
+/// As long as for a port that a process which has just ended still holds.
+const RESOLVE_TIME_MAX: Duration = Duration::from_secs(5);

@@ -175,10 +175,15 @@ fn format(
 }
 
 fn start_log(level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let wanted = if wanted.trim().is_empty() { level } else { &wanted };
+    let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would be told on standard error, by a macro that panics: whoever reads the log may go
+        // away, and its disk may be full, without any harm to the data.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .with_thread_names(true)

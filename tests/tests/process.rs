@@ -51,6 +51,35 @@ fn a_stop_in_good_order_takes_less_than_five_seconds_and_leaves_a_clean_log() {
     assert_eq!(printed.matches("whole").count(), 4, "{printed}");
 }
 
+/// The disk of the log may be full, and whoever reads it may go away.
+#[test]
+fn a_log_that_nobody_takes_stops_nothing() {
+    let mut servers = PROGRAM.standalone("unheard", "");
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" serve \"$1\" 2>/dev/full", PROGRAM.path]);
+    command.arg(servers.config(1)).env("RUST_LOG", "info");
+    servers.start_as(1, command);
+    servers.client(1).create("/written", b"all the same");
+    assert_eq!(servers.terminate(1).code(), Some(0));
+}
+
+/// A copy may be on a disk that nobody can write to.
+#[test]
+fn a_check_leaves_the_directory_as_it_is() {
+    let mut servers = PROGRAM.standalone("check", "");
+    servers.start(1);
+    servers.client(1).create("/kept", b"");
+    let (status, said) = servers.check(1);
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("another server uses"), "{said}");
+    servers.terminate(1);
+    let lock = servers.data(1).join("LOCK");
+    fs::remove_file(&lock).unwrap();
+    let (status, printed) = servers.check(1);
+    assert_eq!(status.code(), Some(0), "{printed}");
+    assert!(!lock.exists());
+}
+
 /// A start may take long, and nobody has been promised anything.
 #[test]
 fn a_start_can_be_stopped() {
@@ -344,6 +373,11 @@ fn a_local_cluster_serves_within_a_second_and_keeps_its_data() {
     let mut client = servers.client(1);
     client.sync();
     assert_eq!(client.data("/local"), b"data");
+
+    let one = format!("{data}/replica-1");
+    let (status, said) = run(servers.command(&["--data", &one, "--port", &port]));
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("the data of a single server"), "{said}");
 
     let fewer = ["--data", &data, "--port", &port, "--replicas", "1"];
     let (status, said) = run(servers.command(&fewer));

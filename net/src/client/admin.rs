@@ -164,16 +164,19 @@ impl Admin {
         if let Some(text) = words::without_figures(&word, &self.facts.config.four_letter_words) {
             return Reply::Words(text.into_bytes());
         }
+        let detailed = words::is_detailed(&word);
+        let figures = collect(detailed);
         let reset = match &word {
             b"crst" => Some((true, b"Connection stats reset.\n".to_vec())),
             b"srst" => Some((false, b"Server stats reset.\n".to_vec())),
             _ => None,
         };
-        if let Some((connections, words)) = reset {
-            return Reply::Reset { connections, words };
+        if let Some((connections, answer)) = reset {
+            if !words::serves(&self.facts, &figures, now) {
+                return Reply::Words(words::NOT_SERVING.as_bytes().to_vec());
+            }
+            return Reply::Reset { connections, words: answer };
         }
-        let detailed = words::is_detailed(&word);
-        let figures = collect(detailed);
         if other_cores == 0 {
             return Reply::Words(words::answer(&word, &self.facts, &figures, now).into_bytes());
         }

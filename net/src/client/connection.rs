@@ -257,6 +257,7 @@ impl Clients {
 
     /// Answers it, and closes the connection.
     pub(crate) fn answer(&mut self, id: ConnectionId, words: Vec<u8>, now: Instant) {
+        Traffic::on_answer_to_word(&mut self.traffic);
         self.leave(id, Phase::LastWords(words), now);
     }
 

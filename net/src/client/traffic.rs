@@ -134,10 +134,14 @@ impl Traffic {
         });
     }
 
-    /// A four-letter word is a packet, too.
+    /// A four-letter word is a packet, too, and so is its answer.
     pub(crate) fn on_word(&mut self, core: &mut CoreTraffic) {
         self.figures.received += 1;
         core.received += 1;
+    }
+
+    pub(crate) fn on_answer_to_word(core: &mut CoreTraffic) {
+        core.sent += 1;
     }
 
     /// Requests that were read and not yet answered.

@@ -50,6 +50,11 @@ pub(crate) fn without_figures(word: &[u8; 4], allowed: &Whitelist) -> Option<Str
     }
 }
 
+/// Whether the server serves, as far as the core knows whose figures these are.
+pub(crate) fn serves(facts: &Facts, figures: &Figures, now: Now) -> bool {
+    Scene { facts, figures, now }.serves()
+}
+
 /// The answer to a word that shows figures.
 pub(crate) fn answer(word: &[u8; 4], facts: &Facts, figures: &Figures, now: Now) -> String {
     let scene = Scene { facts, figures, now };
@@ -77,6 +82,14 @@ pub(crate) fn answer(word: &[u8; 4], facts: &Facts, figures: &Figures, now: Now)
     out
 }
 
+/// As Java names it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        other => other,
+    }
+}
+
 fn envi() -> String {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
@@ -86,7 +99,7 @@ fn envi() -> String {
         ("pigeonhole.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("host.name", read("/proc/sys/kernel/hostname")),
         ("os.name", "Linux".to_owned()),
-        ("os.arch", std::env::consts::ARCH.to_owned()),
+        ("os.arch", architecture().to_owned()),
         ("os.version", read("/proc/sys/kernel/osrelease")),
         ("user.name", variable("USER")),
         ("user.home", variable("HOME")),

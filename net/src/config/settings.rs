@@ -1,5 +1,6 @@
 //! From the settings of a `zoo.cfg` to a checked `ServerConfig`: bounds, rules between settings.
 
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
@@ -111,7 +112,9 @@ impl ServerConfig {
         self.outstanding_requests_max =
             reader.number(&OUTSTANDING_LIMIT, self.outstanding_requests_max);
         self.request_bytes_max = take_request_bytes(reader).unwrap_or(self.request_bytes_max);
-        self.snapshot_transactions = reader.number(&SNAP_COUNT, self.snapshot_transactions);
+        // ZooKeeper makes two of one as well.
+        self.snapshot_transactions =
+            reader.number(&SNAP_COUNT, self.snapshot_transactions).max(SNAP_COUNT_MIN);
     }
 
     fn take_access(&mut self, reader: &mut Reader) {
@@ -212,7 +215,19 @@ fn take_place_among(
     let id = ensemble::own_id(reader, data_dir, servers, standalone_enabled);
     let own = servers.iter().find(|server| server.id == id);
     check_peer_type(reader, own);
-    (id, take_client_address(reader, own))
+    let place = reader.place_of(CLIENT_PORT.key);
+    let client = take_client_address(reader, own);
+    // Where both are in the server's line, they have been compared already.
+    let own = own.filter(|own| servers.len() > 1 && own.client.is_none());
+    if let (Some(own), Some(client)) = (own, &client)
+        && own.peer.port == client.port
+        && [ANY_ADDRESS, "::", &own.peer.host].contains(&client.host.as_str())
+    {
+        let text =
+            format!("{} is the quorum port of server.{id}, too; choose another", client.port);
+        reader.error(place, CLIENT_PORT.key, text);
+    }
+    (id, client)
 }
 
 /// Takes the same settings when the list of servers is wrong, and judges them only by themselves.
@@ -230,7 +245,14 @@ fn take_client_address(reader: &mut Reader, own: Option<&Server>) -> Option<Host
     let port_given = reader.has(CLIENT_PORT.key);
     let place = reader.place_of(CLIENT_PORT.key);
     let port = reader.optional_number(&CLIENT_PORT);
-    let host = reader.take("clientPortAddress");
+    let mut host = reader.take("clientPortAddress");
+    if let Some(host) = &mut host {
+        // As Java takes it.
+        let inner = host.value.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        if let Some(address) = inner.filter(|inner| inner.parse::<Ipv6Addr>().is_ok()) {
+            host.value = address.to_owned();
+        }
+    }
     let listed = own.and_then(|server| server.client.as_ref());
     if let Some(secure) = secure {
         if port_given || listed.is_some() {
@@ -413,7 +435,8 @@ const MAX_CNXNS: Number<u32> =
     number("maxCnxns", "connections (0 for no limit)", [0, 10_000_000], 10_000);
 const OUTSTANDING_LIMIT: Number<u32> =
     number("globalOutstandingLimit", "requests", [1, 10_000_000], 1000);
-const SNAP_COUNT: Number<u32> = number("snapCount", "transactions", [2, i32::MAX as u32], 100_000);
+const SNAP_COUNT: Number<u32> = number("snapCount", "transactions", [1, i32::MAX as u32], 100_000);
+const SNAP_COUNT_MIN: u32 = 2;
 const PRE_ALLOC_SIZE: Number<u32> = number("preAllocSize", "KiB", [1, i32::MAX as u32], 65_536);
 const PURGE_INTERVAL: Number<u32> =
     number("autopurge.purgeInterval", "hours", [0, i32::MAX as u32], 1);

@@ -100,6 +100,11 @@ impl Scene {
         self.complaints.borrow_mut().refuse(who, refusal, now);
     }
 
+    fn cannot_find(&self, peer: ServerId) {
+        let now = self.clock.now().instant;
+        self.complaints.borrow_mut().cannot_find(peer, now);
+    }
+
     fn greeting(&self, to: ServerId) -> Vec<u8> {
         let identity = self.identity.borrow();
         identity.greeting(FIRST_CORE, to, FIRST_CORE)
@@ -129,7 +134,12 @@ pub(super) async fn dial(peer: ServerId, address: HostPort, scene: Rc<Scene>) {
     let mut backoff = BACKOFF_MIN;
     loop {
         let connecting = TcpStream::connect((address.host.as_str(), address.port));
-        if let Ok(Ok(mut stream)) = timeout(GREETING_TIME_MAX, connecting).await {
+        let connected = timeout(GREETING_TIME_MAX, connecting).await;
+        // Connections are refused by the system, and names by its library.
+        if matches!(&connected, Ok(Err(error)) if error.raw_os_error().is_none()) {
+            scene.cannot_find(peer);
+        }
+        if let Ok(Ok(mut stream)) = connected {
             let greeted = timeout(GREETING_TIME_MAX, greet_dialed(&mut stream, peer, &scene)).await;
             if let Some((hello, rest)) = outcome(greeted, &format!("server {peer}"), &scene) {
                 // The link lives on when there is nobody left who would dial again.

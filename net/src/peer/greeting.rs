@@ -110,6 +110,10 @@ impl Identity {
 
     fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
         if hello.cluster != self.cluster {
+            if hello.cluster.0 == 0 {
+                // It would be let in by another way, were it not for this.
+                self.judge_place(hello)?;
+            }
             return Err(Refusal::Hello(HelloError::OtherCluster { theirs: hello.cluster }));
         }
         if hello.formation != self.formation {
@@ -125,7 +129,16 @@ impl Identity {
 
 impl Complaints {
     pub(crate) fn refuse(&mut self, who: &str, refusal: Refusal, now: Instant) {
-        let text = format!("refused a link with {who}: {refusal}");
+        self.say(format!("refused a link with {who}: {refusal}"), now);
+    }
+
+    /// A peer's name has no address, as far as anybody knows.
+    pub(crate) fn cannot_find(&mut self, peer: ServerId, now: Instant) {
+        let text = format!("server {peer} cannot be dialed: the name in its line has no address");
+        self.say(text, now);
+    }
+
+    fn say(&mut self, text: String, now: Instant) {
         let due = self.said.get(&text).is_none_or(|said| now.since(*said) >= REPEAT);
         if !due {
             return;
@@ -157,7 +170,7 @@ impl std::fmt::Display for Refusal {
                 write!(out, "it belongs to cluster {theirs}")
             }
             Self::Hello(HelloError::OtherShardCount { theirs }) => {
-                write!(out, "its tree has {theirs} shards")
+                write!(out, "its tree has {theirs} shards: check pigeonhole.shards on both")
             }
             Self::Hello(HelloError::NotForMe { meant }) => {
                 write!(out, "it wants to talk to server {meant}: check the server.N lines")

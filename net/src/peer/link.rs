@@ -154,6 +154,9 @@ impl Links {
         ring: &mut Ring,
         now: Instant,
     ) {
+        if addresses.is_empty() {
+            self.complaints.cannot_find(peer, now);
+        }
         for (target, address) in self.dials.on_resolved(peer, addresses, now) {
             self.dial(target, address, ring, now);
         }

@@ -73,6 +73,24 @@ pub enum RingError {
     },
 }
 
+impl RingError {
+    /// What to say of an operation that the kernel has refused.
+    pub(crate) fn of(operation: &'static str, error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ENOSYS) => Self::Missing,
+            Some(libc::EPERM | libc::EACCES) => match disabled_by_sysctl() {
+                Some(value) if value > 0 => Self::DisabledBySysctl { value },
+                _ => Self::Forbidden(error),
+            },
+            Some(libc::ENOMEM) => match os::lockable_memory() {
+                Ok(limit) => Self::LockableMemory(limit),
+                Err(_) => Self::Other { operation, error },
+            },
+            _ => Self::Other { operation, error },
+        }
+    }
+}
+
 impl fmt::Display for RingReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (major, minor) = self.kernel;
@@ -124,9 +142,11 @@ impl fmt::Display for RingError {
             Self::LockableMemory(limit) => write!(
                 formatter,
                 "not enough lockable memory for io_uring: the limit is {} (RLIMIT_MEMLOCK), \
-                 shared by all processes of this user; raise it with `LimitMEMLOCK=8M` in the \
-                 unit file, or with `ulimit -l 8192`",
-                Bytes(limit.hard)
+                 shared by all processes of this user; raise it with `LimitMEMLOCK={}M` in the \
+                 unit file, or with `ulimit -l {}`",
+                Bytes(limit.hard),
+                enough_above(*limit) >> 20,
+                enough_above(*limit) >> 10
             ),
             Self::Other { operation, error } => write!(formatter, "{operation}: {error}"),
         }
@@ -175,7 +195,7 @@ pub(super) fn open(config: &RingConfig) -> Result<Parts, RingError> {
                 // A ring that was just closed, by this process or by one that was just killed,
                 // is uncharged by a kernel worker some time later.
                 Some(libc::ENOMEM) if Instant::now() < deadline => wait_for_uncharging(),
-                _ => return Err(classify(operation, error)),
+                _ => return Err(RingError::of(operation, error)),
             },
         }
     };
@@ -234,21 +254,6 @@ fn build(config: &RingConfig, completion_entries: u32, no_array: bool) -> io::Re
     builder.build(config.submission_entries)
 }
 
-fn classify(operation: &'static str, error: io::Error) -> RingError {
-    match error.raw_os_error() {
-        Some(libc::ENOSYS) => RingError::Missing,
-        Some(libc::EPERM | libc::EACCES) => match disabled_by_sysctl() {
-            Some(value) if value > 0 => RingError::DisabledBySysctl { value },
-            _ => RingError::Forbidden(error),
-        },
-        Some(libc::ENOMEM) => match os::lockable_memory() {
-            Ok(limit) => RingError::LockableMemory(limit),
-            Err(_) => RingError::Other { operation, error },
-        },
-        _ => RingError::Other { operation, error },
-    }
-}
-
 #[expect(
     clippy::disallowed_methods,
     reason = "the kernel announces it to nobody; asking again is the only way to know"
@@ -264,6 +269,15 @@ fn disabled_by_sysctl() -> Option<u32> {
 
 fn other(operation: &'static str) -> impl FnOnce(io::Error) -> RingError {
     move |error| RingError::Other { operation, error }
+}
+
+/// What a server of a few cores needs, and more than there is.
+fn enough_above(limit: ResourceLimit) -> u64 {
+    let mut bytes = 8 << 20;
+    while limit.hard.is_some_and(|hard| hard >= bytes) {
+        bytes *= 2;
+    }
+    bytes
 }
 
 /// Bytes for a person to read.
@@ -290,12 +304,12 @@ const INCREMENTAL_KERNEL_MIN: (u32, u32) = (6, 14);
 mod tests {
     use std::io;
 
-    use super::{RingError, classify};
+    use super::RingError;
     use crate::os::ResourceLimit;
 
     #[test]
     fn every_refusal_names_its_remedy() {
-        let missing = classify("io_uring_setup", io::Error::from_raw_os_error(libc::ENOSYS));
+        let missing = RingError::of("io_uring_setup", io::Error::from_raw_os_error(libc::ENOSYS));
         assert!(missing.to_string().contains("CONFIG_IO_URING"), "{missing}");
         let forbidden = RingError::Forbidden(io::Error::from_raw_os_error(libc::EPERM));
         assert!(forbidden.to_string().contains("seccomp profile"), "{forbidden}");
@@ -303,7 +317,10 @@ mod tests {
         assert!(disabled.to_string().contains("sysctl -w kernel.io_uring_disabled=0"));
         let limit = ResourceLimit { soft: Some(65536), hard: Some(65536) };
         let memory = RingError::LockableMemory(limit).to_string();
-        assert!(memory.contains("64 KiB") && memory.contains("LimitMEMLOCK="), "{memory}");
+        assert!(memory.contains("64 KiB") && memory.contains("LimitMEMLOCK=8M"), "{memory}");
+        let limit = ResourceLimit { soft: Some(65536), hard: Some(8 << 20) };
+        let memory = RingError::LockableMemory(limit).to_string();
+        assert!(memory.contains("LimitMEMLOCK=16M") && memory.contains("ulimit -l 16384"));
         let old = RingError::KernelTooOld { found: (5, 15) }.to_string();
         assert!(old.contains("5.15") && old.contains("6.1"), "{old}");
     }

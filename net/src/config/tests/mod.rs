@@ -181,6 +181,7 @@ fn the_client_port_may_stand_behind_the_semicolon() {
         ("server.1=zk1:2888:3888;[fe80::1]:2181", "[fe80::1]:2181"),
         ("server.1=zk1:2888:3888 ; 2181", "0.0.0.0:2181"),
         ("server.1=zk1:2888:3888;2181\nclientPort=2181\nclientPortAddress=::1", "[::1]:2181"),
+        ("server.1=zk1:2888:3888;2181\nclientPortAddress=[::1]", "[::1]:2181"),
     ];
     for (lines, expected) in table {
         let text = format!("dataDir={{data}}\ninitLimit=10\nsyncLimit=5\n{lines}\n");
@@ -381,6 +382,19 @@ fn the_client_port_and_the_own_line_must_agree() {
         scratch.errors(&format!("{text}clientPortAddress=::2")),
         "zoo.cfg:5: clientPortAddress: is ::2, but this server's own line says ::1; keep one"
     );
+}
+
+#[test]
+fn the_client_port_is_no_port_for_peers() {
+    let scratch = Scratch::with_id("1");
+    let text = "dataDir={data}\ninitLimit=10\nsyncLimit=5\nserver.1=zk1:2888:3888\n\
+                server.2=zk2:2888:3888\nserver.3=zk3:2888:3888\nclientPort=2888\n";
+    assert_eq!(
+        scratch.errors(text),
+        "zoo.cfg:7: clientPort: 2888 is the quorum port of server.1, too; choose another"
+    );
+    let elsewhere = scratch.read(&format!("{text}clientPortAddress=10.0.0.1\n"), &[]).unwrap();
+    assert_eq!(elsewhere.client_address.to_string(), "10.0.0.1:2888");
 }
 
 #[test]
