@@ -144,6 +144,12 @@ pub enum Effect {
         shard: ShardId,
         session: SessionId,
     },
+    /// The shard's tree as of `zxid` is not that of a majority of the servers: whatever this
+    /// process says from here on may be wrong. It ends.
+    Diverged {
+        shard: ShardId,
+        zxid: Zxid,
+    },
     Event {
         shard: ShardId,
         event: zab::Event,

@@ -50,6 +50,13 @@ pub struct AclEntry {
     pub id: String,
 }
 
+impl AclEntry {
+    /// What it takes in a record, at most: the permissions, and two strings with their references.
+    pub fn record_bytes(&self) -> usize {
+        4 + 8 + self.scheme.len() + 8 + self.id.len()
+    }
+}
+
 /// What an entry of its own kind says: the promises of these disks count from there on, those of
 /// other disks of the same servers no more.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]

@@ -458,6 +458,7 @@ impl Worker {
             Deed::Zab(Action::Image { .. }) => unreachable!("replicas make images themselves"),
             Deed::Snapshot(job) => effects.push(Effect::Snapshot(job)),
             Deed::Discard(state) => effects.push(Effect::Discard(state)),
+            Deed::Diverged(zxid) => effects.push(Effect::Diverged { shard, zxid }),
             Deed::Expired(session) => effects.push(Effect::SessionExpired { shard, session }),
             Deed::Zab(Action::Event(event)) => effects.push(Effect::Event { shard, event }),
             Deed::Committed(zxid) => effects.push(Effect::Committed { shard, zxid }),

@@ -260,7 +260,7 @@ fn claim(config: &ServerConfig) -> Result<(Vec<File>, LogDirectory), Failure> {
     Ok((locks, LogDirectory { path, direct: config.direct_io }))
 }
 
-/// Keeps servers away from a directory that is only read, as a copy may be that nobody can write to.
+/// Keeps servers away from a directory that is only read, such as a copy that nobody can write to.
 /// Where nothing was ever locked, no server runs.
 pub(crate) fn lock_to_read(directory: &Path) -> Result<Option<File>, Failure> {
     let path = directory.join(LOCK_FILE_NAME);
@@ -304,8 +304,8 @@ fn check_strangers(directory: &Path, log: &LogDirectory) -> Result<(), Failure> 
     }
     if !segments_in(&log.path)?.is_empty() {
         return Err(Failure::data(format_args!(
-            "{} holds a log, but {} has no file {META_FILE_NAME} that says whose it is: restore both \
-             from one copy, or move the log away",
+            "{} holds a log, but {} has no file {META_FILE_NAME} that says whose it is: restore \
+             both from one copy, or move the log away",
             log.path.display(),
             directory.display()
         )));

@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -275,6 +275,12 @@ impl Drop for Servers {
         }
         let _ = fs::remove_dir_all(&self.place);
     }
+}
+
+/// A test that passes says nothing by `eprintln`: cargo keeps that to itself.
+pub fn say_skipped(why: &str) {
+    // Without standard error nobody reads it.
+    let _ = writeln!(io::stderr(), "SKIPPED: {why}");
 }
 
 /// Runs a command to its end: its status, and all that it has printed and said.

@@ -62,6 +62,7 @@ states! {
     PausedLong "a process stood still for seconds",
     LinkReset "a link broke",
     LinkDropped "a worker gave a link up",
+    DigestTold "a follower told its leader the digest of its tree",
     RiderDropped "a link was gone when its rider was released",
     SessionCreated "a session was created",
     SessionMoved "a session was re-attached to another server",

@@ -9,8 +9,9 @@
 use std::fmt::{Debug, Write as _};
 use std::path::PathBuf;
 
-use pigeonhole_core::base::id::ShardId;
-use pigeonhole_core::peer::codec::encode_message;
+use pigeonhole_core::base::id::{ClusterId, CoreId, DiskId, ServerId, ShardId};
+use pigeonhole_core::peer::codec::{encode_hello, encode_message};
+use pigeonhole_core::peer::hello::{Formation, Hello};
 use pigeonhole_core::peer::message::{
     EpochEnd, Forward, PeerMessage, PeerState, Refused, Seen, SeenShard, Touched, Vote, WriteAsk,
 };
@@ -62,6 +63,32 @@ fn messages_are_as_released() {
         })
         .collect();
     check("messages", &lines);
+}
+
+/// The first frame of a link is no archive: its bytes have fixed places.
+#[test]
+fn the_hello_is_as_released() {
+    let hello = |formation| Hello {
+        version_min: 1,
+        version_max: 2,
+        from: ServerId(3),
+        to: ServerId(4),
+        from_core: CoreId(5),
+        to_core: CoreId(6),
+        cores: 7,
+        formation,
+        shards: 8,
+        cluster: ClusterId(0x77 << 100),
+        disk: DiskId(0x99 << 100),
+        incarnation: 0x0102_0304_0506_0708,
+    };
+    let stages = [Formation::Empty, Formation::Forming, Formation::Formed];
+    let lines = stages.map(|formation| {
+        let mut bytes = Vec::new();
+        encode_hello(&hello(formation), &mut bytes);
+        (format!("Hello.{formation:?}"), bytes)
+    });
+    check("hello", &lines);
 }
 
 /// One of each. A new variant belongs here, and its bytes into the golden file.
@@ -178,6 +205,8 @@ fn serving() -> Vec<PeerMessage> {
         PeerMessage::Recalled { origin, seen: vec![seen()] },
         PeerMessage::Error { text: "why".to_owned() },
         PeerMessage::CommitOnceDurable { epoch, zxid },
+        PeerMessage::Digest { zxid, digest: 0x99 << 100 },
+        PeerMessage::Diverged { zxid },
     ]
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use pigeonhole_core::op::Request;
 use pigeonhole_core::wire::client;
 use pigeonhole_tests::caller::{Caller, PATIENCE};
-use pigeonhole_tests::servers::{Program, run};
+use pigeonhole_tests::servers::{Program, run, say_skipped};
 
 #[test]
 fn what_was_acknowledged_outlives_a_kill() {
@@ -231,7 +231,7 @@ fn a_running_server_takes_no_huge_pages() {
     let path = format!("/proc/{}/status", servers.process_id(1));
     let status = fs::read_to_string(path).unwrap();
     let Some(enabled) = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")) else {
-        eprintln!("SKIPPED: this kernel does not say whether a process may take huge pages");
+        say_skipped("this kernel does not say whether a process may take huge pages");
         return;
     };
     assert_eq!(enabled, "\t0");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use pigeonhole_tests::ports;
-use pigeonhole_tests::servers::Program;
+use pigeonhole_tests::servers::{Program, say_skipped};
 
 #[test]
 fn kazoo_finds_a_cluster_of_one_shard_to_be_zookeeper() {
@@ -59,7 +59,7 @@ fn has_python() -> bool {
     let found = Command::new("python3").arg("--version").output().is_ok();
     if !found {
         assert!(std::env::var_os("CI").is_none(), "CI needs python3");
-        eprintln!("SKIPPED: python3 is not installed, so kazoo cannot be asked");
+        say_skipped("python3 is not installed, so kazoo cannot be asked");
     }
     found
 }

@@ -150,6 +150,11 @@ pub const LINK_OUTPUT_BYTES_MAX: usize = 64 << 20;
 pub const SHARDS_MAX: u16 = 1024;
 /// Cores of one node; session ids are spread over them.
 pub const CORES_MAX: u8 = 64;
+/// How long to wait before a peer is dialed again, first and at most.
+pub const DIAL_BACKOFF_MS_MIN: u64 = 10;
+pub const DIAL_BACKOFF_MS_MAX: u64 = 500;
+/// Connections to the peer port that have not said who they are; more are closed at once.
+pub const GREETINGS_MAX: usize = 128;
 
 /// Every batch starts and ends on this boundary: the physical sector of today's disks.
 pub const LOG_BLOCK_BYTES: usize = 4096;

@@ -331,4 +331,13 @@ pub enum PeerMessage {
         epoch: u32,
         zxid: u64,
     },
+    /// To the leader: what the sender's tree is once everything up to `zxid` is applied.
+    Digest {
+        zxid: u64,
+        digest: u128,
+    },
+    /// From the leader: as of `zxid`, the receiver's tree is not that of a majority.
+    Diverged {
+        zxid: u64,
+    },
 }

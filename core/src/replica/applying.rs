@@ -121,6 +121,7 @@ impl Replica {
             reign.on_applied(zxid);
         }
         self.answer_applied(zxid, deeds);
+        self.tell_digest(zxid, deeds);
     }
 
     fn apply_txn(&mut self, now: Now, zxid: Zxid, txn: &ArchivedTxn, deeds: &mut Vec<Deed>) {

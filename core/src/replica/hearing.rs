@@ -138,12 +138,9 @@ fn require(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
 
 /// At most what an access control list takes of a record.
 fn size(acl: &[AclEntry]) -> usize {
-    let entries = acl.iter().map(|entry| ACL_ENTRY_BYTES_MAX + entry.scheme.len() + entry.id.len());
+    let entries = acl.iter().map(AclEntry::record_bytes);
     entries.sum()
 }
-
-/// An archived entry's permissions and its two references.
-const ACL_ENTRY_BYTES_MAX: usize = 4 + 8 + 8;
 
 /// What a record holds besides a point's data and its list.
 const POINT_BYTES_MAX: usize = 512;

@@ -16,6 +16,7 @@ use crate::entry::EntryKind;
 use crate::mail::{Outcome, Ticket};
 use crate::op::Request;
 use crate::peer::message::{Forward, PeerMessage, Refused, WriteAsk};
+use crate::replica::digests::Digests;
 use crate::replica::session::Closing;
 use crate::replica::touching::Sightings;
 use crate::replica::{Deed, Replica, Share};
@@ -48,6 +49,7 @@ pub(super) struct Reign {
     held_reads: Vec<(Option<ServerId>, Origin)>,
     /// Refusals and read indexes that wait for a quorum to confirm the leadership, in order.
     unconfirmed: VecDeque<Unconfirmed>,
+    pub(super) digests: Digests,
 }
 
 /// An answer that is true only if this leader still led when the question was asked.
@@ -89,6 +91,7 @@ impl Reign {
             backlog: VecDeque::new(),
             held_reads: Vec::new(),
             unconfirmed: VecDeque::new(),
+            digests: Digests::default(),
         }
     }
 

@@ -9,6 +9,7 @@ mod answer;
 mod applying;
 mod asking;
 mod catching_up;
+mod digests;
 mod floor;
 pub mod hearing;
 mod leading;
@@ -59,6 +60,8 @@ pub enum Deed {
     Discard(Discarded),
     /// Nobody has heard of the session for its timeout; it is being closed.
     Expired(SessionId),
+    /// The tree as of there is not that of a majority: the process must not go on.
+    Diverged(Zxid),
     /// To a gateway, or to another shard's replica, of this node.
     Mail {
         to: Recipient,
@@ -247,6 +250,10 @@ impl Replica {
                 self.on_recall(Some(from), origin, session, generation, counter, deeds);
             }
             PeerMessage::Recalled { origin, seen } => self.on_recalled(origin, seen, deeds),
+            PeerMessage::Digest { zxid, digest } => {
+                self.on_digest(from, Zxid(zxid), digest, deeds);
+            }
+            PeerMessage::Diverged { zxid } => self.on_diverged(from, Zxid(zxid), deeds),
             PeerMessage::Error { text: _ } => {}
             protocol => self.zab.on_message(now.instant, from, protocol, &mut self.actions),
         }

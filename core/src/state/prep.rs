@@ -476,11 +476,8 @@ fn parent_of_created(path: &str) -> &str {
 }
 
 fn acl_bytes(acl: &[AclEntry]) -> usize {
-    acl.iter().map(|entry| ACL_ENTRY_BYTES_MAX + entry.scheme.len() + entry.id.len()).sum()
+    acl.iter().map(AclEntry::record_bytes).sum()
 }
-
-/// An archived entry's fixed part: permissions and two string references.
-const ACL_ENTRY_BYTES_MAX: usize = 4 + 8 + 8;
 
 /// An archived operation's fixed part: the tag, three references, an owner, a counter and a flag.
 const OPERATION_BYTES_MAX: usize = 48;

@@ -118,6 +118,10 @@ pub enum Event {
     Installed {
         at: Zxid,
     },
+    /// Replicas have different trees at this point, and no majority is alike.
+    DigestsDiffer {
+        at: Zxid,
+    },
     /// A learner knows of a longer history than the leader that it chose.
     LearnerAhead {
         learner: ServerId,

@@ -22,7 +22,7 @@ use pigeonhole_core::effect::{Crowd, Effect, Effects, Input, SnapshotJob};
 use pigeonhole_core::gateway::ClientLimits;
 use pigeonhole_core::op::{Acl, ConnectRequest, CreateMode, Request, permission};
 use pigeonhole_core::peer::codec::{self, Frame};
-use pigeonhole_core::peer::message::{ArchivedPeerMessage, PeerState};
+use pigeonhole_core::peer::message::{ArchivedPeerMessage, PeerMessage, PeerState};
 use pigeonhole_core::report::ShardReport;
 use pigeonhole_core::shard::ShardMap;
 use pigeonhole_core::wire::client;
@@ -54,6 +54,8 @@ pub(crate) struct Cluster {
     pub(crate) images: BTreeMap<(ShardId, Zxid), Vec<u8>>,
     /// Chunks of snapshots that have arrived somewhere.
     pub(crate) chunks: usize,
+    /// Servers whose trees are not what they should be, as they tell their leader.
+    pub(crate) is_astray: BTreeSet<usize>,
     steps: u64,
 }
 
@@ -79,6 +81,8 @@ pub(crate) struct Node {
     pub(crate) events: Vec<(ShardId, Event)>,
     /// The snapshot points at which this server has frozen its state, and what it was sent.
     pub(crate) frozen: Vec<Zxid>,
+    /// Where its tree was found not to be a majority's.
+    pub(crate) diverged: Option<Zxid>,
     /// Replaced states that it was asked to drop.
     pub(crate) discarded: usize,
     effects: Effects,
@@ -121,6 +125,7 @@ impl Cluster {
             digests: BTreeMap::new(),
             images: BTreeMap::new(),
             chunks: 0,
+            is_astray: BTreeSet::new(),
             steps: 0,
         };
         for node in 0..cluster.nodes.len() {
@@ -459,7 +464,7 @@ impl Cluster {
 
     fn deliver(&mut self, from: usize, to: usize) {
         let pipe = self.pipes.get_mut(&(from, to)).expect("something is under way");
-        let (link, frame) = pipe.pop_front().expect("something is under way");
+        let (link, mut frame) = pipe.pop_front().expect("something is under way");
         let pair = (from.min(to), from.max(to));
         let is_lost = self.cuts.contains(&pair);
         if is_lost || self.links.get(&pair) != Some(&link.incarnation) {
@@ -469,6 +474,14 @@ impl Cluster {
             && matches!(message, ArchivedPeerMessage::SnapshotChunk { .. })
         {
             self.chunks += 1;
+        }
+        if let Ok(Frame::Message { shard, message: ArchivedPeerMessage::Digest { zxid, digest } }) =
+            codec::decode(&frame)
+            && self.is_astray.contains(&from)
+        {
+            let (zxid, digest) = (zxid.to_native(), digest.to_native() ^ 1);
+            frame.clear();
+            codec::encode_message(shard, &PeerMessage::Digest { zxid, digest }, &mut frame);
         }
         let link = link_to(from, link.incarnation);
         self.input(to, Input::LinkBytes { link, bytes: &frame });
@@ -525,6 +538,7 @@ impl Node {
             jobs: VecDeque::new(),
             events: vec![],
             frozen: vec![],
+            diverged: None,
             discarded: 0,
             effects: Effects::new(),
             unflushed: vec![],
@@ -569,6 +583,7 @@ impl Node {
                 Effect::LinkOutput { link } => take_frames(worker, link, sent),
                 Effect::LinkClose { link, .. } => self.closes.push(link),
                 Effect::Event { shard, event } => self.events.push((shard, event)),
+                Effect::Diverged { zxid, .. } => self.diverged = Some(zxid),
                 Effect::Mail { .. }
                 | Effect::ClientPause { .. }
                 | Effect::SessionExpired { .. }

@@ -316,6 +316,7 @@ impl Cluster {
         let it = &mut self.nodes[node];
         match effect {
             Effect::Append(append) => it.items.push(Item::Append(append)),
+            Effect::Diverged { shard, zxid } => panic!("{shard} has diverged at {zxid}"),
             Effect::Committed { shard, zxid } => it.items.push(Item::Committed(shard, zxid)),
             Effect::LinkOutput { link } => {
                 let output = it

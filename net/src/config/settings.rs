@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
-use pigeonhole_core::base::limits::FRAME_BYTES_MAX;
+use pigeonhole_core::base::limits::{CORES_MAX, FRAME_BYTES_MAX};
 
 use super::ensemble::{self, ANY_ADDRESS, Role, Server};
 use super::error::ConfigError;
@@ -172,7 +172,7 @@ impl ServerConfig {
 /// One core on a small machine, where clients need the others; half of a large one.
 pub(super) fn default_cores(cpus: usize) -> u16 {
     let cores = if cpus <= 4 { 1 } else { cpus / 2 };
-    u16::try_from(cores).unwrap_or(u16::MAX).min(CORES_MAX)
+    u16::try_from(cores).unwrap_or(u16::MAX).min(CORES_MAX.into())
 }
 
 fn take_data_dir(reader: &mut Reader) -> Option<PathBuf> {
@@ -445,8 +445,7 @@ const SNAP_RETAIN_COUNT: Number<u32> =
 /// As far as anybody has set it for ZooKeeper.
 const MAX_BUFFER: Number<u32> = number("jute.maxbuffer", "bytes", [1 << 10, 32 << 20], 0xf_ffff);
 pub(super) const SHARDS: Number<u16> = number("pigeonhole.shards", "shards", [1, 1024], 8);
-const CORES_MAX: u16 = 64;
-const CORES: Number<u16> = number("pigeonhole.cores", "cores", [1, CORES_MAX], 1);
+const CORES: Number<u16> = number("pigeonhole.cores", "cores", [1, CORES_MAX as u16], 1);
 /// Below four segments, every shard would be snapshotted all the time.
 const LOG_BYTES_MAX: Number<u64> =
     number("pigeonhole.logBytesMax", "bytes", [256 << 20, 16 << 40], 1 << 30);

@@ -18,6 +18,7 @@ use crate::client::traffic::{CoreTraffic, Sizes};
 use crate::engine::mailbox::Letter;
 use crate::engine::stopping::Stopping;
 use crate::engine::subject::Subject;
+use crate::exit;
 use crate::os;
 use crate::peer::link::LinkNews;
 use crate::ring::{Completion, Ring, Token};
@@ -180,6 +181,7 @@ impl Hands {
             Effect::SessionExpired { shard, session } => {
                 tracing::debug!("shard {shard}: session {session} has expired");
             }
+            Effect::Diverged { shard, zxid } => end_diverged(shard, zxid),
             Effect::Event { shard, event } => tell(shard, event),
         }
     }
@@ -377,6 +379,20 @@ fn tell(shard: ShardId, event: Event) {
              This server keeps what it has, and does not follow. Stop all, and put the newest data \
              back on a majority; or give up what only this server has: empty its directory"
         ),
+        Event::DigestsDiffer { at } => tracing::error!(
+            "shard {shard}: the servers have different trees at {at}, and no majority is alike: \
+             compare the digests in `mntr`, and start the servers that are wrong anew, with empty \
+             directories"
+        ),
         event => tracing::info!("shard {shard}: {event:?}"),
     }
+}
+
+fn end_diverged(shard: ShardId, zxid: Zxid) -> ! {
+    let text = format!(
+        "shard {shard}: at {zxid} this server's tree is not that of a majority of the servers: its \
+         memory, its processor or its disk has changed what it held. Start it again; if that comes \
+         again, empty its directory first, and it takes the others' data"
+    );
+    exit::fail(exit::DATA, &text)
 }

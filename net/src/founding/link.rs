@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pigeonhole_core::base::id::ServerId;
+use pigeonhole_core::base::limits::{DIAL_BACKOFF_MS_MAX, DIAL_BACKOFF_MS_MIN, GREETINGS_MAX};
 use pigeonhole_core::peer::codec::{self, Frame};
 use pigeonhole_core::peer::formation::{FormationMessage, Standing};
 use pigeonhole_core::peer::hello::{Hello, HelloError};
@@ -344,12 +345,10 @@ fn take_frames(
     Ok(())
 }
 
-const BACKOFF_MIN: Duration = Duration::from_millis(10);
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
+const BACKOFF_MIN: Duration = Duration::from_millis(DIAL_BACKOFF_MS_MIN);
+const BACKOFF_MAX: Duration = Duration::from_millis(DIAL_BACKOFF_MS_MAX);
 /// Connecting, or both hellos. A peer that is about to start its cores takes its time.
 const GREETING_TIME_MAX: Duration = Duration::from_secs(2);
-/// Strangers on the peer port that have not said who they are.
-const GREETINGS_MAX: usize = 128;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 const PING_PERIOD: Duration = Duration::from_millis(200);
 /// Longer than between members: nobody waits for a leader yet, and a disk may be slow.

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use pigeonhole_core::base::id::{CoreId, ServerId};
+use pigeonhole_core::base::limits::{DIAL_BACKOFF_MS_MAX, DIAL_BACKOFF_MS_MIN};
 use pigeonhole_core::base::time::{Duration, Instant};
 
 use crate::config::HostPort;
@@ -160,8 +161,8 @@ impl Dial {
     }
 }
 
-const BACKOFF_MIN: Duration = Duration::from_ms(10);
-const BACKOFF_MAX: Duration = Duration::from_ms(500);
+const BACKOFF_MIN: Duration = Duration::from_ms(DIAL_BACKOFF_MS_MIN);
+const BACKOFF_MAX: Duration = Duration::from_ms(DIAL_BACKOFF_MS_MAX);
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use pigeonhole_core::base::id::{CoreId, LinkId, ServerId};
+use pigeonhole_core::base::limits::GREETINGS_MAX;
 use pigeonhole_core::base::time::{Duration, Instant};
 use pigeonhole_core::peer::hello::Hello;
 use pigeonhole_core::worker::Worker;
@@ -538,7 +539,5 @@ impl Link {
 
 /// Connecting and both hellos; a peer that is there takes a few round trips.
 const GREETING_TIME_MAX: Duration = Duration::from_ms(2000);
-/// Strangers on the peer port that have not said who they are.
-const GREETINGS_MAX: usize = 128;
 /// What a quiet link keeps of the memory of a busy one.
 const SPARE_BYTES_MAX: usize = 1 << 20;

@@ -10,7 +10,16 @@
 //!   is never truncated.
 //! - *Leadership1*, *Leadership2*: an epoch is established by one server, ever.
 //! - *LeaderLogCompleteness*: an established leader's log holds everything committed.
+//! - *Integrity*: what is committed was appended by somebody before.
 //! - *SnapshotCommitted*: a snapshot, taken or installed or begun with, is of a committed point.
+//!
+//! Other names of the literature follow from these. There is one committed history for all nodes,
+//! chained from its first entry on, in the order of zxids: that is *Agreement*, *TotalOrder*,
+//! *LocalPrimaryOrder*, *GlobalPrimaryOrder* and *CommitConsistency*. Whoever leads an epoch holds
+//! all that was committed before: *PrimaryIntegrity* and *CommitCompleteness*. A follower's entry
+//! names the hash of everything before it: *ProcessConsistency* and *HistoryConsistency*. A branch
+//! that should never be taken (*ShouldNotBeTriggered*) panics, in the product or where its events
+//! are noted.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,4 +1,6 @@
-//! *StateDigest* and *OneApply*: replicas that have applied the same have the same tree.
+//! *StateDigest* and *MonotonicRead*: replicas that have applied the same have the same tree, also
+//! after a restart (*MemoryEqualsDisk* of what is applied), and what is applied only grows. That
+//! nothing is applied twice (*OneApply*) the product asserts itself.
 
 use std::collections::BTreeMap;
 

@@ -2,6 +2,7 @@
 
 use pigeonhole_core::base::id::{ConnectionId, CoreId, LinkId, ShardId};
 use pigeonhole_core::peer::codec::{self, Frame};
+use pigeonhole_core::peer::message::ArchivedPeerMessage;
 use pigeonhole_core::shard::ShardMap;
 
 use crate::check::durability;
@@ -9,6 +10,7 @@ use crate::disk::Disk;
 use crate::node::{Around, node_of, server_id};
 use crate::process::{Heard, Process};
 use crate::say;
+use crate::sometimes::State;
 
 impl Process {
     /// Sends what the worker has ready, as far as there is room.
@@ -86,6 +88,9 @@ impl Process {
         };
         let node = self.config.index;
         durability::on_message(around.checks, node, shard, message, disk, shards);
+        if matches!(message, ArchivedPeerMessage::Digest { .. }) {
+            around.checks.sometimes.hit(State::DigestTold);
+        }
         if !say::is_heartbeat(message) {
             around.trace.message(around.queue.now(), || {
                 let text = say::say(message);

@@ -56,6 +56,9 @@ impl Process {
                 self.core(id).link_outputs.insert(link);
             }
             Effect::LinkClose { link, why } => self.close_link(id, link, why, around),
+            Effect::Diverged { shard, zxid } => {
+                panic!("StateDigest: n{node} has diverged in shard {shard} at {zxid}")
+            }
             Effect::Event { shard, event } => self.note(shard, event, around),
         }
     }
@@ -116,6 +119,9 @@ impl Process {
             }
             ZabEvent::TruncationRefused { to, committed } => {
                 panic!("n{node} was told to truncate to {to}, and {committed} is committed");
+            }
+            ZabEvent::DigestsDiffer { at } => {
+                panic!("StateDigest: the nodes differ at {at} in shard {shard}")
             }
             ZabEvent::SnapshotRefused { at, committed } => {
                 panic!("n{node} was offered a snapshot at {at}, and {committed} is committed");

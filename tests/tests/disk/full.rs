@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use pigeonhole_core::base::limits::SEGMENT_BYTES;
 use pigeonhole_tests::caller::Caller;
-use pigeonhole_tests::servers::{Servers, run};
+use pigeonhole_tests::servers::{Servers, run, say_skipped};
 
 use crate::PROGRAM;
 
@@ -119,7 +119,7 @@ impl Disk {
                 Some(Self { keeper, files: files.into() })
             }
             Err(error) => {
-                eprintln!("SKIPPED: cannot mount a small file system here: {error}");
+                say_skipped(&format!("cannot mount a small file system here: {error}"));
                 None
             }
         }

@@ -16,8 +16,7 @@ fn each_direction_fires_with_its_sentence() {
         ("core/src/base/id.rs", "use crate::op::Request;"),
         ("core/src/op.rs", "use crate::state::State;"),
         ("core/src/txn.rs", "use crate::peer::Message;"),
-        ("core/src/quorum.rs", "use crate::op::Request;"),
-        ("core/src/shard.rs", "use crate::quorum::Acks;"),
+        ("core/src/shard.rs", "use crate::op::Request;"),
         ("core/src/peer/codec.rs", "use crate::state::State;"),
         ("core/src/wire/request.rs", "use crate::state::Tree;"),
         ("core/src/zab/lead.rs", "use crate::state::Tree;"),
@@ -55,7 +54,7 @@ fn directions_see_through_groups_chains_and_bare_paths() {
 #[test]
 fn directions_let_good_edges_pass() {
     let good = [
-        ("core/src/zab/lead.rs", "use super::state::Own; use crate::{base::Zxid, quorum};"),
+        ("core/src/zab/lead.rs", "use super::state::Own; use crate::{base::Zxid, txn};"),
         ("core/src/zab/lead.rs", "// crate::state is far away\nconst A: &str = \"crate::state\";"),
         ("core/src/replica.rs", "use crate::{state::Tree, wire::reply, zab::Log};"),
         ("core/src/worker_read.rs", "use crate::wire::reply;"),

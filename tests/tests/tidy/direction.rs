@@ -11,7 +11,6 @@ pub(crate) const DIRECTIONS: &[Direction] = &[
         &["base", "op", "txn", "entry"],
         "txn is what is replicated: values over base and op",
     ),
-    only("quorum", &["base", "quorum"], "quorum is arithmetic: it knows base alone"),
     only("shard", &["base", "path", "shard"], "path to shard is a pure function over base"),
     only(
         "peer",
@@ -25,12 +24,12 @@ pub(crate) const DIRECTIONS: &[Direction] = &[
     ),
     never(
         "zab",
-        &["state", "wire", "gateway"],
+        &["state", "wire", "gateway", "replica", "worker"],
         "two wings: zab orders opaque entries and never reaches the tree; they meet in replica",
     ),
     never(
         "state",
-        &["zab", "peer", "gateway", "wire"],
+        &["zab", "peer", "gateway", "wire", "replica", "worker"],
         "two wings: state applies what was agreed and never asks how; they meet in replica",
     ),
     never(
