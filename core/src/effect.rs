@@ -5,18 +5,11 @@ use core::net::IpAddr;
 
 use crate::base::id::{ChainHash, ConnectionId, CoreId, LinkId, SessionId, ShardId, Zxid};
 use crate::durable::{Append, Durable, LogMark};
+pub use crate::gateway::Crowd;
 use crate::gateway::Parting;
 use crate::mail::Mail;
 pub use crate::replica::snapshot::{Discarded, Interest, SnapshotJob};
 use crate::zab;
-
-/// How many clients a server has on all its cores when one more comes, that one included. No core
-/// knows that by itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Crowd {
-    pub from_its_address: u32,
-    pub in_all: usize,
-}
 
 /// Everything that can happen to a worker.
 #[derive(Debug)]

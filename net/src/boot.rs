@@ -26,13 +26,14 @@ use pigeonhole_storage::wal::{Wal, WalConfig};
 
 use crate::client::admin::Facts;
 use crate::config::{HostPort, ServerConfig};
-use crate::control::{Control, Keeping, LogDirectory, News};
+use crate::control::{Control, Keeping, LogDirectory};
 use crate::engine::clock::Clock;
-use crate::engine::mailbox::House;
 use crate::engine::place::{self, Place};
 use crate::engine::{self, Milestone, Seed};
 use crate::exit::{self, Failure};
 use crate::home::{self, Home};
+use crate::mailbox::House;
+use crate::mailbox::News;
 use crate::os;
 use crate::peer::greeting::Identity;
 use crate::ports::Ports;

@@ -18,16 +18,14 @@ mod snapshot;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use pigeonhole_core::base::id::{ChainHash, CoreId, ServerId, ShardId, Zxid};
+use pigeonhole_core::base::id::{CoreId, ServerId};
 use pigeonhole_core::effect::{Discarded, SnapshotJob};
 use pigeonhole_storage::disk::SegmentId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -38,70 +36,11 @@ use self::pace::Pace;
 use self::segment::{Preparation, Workshop};
 use self::snapshot::{Queue, Subject, Taken};
 use crate::config::HostPort;
-use crate::engine::mailbox::House;
 use crate::exit::{self, Failure};
+use crate::mailbox::{House, News};
 use crate::os;
 use crate::patience::{LastTime, ask_until};
 use crate::ring::RingError;
-
-/// What an engine hears of work that it has given away, and from the thread that started it.
-pub(crate) enum News {
-    /// The segment's file exists under its name, and its first `zeroed` bytes may be written.
-    Prepared {
-        segment: SegmentId,
-        file: File,
-        zeroed: u64,
-        /// Where the owner says how much of it is in use.
-        used: Arc<AtomicU64>,
-    },
-    /// More of it may be written.
-    Zeroed {
-        segment: SegmentId,
-        upto: u64,
-    },
-    /// Nobody zeroes it any more: all of it may be written.
-    ZeroingStopped {
-        segment: SegmentId,
-    },
-    /// There is no room on the disk for the segment.
-    NoRoom {
-        segment: SegmentId,
-    },
-    /// There may be room by now.
-    Room,
-    Retired {
-        segment: SegmentId,
-    },
-    /// Nobody needs what is in the segment any more.
-    Released {
-        segment: SegmentId,
-        bytes: u64,
-    },
-    SnapshotTaken {
-        shard: ShardId,
-        zxid: Zxid,
-        hash: ChainHash,
-        digest: u128,
-    },
-    SnapshotAbandoned {
-        shard: ShardId,
-        zxid: Zxid,
-        hash: ChainHash,
-    },
-    SnapshotWanted {
-        shard: ShardId,
-    },
-    DiskSpace {
-        is_low: bool,
-    },
-    /// The peer's addresses as of now; none if its name is unknown.
-    Resolved {
-        peer: ServerId,
-        addresses: Vec<SocketAddr>,
-    },
-    /// End in good order.
-    Stop,
-}
 
 /// One engine's way to the control thread.
 #[derive(Clone)]

@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pigeonhole_core::base::time::Instant;
 use pigeonhole_storage::disk::{DiskDone, DiskOp, LogBuffer, SegmentId};
 
-use crate::control::{Desk, LogDirectory, News};
-use crate::engine::subject::Subject;
+use crate::control::{Desk, LogDirectory};
 use crate::exit;
+use crate::mailbox::News;
 use crate::ring::{self, LogFailure, Ring, SyncPrimitive, SyncProbe};
+use crate::subject::Subject;
 use crate::sync_choice::SyncChoice;
 
 /// The files of one core's log.

@@ -35,6 +35,7 @@ mod file;
 mod founding;
 mod home;
 mod local;
+mod mailbox;
 mod notify;
 pub mod os;
 mod patience;
@@ -44,6 +45,7 @@ mod program;
 mod recovery;
 pub mod ring;
 mod snapshots;
+mod subject;
 mod sync_choice;
 
 pub use program::main;

@@ -21,6 +21,7 @@ use crate::batch::{Batch, BatchHeader, Content, LOG_FORMAT};
 use crate::disk::SegmentId;
 use crate::record::{RecordFault, Stored};
 use crate::replay::{self, Replay};
+pub use crate::replay::{RecoveredShard, Unknown};
 use crate::scan::{Ending, Newer, Place, Scan, SegmentFile, Step, Unreadable};
 use crate::segment::{LiveSegment, ShardSpan};
 use crate::shard_log::Misstep;
@@ -48,29 +49,6 @@ pub struct Recovered {
     /// Segments that hold nothing, with their sizes: they may be renamed at once.
     pub recyclable: Vec<(SegmentId, u64)>,
     pub streams: Vec<StreamReport>,
-}
-
-/// One shard as it can go on.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RecoveredShard {
-    /// The shard's state at the end of what is known.
-    pub checkpoint: Checkpoint,
-    /// The newest snapshot from which `entries` lead to the tail; zxid 0 is the empty tree.
-    pub base: SnapshotReference,
-    /// An older one, in case that the newest turns out to be damaged.
-    pub fallback: Option<SnapshotReference>,
-    /// The entries after the older of the two, truncations done. They may be uncommitted.
-    pub entries: Vec<Entry>,
-    /// If records were lost, from where.
-    pub unknown: Option<Unknown>,
-}
-
-/// The replica must not be taken for one that never had what follows `after`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Unknown {
-    pub after: Zxid,
-    /// Where the history went on to, if a later checkpoint proves it.
-    pub tail: Option<(Zxid, ChainHash)>,
 }
 
 /// What has become of one stream.

@@ -10,8 +10,30 @@ use pigeonhole_core::control::{Checkpoint, Control, SnapshotReference};
 use pigeonhole_core::durable::Record;
 use pigeonhole_core::entry::Entry;
 
-use crate::recover::{RecoveredShard, Unknown};
 use crate::shard_log::{Misstep, ShardLog};
+
+/// One shard as it can go on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecoveredShard {
+    /// The shard's state at the end of what is known.
+    pub checkpoint: Checkpoint,
+    /// The newest snapshot from which `entries` lead to the tail; zxid 0 is the empty tree.
+    pub base: SnapshotReference,
+    /// An older one, in case that the newest turns out to be damaged.
+    pub fallback: Option<SnapshotReference>,
+    /// The entries after the older of the two, truncations done. They may be uncommitted.
+    pub entries: Vec<Entry>,
+    /// If records were lost, from where.
+    pub unknown: Option<Unknown>,
+}
+
+/// The replica must not be taken for one that never had what follows `after`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unknown {
+    pub after: Zxid,
+    /// Where the history went on to, if a later checkpoint proves it.
+    pub tail: Option<(Zxid, ChainHash)>,
+}
 
 /// What has been read of one shard so far.
 pub(crate) struct Replay {

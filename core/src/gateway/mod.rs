@@ -31,7 +31,6 @@ use crate::base::limits::{
 };
 use crate::base::met::{Limit, LimitsMet};
 use crate::base::time::{Duration, Instant, Periods};
-use crate::effect::Crowd;
 use crate::gateway::connection::{Connection, Stage};
 use crate::gateway::lines::Lines;
 use crate::mail::{Ask, Mail, Reader, Ticket, What};
@@ -52,6 +51,14 @@ pub struct GatewayConfig {
     /// Milliseconds that no earlier boot of this server has used; session ids begin there. The next
     /// boot's are [`SESSION_BASE_STEP_MS`](crate::base::limits::SESSION_BASE_STEP_MS) later.
     pub session_base_ms: u64,
+}
+
+/// How many clients a server has on all its cores when one more comes, that one included. No core
+/// knows that by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Crowd {
+    pub from_its_address: u32,
+    pub in_all: usize,
 }
 
 /// Bounds on clients that are configured.

@@ -16,8 +16,8 @@ use pigeonhole_core::worker::Worker;
 
 use crate::client::crowd::Seat;
 use crate::client::traffic::{ConnectionFigures, CoreTraffic, Traffic};
-use crate::engine::subject::Subject;
 use crate::ring::{Operation, ReceiveEnd, Ring, Token};
+use crate::subject::Subject;
 
 /// All client connections of one core.
 pub(crate) struct Clients {

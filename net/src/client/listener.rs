@@ -9,10 +9,10 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use pigeonhole_core::base::time::{Duration, Instant};
 
-use crate::engine::subject::Subject;
 use crate::os::{self, ListenOptions};
 use crate::patience::{LastTime, ask_until};
 use crate::ring::{Operation, Ring};
+use crate::subject::Subject;
 
 /// A port that is being accepted on.
 pub(crate) struct Listener {

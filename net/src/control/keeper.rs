@@ -18,8 +18,8 @@ use pigeonhole_storage::segment::LiveSegment;
 use pigeonhole_storage::snapshot::SnapshotName;
 
 use super::{LogDirectory, News, remove_if_present};
-use crate::engine::mailbox::House;
 use crate::exit::disk_failed;
+use crate::mailbox::House;
 use crate::os::{self, Room};
 use crate::snapshots::SnapshotDirectory;
 

@@ -4,20 +4,16 @@
 //! |---|---|
 //! | `turn` | the loop: reap, step, perform, submit, sleep |
 //! | `perform` | completions → inputs, effects → log, links, connections |
-//! | `mailbox` | letters between the cores of a node |
 //! | `pulse` | how long turns take |
 //! | `stopping` | the end of a core, in good order |
 //! | `place` | which shard lives on which core |
-//! | `subject` | what an operation on the ring is about |
 //! | `clock` | the two clocks of a turn |
 
 pub(crate) mod clock;
-pub(crate) mod mailbox;
 mod perform;
 pub(crate) mod place;
 mod pulse;
 mod stopping;
-pub(crate) mod subject;
 mod turn;
 
 use std::collections::VecDeque;
@@ -43,17 +39,17 @@ use crate::client::traffic::Sizes;
 use crate::config::HostPort;
 use crate::control::{Desk, LogDirectory};
 use crate::engine::clock::Clock;
-use crate::engine::mailbox::{House, Post};
 use crate::engine::place::Place;
 use crate::engine::pulse::Pulse;
 use crate::engine::stopping::Stopping;
-use crate::engine::subject::Subject;
 use crate::exit::Failure;
 use crate::file::{LogFiles, from_ring};
+use crate::mailbox::{House, Post};
 use crate::os;
 use crate::peer::greeting::Identity;
 use crate::peer::link::{LinkNews, Links};
 use crate::ring::{LogBuffers, ReceiveEnd, Ring, RingConfig, RingReport, SyncProbe, Token};
+use crate::subject::Subject;
 
 /// Everything that a core begins with. It is made on another thread than it is used on.
 pub(crate) struct Seed {

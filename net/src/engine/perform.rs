@@ -15,13 +15,13 @@ use super::{Due, Hands};
 use crate::client::admin::{Figures, LogFigures, Reply};
 use crate::client::crowd::Guest;
 use crate::client::traffic::{CoreTraffic, Sizes};
-use crate::engine::mailbox::Letter;
 use crate::engine::stopping::Stopping;
-use crate::engine::subject::Subject;
 use crate::exit;
+use crate::mailbox::Letter;
 use crate::os;
 use crate::peer::link::LinkNews;
 use crate::ring::{Completion, Ring, Token};
+use crate::subject::Subject;
 
 impl Hands {
     pub(super) fn on_completion(&mut self, completion: Completion<'_>) {

@@ -10,7 +10,7 @@ use pigeonhole_core::base::time::{self, Instant};
 use pigeonhole_core::effect::Input;
 
 use super::Hands;
-use crate::control::News;
+use crate::mailbox::News;
 use crate::ring::Ring;
 
 /// How far a core is that is to stop.

@@ -14,9 +14,10 @@ use pigeonhole_storage::disk::SegmentId;
 
 use super::{Engine, Hands, Milestone};
 use crate::client::listener::Listener;
-use crate::control::{CoreHoldings, News};
+use crate::control::CoreHoldings;
 use crate::engine::stopping::{DRAIN_TIME_MAX, Stopping};
 use crate::exit;
+use crate::mailbox::News;
 use crate::ring::Ring;
 
 impl Engine {

@@ -13,11 +13,11 @@ use pigeonhole_core::peer::hello::Hello;
 use pigeonhole_core::worker::Worker;
 
 use crate::config::HostPort;
-use crate::engine::subject::Subject;
 use crate::os;
 use crate::peer::dial::{Dials, Due, Target};
 use crate::peer::greeting::{Complaints, Identity, read_hello};
 use crate::ring::{Operation, ReceiveEnd, Ring, Token};
+use crate::subject::Subject;
 
 /// All links of one core.
 pub(crate) struct Links {

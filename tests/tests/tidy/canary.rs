@@ -1,6 +1,8 @@
 //! Every rule fires on a snippet that breaks it: a checker that never complains proves nothing.
 
-use crate::direction::{DIRECTIONS, PLACES, check_directions, check_manifest, check_places};
+use crate::direction::{
+    DIRECTIONS, PLACES, check_circles, check_directions, check_manifest, check_places,
+};
 use crate::readme::{check_map, check_test_command};
 use crate::shape::{COLUMNS_MAX, FILE_LINES_MAX, FUNCTION_LINES_MAX, check_functions, check_lines};
 use crate::source::{Finding, Source};
@@ -8,6 +10,21 @@ use crate::words::{check_getters, check_module_names, check_paths, check_words};
 
 fn on(check: impl Fn(&Source) -> Vec<Finding>, path: &str, text: &str) -> Vec<usize> {
     check(&Source::new(path, text)).iter().map(|finding| finding.line).collect()
+}
+
+#[test]
+fn a_circle_is_told_at_each_of_its_edges() {
+    let source = |module: &str, used: &str| {
+        Source::new(&format!("core/src/{module}.rs"), &format!("use crate::{used}::Thing;\n"))
+    };
+    let files = [("mail", "links"), ("links", "effect"), ("effect", "mail"), ("worker", "mail")];
+    let mut sources = Vec::from(files.map(|(module, used)| source(module, used)));
+    let paths = |sources: &[Source]| -> Vec<String> {
+        check_circles(sources).into_iter().map(|finding| finding.path).collect()
+    };
+    assert_eq!(paths(&sources), ["core/src/mail.rs", "core/src/links.rs", "core/src/effect.rs"]);
+    sources.remove(1);
+    assert!(paths(&sources).is_empty());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Which way the edges of the house point: between packages, between modules, towards the world.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::source::{Finding, Source};
 
 /// What a module may name. Amend the house here: each line is a rule with the sentence why.
@@ -174,6 +176,43 @@ pub(crate) fn check_directions(source: &Source) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Files and folders right under a package's root that use each other in a circle. Told at every
+/// edge of it: any of them may be the one that should not be.
+pub(crate) fn check_circles(sources: &[Source]) -> Vec<Finding> {
+    let mut edges: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    let mut places = Vec::new();
+    for source in sources {
+        let package = source.path.split('/').next().unwrap_or_default();
+        let Some(&module) = source.module().first() else { continue };
+        for (line, used) in paths_from(source, "crate") {
+            if line < source.test_line && used != module {
+                edges.entry((package, module)).or_default().insert(used);
+                places.push((source, line, package, module, used));
+            }
+        }
+    }
+    let leads_to = |package, from: &str, to: &str| {
+        let mut seen = BTreeSet::new();
+        let mut next = vec![from];
+        while let Some(module) = next.pop() {
+            if module == to {
+                return true;
+            }
+            if seen.insert(module) {
+                next.extend(edges.get(&(package, module)).into_iter().flatten());
+            }
+        }
+        false
+    };
+    let closing =
+        places.into_iter().filter(|&(_, _, package, module, used)| leads_to(package, used, module));
+    let tell = |(source, line, _, module, used): (&Source, usize, _, &str, &str)| {
+        let message = format!("`crate::{used}` in `{module}`: they use each other in a circle");
+        source.finding(line, message)
+    };
+    closing.map(tell).collect()
 }
 
 impl Direction {

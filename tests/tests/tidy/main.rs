@@ -59,6 +59,15 @@ fn getters_are_named_after_what_they_return() {
 }
 
 #[test]
+fn no_module_is_in_a_circle() {
+    let product = |it: &Source| {
+        ["core/src/", "storage/src/", "net/src/"].iter().any(|of| it.path.starts_with(of))
+    };
+    let sources: Vec<Source> = sources().into_iter().filter(product).collect();
+    report(&direction::check_circles(&sources));
+}
+
+#[test]
 fn modules_are_named_after_ideas() {
     check_sources(words::check_module_names);
 }
@@ -98,16 +107,16 @@ fn check_product(check: impl Fn(&Source) -> Vec<Finding>) {
 }
 
 fn check_sources(check: impl Fn(&Source) -> Vec<Finding>) {
-    let mut findings = Vec::new();
-    let mut checked = 0;
-    for path in repository_files() {
-        if path.ends_with(".rs") && FOLDERS.iter().any(|folder| path.starts_with(folder)) {
-            findings.extend(check(&Source::new(&path, &read(&path))));
-            checked += 1;
-        }
-    }
-    assert!(checked > 0, "no source file was found");
-    report(&findings);
+    report(&sources().iter().flat_map(check).collect::<Vec<_>>());
+}
+
+fn sources() -> Vec<Source> {
+    let is_source =
+        |path: &String| path.ends_with(".rs") && FOLDERS.iter().any(|it| path.starts_with(it));
+    let paths = repository_files().into_iter().filter(is_source);
+    let sources: Vec<Source> = paths.map(|path| Source::new(&path, &read(&path))).collect();
+    assert!(!sources.is_empty(), "no source file was found");
+    sources
 }
 
 fn report(findings: &[Finding]) {

@@ -6,20 +6,81 @@
 //! way round. So no letter is left lying, and no core is woken that is awake anyway.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use crossbeam::queue::{ArrayQueue, SegQueue};
-use pigeonhole_core::base::id::CoreId;
+use pigeonhole_core::base::id::{ChainHash, CoreId, ServerId, ShardId, Zxid};
 use pigeonhole_core::mail::Mail;
 use pigeonhole_core::peer::hello::Hello;
+use pigeonhole_storage::disk::SegmentId;
 
 use crate::client::admin::Figures;
 use crate::client::crowd::{Census, Guest};
-use crate::control::News;
 use crate::ring::{Ring, WakeTarget, Waker};
+
+/// What an engine hears of work that it has given away, and from the thread that started it.
+pub(crate) enum News {
+    /// The segment's file exists under its name, and its first `zeroed` bytes may be written.
+    Prepared {
+        segment: SegmentId,
+        file: File,
+        zeroed: u64,
+        /// Where the owner says how much of it is in use.
+        used: Arc<AtomicU64>,
+    },
+    /// More of it may be written.
+    Zeroed {
+        segment: SegmentId,
+        upto: u64,
+    },
+    /// Nobody zeroes it any more: all of it may be written.
+    ZeroingStopped {
+        segment: SegmentId,
+    },
+    /// There is no room on the disk for the segment.
+    NoRoom {
+        segment: SegmentId,
+    },
+    /// There may be room by now.
+    Room,
+    Retired {
+        segment: SegmentId,
+    },
+    /// Nobody needs what is in the segment any more.
+    Released {
+        segment: SegmentId,
+        bytes: u64,
+    },
+    SnapshotTaken {
+        shard: ShardId,
+        zxid: Zxid,
+        hash: ChainHash,
+        digest: u128,
+    },
+    SnapshotAbandoned {
+        shard: ShardId,
+        zxid: Zxid,
+        hash: ChainHash,
+    },
+    SnapshotWanted {
+        shard: ShardId,
+    },
+    DiskSpace {
+        is_low: bool,
+    },
+    /// The peer's addresses as of now; none if its name is unknown.
+    Resolved {
+        peer: ServerId,
+        addresses: Vec<SocketAddr>,
+    },
+    /// End in good order.
+    Stop,
+}
 
 /// From one core of this node to another.
 pub(crate) enum Letter {
@@ -263,8 +324,7 @@ mod tests {
     use pigeonhole_core::base::id::{CoreId, SessionId};
     use pigeonhole_core::mail::Mail;
 
-    use super::{House, LETTERS_MAX, Letter, Post};
-    use crate::control::News;
+    use super::{House, LETTERS_MAX, Letter, News, Post};
     use crate::ring::{Completion, Ring, RingConfig};
 
     fn numbered(number: usize) -> Letter {
