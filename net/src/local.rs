@@ -72,7 +72,7 @@ fn greet(cluster: &LocalCluster, configs: &[ServerConfig]) {
         configs.iter().map(|config| config.client_address.to_string()).collect();
     let (first, all) = (&addresses[0], addresses.join(","));
     let text = format!(
-        "Pigeonhole {}: {} replicas, {} shards, data in {}\n\
+        "Pigeonhole {}: {}, {}, data in {}\n\
          connect:  {all}\n\
          try:      zkCli.sh -server {all}\n\
          \u{20}         python3 -c 'from kazoo.client import KazooClient as K; k = K(\"{first}\"); \
@@ -80,11 +80,15 @@ fn greet(cluster: &LocalCluster, configs: &[ServerConfig]) {
          \u{20}         echo srvr | nc {}\n\
          Ctrl-C stops it; the data stays.\n",
         env!("CARGO_PKG_VERSION"),
-        cluster.replicas,
-        cluster.shards,
+        count(cluster.replicas.into(), "replica"),
+        count(cluster.shards, "shard"),
         cluster.data.display(),
         first.replace(':', " "),
     );
     // A terminal that is gone is no reason to stop.
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn count(number: u16, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -108,8 +108,8 @@ pub(super) fn own_id(
             }
             Some(id) => not_listed(id, servers, reader.file()),
             None => format!(
-                "{} is not a server id; write a whole number from 1 to {ID_MAX}",
-                quoted(text.trim())
+                "{} is not a server id; write a whole number from 1 to {ID_MAX}, in the first line",
+                quoted(text.lines().next().unwrap_or("").trim())
             ),
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

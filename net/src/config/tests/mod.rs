@@ -445,10 +445,16 @@ fn all_problems_are_reported_in_the_order_of_the_file() {
 #[test]
 fn myid_says_which_server_this_is() {
     let table = [
-        ("", "\"\" is not a server id; write a whole number from 1 to 254"),
-        ("one", "\"one\" is not a server id; write a whole number from 1 to 254"),
-        ("255\n", "\"255\" is not a server id; write a whole number from 1 to 254"),
-        ("0\n", "\"0\" is not a server id; write a whole number from 1 to 254"),
+        ("", "\"\" is not a server id; write a whole number from 1 to 254, in the first line"),
+        (
+            "one",
+            "\"one\" is not a server id; write a whole number from 1 to 254, in the first line",
+        ),
+        (
+            "255\n",
+            "\"255\" is not a server id; write a whole number from 1 to 254, in the first line",
+        ),
+        ("0\n", "\"0\" is not a server id; write a whole number from 1 to 254, in the first line"),
         (
             "4\n",
             "4 is not among the servers of zoo.cfg, which are 1, 2, 3; write one of these, or add \
