@@ -83,15 +83,15 @@ impl Engine {
         if !parked {
             timeout = Some(Duration::ZERO);
         }
-        let writing = hands.log.wants_the_processor();
-        if writing && hands.was_writing {
+        let entered = if hands.log.wants_the_processor() {
             // A disk without a flush of its own has its completion finished by a kernel thread,
             // which a processor that always finds work would not run before the next tick of the
-            // scheduler, milliseconds later.
-            std::thread::yield_now();
-        }
-        hands.was_writing = writing;
-        let entered = ring.submit_and_wait(timeout);
+            // scheduler, milliseconds later; and one that sleeps takes long to wake, in a virtual
+            // machine nearly as long as the flush.
+            ring.submit_and_linger(timeout, FLUSH_AWAKE_MAX)
+        } else {
+            ring.submit_and_wait(timeout)
+        };
         hands.post.unpark();
         if let Err(error) = entered {
             // The log is written through the ring: what was promised to it is lost.
@@ -223,3 +223,6 @@ impl Hands {
         }
     }
 }
+
+/// A flush of a good disk. What takes longer is slept through.
+const FLUSH_AWAKE_MAX: Duration = Duration::from_micros(150);

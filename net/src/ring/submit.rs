@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::squeue::{self, Flags};
 use io_uring::types::{self, SubmitArgs, Timespec};
@@ -46,6 +46,29 @@ impl Ring {
         // little, because its completion would take the place of one that counts.
         let bound = timeout.map_or(SEND_TIME_MAX, |timeout| timeout.min(SEND_TIME_MAX));
         self.submit_and_wait_for(Wait { completions: sends + 1, timeout: Some(bound) })
+    }
+
+    /// The same, but stays awake for a while: others may have the processor meanwhile, and nobody has
+    /// to wake it.
+    pub fn submit_and_linger(
+        &mut self,
+        timeout: Option<Duration>,
+        awake_max: Duration,
+    ) -> io::Result<()> {
+        // Those complete as soon as the kernel has them, and are no news.
+        let sends = usize::try_from(self.sends_queued).expect("they fit a queue");
+        let end = Instant::now() + timeout.map_or(awake_max, |timeout| timeout.min(awake_max));
+        loop {
+            self.submit_and_wait_for(Wait { completions: 0, timeout: Some(Duration::ZERO) })?;
+            if self.io.0.completion().len() > sends {
+                self.sends_queued = 0;
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                return self.submit_and_wait(timeout);
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Lets the sends that are queued leave ahead of what is queued next.
