@@ -48,8 +48,8 @@ impl Ring {
         self.submit_and_wait_for(Wait { completions: sends + 1, timeout: Some(bound) })
     }
 
-    /// The same, but stays awake for a while: others may have the processor meanwhile, and nobody has
-    /// to wake it.
+    /// The same, but stays awake for a while: others may have the processor meanwhile, and nobody
+    /// has to wake it.
     pub fn submit_and_linger(
         &mut self,
         timeout: Option<Duration>,

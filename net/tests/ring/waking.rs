@@ -1,7 +1,7 @@
 //! Sleeping, waking, and the end of a ring.
 
 use std::io::Read;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread;
@@ -70,6 +70,35 @@ fn waiting_lasts_as_long_as_asked_and_costs_no_processor_time() {
     assert!(ring.next_completion().is_none());
     assert!(elapsed >= timeout && elapsed < 3 * timeout, "{elapsed:?}");
     assert!(used < Duration::from_millis(10), "{used:?}");
+}
+
+#[test]
+fn lingering_ends_with_the_first_news_and_is_sleep_after_a_while() {
+    let mut ring = default_ring();
+    let waker = ring.waker().unwrap();
+    ring.submit_and_wait(Some(Duration::ZERO)).unwrap();
+    let timeout = Duration::from_millis(200);
+    let (start, used) = (Instant::now(), os::thread_processor_time().unwrap());
+    ring.submit_and_linger(Some(timeout), Duration::from_millis(1)).unwrap();
+    let (elapsed, used) = (start.elapsed(), os::thread_processor_time().unwrap() - used);
+    assert!(ring.next_completion().is_none());
+    assert!(elapsed >= timeout && elapsed < 3 * timeout, "{elapsed:?}");
+    assert!(used < Duration::from_millis(15), "{used:?}");
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    ring.send(server.as_fd(), Token::default(), vec![1; 10]);
+    let reader = thread::spawn(move || {
+        client.read_exact(&mut [0; 10]).unwrap();
+        waker.wake().unwrap();
+    });
+    let long = Duration::from_secs(10);
+    ring.submit_and_linger(Some(long), long).unwrap();
+    // That the bytes have left is no news: it has waited for what comes of them.
+    assert!(matches!(ring.next_completion(), Some(Completion::Sent { .. })));
+    assert!(matches!(ring.next_completion(), Some(Completion::Woken { value: WAKER_VALUE })));
+    reader.join().unwrap();
 }
 
 /// Everything that can be in flight at once, none of it about to finish.
