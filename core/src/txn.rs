@@ -51,9 +51,10 @@ pub struct AclEntry {
 }
 
 impl AclEntry {
-    /// What it takes in a record, at most: the permissions, and two strings with their references.
-    pub fn record_bytes(&self) -> usize {
-        4 + 8 + self.scheme.len() + 8 + self.id.len()
+    /// What a list takes of a record, at most: of each entry the permissions, and two strings with
+    /// their references.
+    pub fn record_bytes(list: &[Self]) -> usize {
+        list.iter().map(|entry| 4 + 8 + entry.scheme.len() + 8 + entry.id.len()).sum()
     }
 }
 

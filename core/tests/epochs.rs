@@ -1,238 +1,16 @@
 //! One server's protocol, message by message: joining, founding an epoch, losing touch.
 
-use pigeonhole_core::base::id::{DiskId, Epoch, Sequence, ServerId, ShardId, Zxid};
-use pigeonhole_core::base::time::{Duration, Instant, Periods};
-use pigeonhole_core::durable::{Durable, LogMark};
+mod one;
+
+use pigeonhole_core::base::id::{Epoch, ServerId, Zxid};
+use pigeonhole_core::base::time::{Duration, Periods};
 use pigeonhole_core::entry::{Entry, EntryKind};
 use pigeonhole_core::peer::message::{EpochEnd, PeerMessage, PeerState, Vote};
 use pigeonhole_core::txn::Txn;
-use pigeonhole_core::zab::admission::{Admitted, Identity};
 use pigeonhole_core::zab::log::{Log, LogLimits, Mark, Restored};
-use pigeonhole_core::zab::{Action, Event, Membership, Phase, Zab};
+use pigeonhole_core::zab::{Action, Event, Phase};
 
-const SHARD: ShardId = ShardId(0);
-
-/// A server whose disk is as fast as the test wants it.
-struct One {
-    zab: Zab,
-    now: Instant,
-    appended: Option<Sequence>,
-}
-
-/// What it said, to whom.
-type Said = Vec<(ServerId, PeerMessage)>;
-
-impl One {
-    fn new(me: u8, voters: u8, entries: Vec<Entry>, committed: Zxid) -> Self {
-        Self::restored(me, voters, restored(entries, committed))
-    }
-
-    fn restored(me: u8, voters: u8, restored: Restored) -> Self {
-        let membership = Membership {
-            me: ServerId(me),
-            shard: SHARD,
-            voters: (1..=voters).rev().map(ServerId).collect(),
-            observers: vec![],
-            identity: Identity { disk: DiskId(1), is_founder: true },
-        };
-        let now = Instant(1_000_000);
-        let mut out = vec![];
-        let zab = Zab::new(
-            membership,
-            Periods::default(),
-            restored,
-            LogLimits::default(),
-            Admitted::new(),
-            1,
-            now,
-            &mut out,
-        );
-        let mut one = Self { zab, now, appended: None };
-        one.hear(out);
-        for peer in (1..=voters).filter(|&peer| peer != me) {
-            one.up(peer);
-        }
-        one
-    }
-
-    /// What the actions say; what is appended stays volatile.
-    fn hear(&mut self, actions: Vec<Action>) -> Said {
-        let mut said = vec![];
-        for action in actions {
-            match action {
-                Action::Append { sequence, riders, .. } => {
-                    self.appended = Some(sequence);
-                    said.extend(riders);
-                }
-                Action::Send { to, message } => said.push((to, message)),
-                Action::Broadcast { to, message } => {
-                    said.extend(to.into_iter().map(|to| (to, message.clone())));
-                }
-                Action::Image { .. } => panic!("everything is in memory"),
-                Action::Disconnect { .. } | Action::Event(_) => {}
-            }
-        }
-        said
-    }
-
-    fn up(&mut self, peer: u8) -> Said {
-        let mut out = vec![];
-        self.zab.on_peer_up(self.now, ServerId(peer), &mut out);
-        self.hear(out)
-    }
-
-    fn tell(&mut self, from: u8, message: PeerMessage) -> Said {
-        let mut out = vec![];
-        self.zab.on_message(self.now, ServerId(from), message, &mut out);
-        self.hear(out)
-    }
-
-    /// Everything appended becomes durable, and what follows from it too.
-    fn sync(&mut self) -> Said {
-        let mut said = vec![];
-        while let Some(sequence) = self.appended.take() {
-            let mark = LogMark { shard: SHARD, sequence };
-            let mut out = vec![];
-            self.zab.on_durable(self.now, Durable::attest(mark), &mut out);
-            said.extend(self.hear(out));
-        }
-        let mut out = vec![];
-        self.zab.on_turn_end(self.now, &mut out);
-        said.extend(self.hear(out));
-        said
-    }
-
-    fn advance(&mut self, milliseconds: u64) -> Said {
-        let end = self.now + Duration::from_ms(milliseconds);
-        let mut said = vec![];
-        while let Some(at) = self.zab.deadline().filter(|&at| at <= end) {
-            self.now = at.max(self.now);
-            let mut out = vec![];
-            self.zab.on_time(self.now, &mut out);
-            said.extend(self.hear(out));
-            said.extend(self.sync());
-        }
-        self.now = end;
-        said
-    }
-
-    /// Follows the highest id, which leads already; gives the attempt.
-    fn follow(&mut self, leader: u8) -> u32 {
-        let vote = Vote {
-            round: 1,
-            state: PeerState::Leading,
-            leader,
-            epoch: 9,
-            zxid: 0,
-            established: true,
-            counts: true,
-            is_willing: true,
-        };
-        let said = self.tell(leader, PeerMessage::Vote(vote));
-        attempt_in(&said).expect("it asks to join")
-    }
-
-    /// Follows from the beginning of an epoch, with nothing in the log.
-    fn serve_under(&mut self, leader: u8, epoch: u32) {
-        let attempt = self.follow(leader);
-        self.tell(leader, PeerMessage::LeaderInfo { attempt, epoch });
-        self.sync();
-        let tail = EpochEnd { zxid: 0, hash: 0 };
-        self.tell(leader, PeerMessage::SyncDiff { attempt, epoch, tail });
-        self.tell(leader, PeerMessage::NewLeader { epoch, tail });
-        self.sync();
-        self.tell(leader, PeerMessage::UpToDate { epoch, committed_zxid: 0 });
-    }
-
-    /// Is elected by the votes of all others.
-    fn be_elected(&mut self) {
-        let me = self.zab.membership().me;
-        let others: Vec<ServerId> = self.zab.membership().voters.clone();
-        for other in others.into_iter().filter(|&other| other != me) {
-            self.tell(other.0, PeerMessage::Vote(looking(1, me.0)));
-        }
-        assert_eq!(self.zab.state(), PeerState::Leading);
-    }
-
-    /// Takes `learners` through discovery and synchronization until the epoch is established.
-    fn be_established(&mut self, learners: &[u8]) {
-        self.be_elected();
-        for &learner in learners {
-            self.tell(learner, follower_info(1, 0));
-        }
-        self.sync();
-        for &learner in learners {
-            self.tell(learner, ack_epoch(1, 1));
-        }
-        self.sync();
-        for &learner in learners {
-            self.tell(learner, PeerMessage::AckLeader { epoch: 1, zxid: 0 });
-        }
-        self.sync();
-        let zxid = Zxid::new(Epoch(1), 1).0;
-        for &learner in learners {
-            self.tell(learner, PeerMessage::Ack { epoch: 1, zxid });
-        }
-        self.sync();
-        assert!(self.zab.is_established_leader());
-    }
-}
-
-fn restored(entries: Vec<Entry>, committed: Zxid) -> Restored {
-    let epoch = entries.last().map_or(Epoch(0), |it| it.zxid().epoch());
-    Restored {
-        shard: SHARD,
-        next_sequence: Sequence(1),
-        accepted_epoch: epoch,
-        current_epoch: epoch,
-        committed,
-        base: Mark::default(),
-        entries,
-        snapshot: Zxid::ZERO,
-        is_unknown: false,
-    }
-}
-
-fn looking(round: u64, leader: u8) -> Vote {
-    let state = PeerState::Looking;
-    let (established, counts, is_willing) = (false, true, true);
-    Vote { round, state, leader, epoch: 0, zxid: 0, established, counts, is_willing }
-}
-
-fn follower_info(attempt: u32, accepted_epoch: u32) -> PeerMessage {
-    let (is_founder, is_whole) = (true, true);
-    PeerMessage::FollowerInfo { attempt, accepted_epoch, disk: 0, is_founder, is_whole }
-}
-
-fn ack_epoch(attempt: u32, epoch: u32) -> PeerMessage {
-    PeerMessage::AckEpoch {
-        attempt,
-        epoch,
-        counted: true,
-        current_epoch: 0,
-        tail: EpochEnd { zxid: 0, hash: 0 },
-        committed_zxid: 0,
-        index: vec![],
-    }
-}
-
-fn attempt_in(said: &Said) -> Option<u32> {
-    said.iter().find_map(|(_, message)| match message {
-        PeerMessage::FollowerInfo { attempt, .. } => Some(*attempt),
-        _ => None,
-    })
-}
-
-fn entry(epoch: u32, counter: u32, previous: Option<&Entry>) -> Entry {
-    let zxid = Zxid::new(Epoch(epoch), counter);
-    let hash = previous.map_or_else(Default::default, Entry::hash);
-    let kind = if counter == 1 { EntryKind::EpochStart } else { EntryKind::Format };
-    Entry::new(kind, SHARD, zxid, hash, &[])
-}
-
-fn mark(entry: &Entry) -> EpochEnd {
-    EpochEnd { zxid: entry.zxid().0, hash: entry.hash().0 }
-}
+use one::{One, SHARD, Said, ack_epoch, attempt_in, entry, follower_info, looking, mark, restored};
 
 #[test]
 fn a_vote_that_is_news_is_answered() {
@@ -305,11 +83,7 @@ fn a_learner_promised_to_a_higher_epoch_ends_the_proposal_of_a_lower() {
 #[test]
 fn whoever_comes_back_into_the_epoch_knows_no_more_than_its_leader() {
     let mut one = One::new(3, 3, vec![], Zxid::ZERO);
-    one.be_elected();
-    one.tell(1, follower_info(1, 0));
-    one.sync();
-    one.tell(1, ack_epoch(1, 1));
-    one.sync();
+    one.be_accepted_by(&[1]);
     // It has entered the epoch, and its link was lost before the leader heard so.
     one.tell(1, follower_info(2, 1));
     let PeerMessage::AckEpoch { attempt, epoch, tail, index, .. } = ack_epoch(2, 1) else {
@@ -338,15 +112,7 @@ fn whoever_comes_back_into_the_epoch_knows_no_more_than_its_leader() {
 #[test]
 fn no_epoch_begins_before_its_leader_has_inherited_everything() {
     let mut one = One::new(3, 3, vec![], Zxid::ZERO);
-    one.be_elected();
-    for learner in [1, 2] {
-        one.tell(learner, follower_info(1, 0));
-    }
-    one.sync();
-    for learner in [1, 2] {
-        one.tell(learner, ack_epoch(1, 1));
-    }
-    one.sync();
+    one.be_accepted_by(&[1, 2]);
     for learner in [1, 2] {
         one.tell(learner, PeerMessage::AckLeader { epoch: 1, zxid: 0 });
     }
@@ -432,11 +198,7 @@ fn nobody_follows_a_follower() {
 #[test]
 fn an_acknowledgement_of_what_was_never_proposed_commits_nothing() {
     let mut one = One::new(3, 3, vec![], Zxid::ZERO);
-    one.be_elected();
-    one.tell(1, follower_info(1, 0));
-    one.sync();
-    one.tell(1, ack_epoch(1, 1));
-    one.sync();
+    one.be_accepted_by(&[1]);
     let zxid = Zxid::new(Epoch(1), 77).0;
     one.tell(1, PeerMessage::AckLeader { epoch: 1, zxid });
     one.sync();

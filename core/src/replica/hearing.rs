@@ -99,7 +99,9 @@ impl WriteAsk {
             Self::PointSet { path, data, acl, .. } => {
                 let is_carried = is_partition_point(path) && shard != ShardId(0);
                 require(is_carried, "a partition point that is none, or is decided here")?;
-                let bytes = POINT_BYTES_MAX + data.as_ref().map_or(0, Vec::len) + size(acl);
+                let bytes = POINT_BYTES_MAX
+                    + data.as_ref().map_or(0, Vec::len)
+                    + AclEntry::record_bytes(acl);
                 require(bytes <= RECORD_BYTES_MAX, "a partition point too large to be logged")
             }
         }
@@ -134,12 +136,6 @@ impl Hearing {
 
 fn require(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(otherwise) }
-}
-
-/// At most what an access control list takes of a record.
-fn size(acl: &[AclEntry]) -> usize {
-    let entries = acl.iter().map(AclEntry::record_bytes);
-    entries.sum()
 }
 
 /// What a record holds besides a point's data and its list.

@@ -304,7 +304,8 @@ impl<'a> Preparation<'a> {
             acl: AclView::Pending(AccessList::of(&acl)),
         };
         self.put_node(&path, Some(view));
-        self.record_bytes += path.len() + data.map_or(0, <[u8]>::len) + acl_bytes(&acl);
+        self.record_bytes +=
+            path.len() + data.map_or(0, <[u8]>::len) + AclEntry::record_bytes(&acl);
         Ok((path, acl, creations))
     }
 
@@ -360,11 +361,11 @@ impl<'a> Preparation<'a> {
         let mut node = self.node(path).ok_or(ErrorCode::NoNode)?;
         self.permit(context, &node, permission::ADMIN)?;
         node.aversion = next_version(node.aversion, version)?;
-        self.check_point(path, acl_bytes(&acl))?;
+        self.check_point(path, AclEntry::record_bytes(&acl))?;
         node.acl = AclView::Pending(AccessList::of(&acl));
         let version = node.aversion;
         self.put_node(path, Some(node));
-        self.record_bytes += path.len() + acl_bytes(&acl);
+        self.record_bytes += path.len() + AclEntry::record_bytes(&acl);
         self.push(Operation::SetAcl { path: path.to_owned(), acl, version })
     }
 
@@ -473,10 +474,6 @@ fn parent_of_created(path: &str) -> &str {
         None | Some(0) => "/",
         Some(cut) => &path[..cut],
     }
-}
-
-fn acl_bytes(acl: &[AclEntry]) -> usize {
-    acl.iter().map(AclEntry::record_bytes).sum()
 }
 
 /// An archived operation's fixed part: the tag, three references, an owner, a counter and a flag.
