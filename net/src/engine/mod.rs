@@ -131,6 +131,8 @@ struct Hands {
     /// Of the log, what the control thread knows.
     told_changes: u64,
     pulse: Pulse,
+    /// The last turn, too, ended with a log write under way.
+    was_writing: bool,
     /// Set when the process is to end: not later than this.
     stopping: Option<Stopping>,
 }
@@ -218,6 +220,7 @@ impl Engine {
             started: false,
             told_changes: 0,
             pulse: Pulse::new(),
+            was_writing: false,
             stopping: None,
         };
         Ok(Self { ring, hands })

@@ -83,11 +83,16 @@ impl Engine {
         if !parked {
             timeout = Some(Duration::ZERO);
         }
-        let entered = if hands.log.wants_the_processor() {
+        let writing = hands.log.wants_the_processor();
+        if writing && hands.was_writing {
             // A disk without a flush of its own has its completion finished by a kernel thread,
             // which a processor that always finds work would not run before the next tick of the
-            // scheduler, milliseconds later; and one that sleeps takes long to wake, in a virtual
-            // machine nearly as long as the flush.
+            // scheduler, milliseconds later.
+            std::thread::yield_now();
+        }
+        hands.was_writing = writing;
+        let entered = if writing && timeout != Some(Duration::ZERO) {
+            // One that sleeps takes long to wake, in a virtual machine nearly as long as the flush.
             ring.submit_and_linger(timeout, FLUSH_AWAKE_MAX)
         } else {
             ring.submit_and_wait(timeout)

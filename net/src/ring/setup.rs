@@ -273,11 +273,8 @@ fn other(operation: &'static str) -> impl FnOnce(io::Error) -> RingError {
 
 /// What a server of a few cores needs, and more than there is.
 fn enough_above(limit: ResourceLimit) -> u64 {
-    let mut bytes = 8 << 20;
-    while limit.hard.is_some_and(|hard| hard >= bytes) {
-        bytes *= 2;
-    }
-    bytes
+    let hard = limit.hard.unwrap_or_default();
+    hard.saturating_add(1).checked_next_power_of_two().unwrap_or(hard).max(8 << 20)
 }
 
 /// Bytes for a person to read.
